@@ -1,0 +1,9 @@
+"""Backends of the attention op; those that ship are the core's."""
+
+from registry import hookimpl
+
+
+@hookimpl
+def stylenat_register(register):
+    register("attention", "tiled", "stylenat.attention.tiled:Tiled")
+    register("attention", "dense", "stylenat.attention.dense:Dense")

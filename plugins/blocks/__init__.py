@@ -1,0 +1,8 @@
+"""Generator blocks."""
+
+from registry import hookimpl
+
+
+@hookimpl
+def stylenat_register(register):
+    register("block", "hydra", "plugins.blocks.hydra:HydraBlock")

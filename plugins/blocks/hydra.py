@@ -1,0 +1,50 @@
+"""Block ``hydra``: AdaIN, HydraAttention, AdaIN, MLP (StyleNAT, section 3)."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from registry import AttentionSite
+from stylenat.attention.hydra import FullAttention, HydraAttention, checked_groups
+from stylenat.interfaces import AttentionBackend, Partition
+from stylenat.networks.layers import AdaIN
+
+
+class HydraBlock(nn.Module):
+    """``x + attention(AdaIN(x, w))``, then ``x + mlp(AdaIN(x, w))``.
+
+    Args:
+        site: where the block sits; style_dim: length of w. Both are supplied by the generator.
+        partition: splits the heads into groups; asked at every resolution but 4x4, which has full attention.
+        mlp_ratio: width of the MLP's hidden layer over the block's.
+        backend: of the attention op; None picks by capability.
+        gamma_bias: AdaIN's initial factor; style_gain: scales its initial dependence on w.
+    """
+
+    def __init__(
+        self,
+        *,
+        site: AttentionSite,
+        style_dim: int,
+        partition: Partition,
+        mlp_ratio: int = 4,
+        qkv_bias: bool = True,
+        backend: str | AttentionBackend | None = None,
+        gamma_bias: float = 0.0,
+        style_gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        channels, heads = site.channels, site.num_heads
+        self.norm1 = AdaIN(channels, style_dim, gamma_bias, style_gain)
+        if site.resolution == 4:
+            self.attention: nn.Module = FullAttention(channels, heads, 4, qkv_bias)
+        else:
+            groups = checked_groups(partition(site), site, f"partition {type(partition).__name__}")
+            self.attention = HydraAttention(channels, heads, groups, qkv_bias, backend=backend)
+        self.norm2 = AdaIN(channels, style_dim, gamma_bias, style_gain)
+        self.expand = nn.Linear(channels, mlp_ratio * channels)
+        self.contract = nn.Linear(mlp_ratio * channels, channels)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """x: [batch, height, width, channels]; style: [batch, style_dim]."""
+        x = x + self.attention(self.norm1(x, style))
+        return x + self.contract(F.gelu(self.expand(self.norm2(x, style))))

@@ -1,0 +1,25 @@
+"""Partition ``pyramid``: many groups whose dilations double (StyleNAT's Church model, in the paper's words)."""
+
+from registry import AttentionSite, HeadGroup, even_groups
+
+
+class Pyramid:
+    """Dilations 1, 2, 4 ... up to resolution // kernel_size, one group each.
+
+    Where they outnumber the heads, the smallest and the largest stay and the rest is thinned evenly. The paper's
+    exact table is not public; this rule is ours.
+
+    Args:
+        kernel_size: side of every neighborhood; odd, at least 3.
+    """
+
+    def __init__(self, kernel_size: int = 7) -> None:
+        self.kernel_size = kernel_size
+
+    def __call__(self, site: AttentionSite) -> list[HeadGroup]:
+        largest = max(site.resolution // self.kernel_size, 1)
+        dilations = [2**i for i in range(largest.bit_length())]
+        if len(dilations) > site.num_heads:
+            last, slots = len(dilations) - 1, max(site.num_heads - 1, 1)
+            dilations = [dilations[round(i * last / slots)] for i in range(site.num_heads)]
+        return even_groups(site.num_heads, [(self.kernel_size, dilation) for dilation in dilations])

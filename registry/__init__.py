@@ -1,0 +1,3 @@
+from registry.errors import UserError
+from registry.hooks import hookimpl
+from registry.values import AttentionSite, HeadGroup

@@ -1,0 +1,123 @@
+"""HydraAttention: one attention layer whose heads look at different neighborhoods (StyleNAT, section 3.2)."""
+
+import torch
+from torch import Tensor, nn
+
+from registry import AttentionSite, HeadGroup, UserError
+from stylenat.attention.op import neighborhood_attention
+from stylenat.interfaces import AttentionBackend
+
+
+def checked_groups(groups: list[HeadGroup], site: AttentionSite, source: str) -> list[HeadGroup]:
+    """The groups, if they can stand at the site. Raises UserError naming ``source`` and the rule that is broken."""
+    where = f"{source} at {site.resolution}x{site.resolution}"
+    if any(g.num_heads < 1 for g in groups) or sum(g.num_heads for g in groups) != site.num_heads:
+        raise UserError(
+            f"{where}: its groups have {[g.num_heads for g in groups]} heads, which must be positive and add up to "
+            f"the layer's {site.num_heads}"
+        )
+    for g in groups:
+        if g.kernel_size < 3 or g.kernel_size % 2 == 0 or g.dilation < 1:
+            raise UserError(f"{where}: {g} needs an odd kernel_size of at least 3 and a dilation of at least 1")
+        if g.kernel_size * g.dilation > site.resolution:
+            raise UserError(
+                f"{where}: kernel_size x dilation = {g.kernel_size} x {g.dilation} = {g.kernel_size * g.dilation} "
+                f"exceeds the resolution; use a smaller kernel or dilation there"
+            )
+    return groups
+
+
+class _Attention(nn.Module):
+    """The projections that every attention layer here has in common."""
+
+    def __init__(self, channels: int, num_heads: int, qkv_bias: bool, scale: float | None) -> None:
+        super().__init__()
+        if channels % num_heads:
+            raise UserError(f"{num_heads} heads do not divide {channels} channels; change the channels or the heads")
+        self.num_heads = num_heads
+        self.scale = (channels // num_heads) ** -0.5 if scale is None else scale
+        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
+        self.proj = nn.Linear(channels, channels)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[batch, height, width, channels] to q, k, v [batch, height, width, heads, head_dim], views."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        return qkv.unbind(3)
+
+
+class HydraAttention(_Attention):
+    """Neighborhood attention with one kernel size and dilation per group of heads.
+
+    Args:
+        channels: width; num_heads: heads, dividing it.
+        groups: consecutive heads with their neighborhoods, adding up to ``num_heads``.
+        qkv_bias: whether the qkv projection has a bias.
+        scale: of the logits; head_dim ** -0.5 by default.
+        backend: as in ``neighborhood_attention``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        groups: list[HeadGroup],
+        qkv_bias: bool = True,
+        scale: float | None = None,
+        backend: str | AttentionBackend | None = None,
+    ) -> None:
+        super().__init__(channels, num_heads, qkv_bias, scale)
+        self.groups = list(groups)
+        self.backend = backend
+        self.relative_position_bias = nn.ParameterList(
+            nn.Parameter(nn.init.trunc_normal_(torch.empty(g.num_heads, span, span), std=0.02))
+            for g in self.groups
+            for span in [2 * g.kernel_size - 1]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, height, width, channels] to the same."""
+        sizes = [g.num_heads for g in self.groups]
+        q, k, v = (t.split(sizes, dim=3) for t in self._split(x))
+        out = [
+            neighborhood_attention(
+                q[i],
+                k[i],
+                v[i],
+                kernel_size=g.kernel_size,
+                dilation=g.dilation,
+                bias=self.relative_position_bias[i],
+                scale=self.scale,
+                backend=self.backend,
+            )
+            for i, g in enumerate(self.groups)
+        ]
+        return self.proj((torch.cat(out, dim=3) if len(out) > 1 else out[0]).flatten(3))
+
+
+class FullAttention(_Attention):
+    """Self-attention over all tokens of a small map, with a bias for every offset: the 4x4 level's attention.
+
+    Args:
+        resolution: side of the map; the bias table is [heads, 2 * resolution - 1, 2 * resolution - 1].
+    """
+
+    def __init__(
+        self, channels: int, num_heads: int, resolution: int, qkv_bias: bool = True, scale: float | None = None
+    ) -> None:
+        super().__init__(channels, num_heads, qkv_bias, scale)
+        span = 2 * resolution - 1
+        self.relative_position_bias = nn.Parameter(
+            nn.init.trunc_normal_(torch.empty(num_heads, span, span), std=0.02)
+        )
+        place = torch.arange(resolution)
+        offset = place[None, :] - place[:, None] + resolution - 1  # [query, key]: key minus query
+        index = offset[:, None, :, None] * span + offset[None, :, None, :]
+        self.register_buffer("index", index.reshape(resolution**2, resolution**2), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, height, width, channels] to the same."""
+        q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in self._split(x))  # [batch, heads, tokens, head_dim]
+        bias = self.relative_position_bias.flatten(1)[:, self.index]
+        weights = (self.scale * q @ k.transpose(-2, -1) + bias).softmax(-1)
+        out = (weights @ v).transpose(1, 2).reshape(x.shape)
+        return self.proj(out)

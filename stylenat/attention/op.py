@@ -1,0 +1,82 @@
+"""The public op: checks its arguments once, picks a backend, and gets out of the way."""
+
+from torch import Tensor
+
+from registry import UserError
+from stylenat.attention.dense import Dense
+from stylenat.attention.tiled import Tiled
+from stylenat.interfaces import AttentionBackend
+
+# In order of preference.
+BACKENDS: dict[str, AttentionBackend] = {backend.name: backend for backend in (Tiled(), Dense())}
+
+
+def neighborhood_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    kernel_size: int,
+    dilation: int = 1,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    backend: str | AttentionBackend | None = None,
+) -> Tensor:
+    """Every query attends to its ``kernel_size`` x ``kernel_size`` dilated neighborhood (arXiv 2209.15001).
+
+    Args:
+        q, k, v: [batch, height, width, heads, head_dim].
+        kernel_size: side of the neighborhood; odd, at least 3.
+        dilation: distance between neighbouring keys; ``kernel_size * dilation`` must fit both sides.
+        bias: [heads, 2 * kernel_size - 1, 2 * kernel_size - 1], added to the logits, indexed by key minus query
+            offset in steps of the dilation.
+        scale: of the logits; ``head_dim ** -0.5`` by default.
+        backend: a name in ``BACKENDS``, an object of kind ``attention``, or None to choose by capability.
+
+    Returns:
+        [batch, height, width, heads, head_dim].
+
+    Raises:
+        UserError: arguments that no backend accepts, or that the named backend cannot take here.
+    """
+    _check(q, k, v, kernel_size, dilation, bias)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    chosen = _choose(backend, q, kernel_size, dilation, bias)
+    return chosen(q, k, v, kernel_size=kernel_size, dilation=dilation, bias=bias, scale=scale)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, dilation: int, bias: Tensor | None) -> None:
+    if q.ndim != 5 or q.shape != k.shape or q.shape != v.shape:
+        raise UserError(
+            "neighborhood attention takes q, k and v of one shape [batch, height, width, heads, head_dim]; "
+            f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+        )
+    if kernel_size < 3 or kernel_size % 2 == 0:
+        raise UserError(f"kernel_size must be odd and at least 3; got {kernel_size}")
+    if dilation < 1:
+        raise UserError(f"dilation must be at least 1; got {dilation}")
+    height, width, heads = q.shape[1:4]
+    if kernel_size * dilation > min(height, width):
+        raise UserError(
+            f"kernel_size x dilation = {kernel_size} x {dilation} = {kernel_size * dilation} exceeds the "
+            f"{height} x {width} feature map; use a smaller kernel or dilation"
+        )
+    span = 2 * kernel_size - 1
+    if bias is not None and bias.shape != (heads, span, span):
+        raise UserError(f"bias must be [{heads}, {span}, {span}]; got {list(bias.shape)}")
+
+
+def _choose(
+    backend: str | AttentionBackend | None, q: Tensor, kernel_size: int, dilation: int, bias: Tensor | None
+) -> AttentionBackend:
+    usable = [b for b in BACKENDS.values() if b.unsupported(q, kernel_size, dilation, bias) is None]
+    if backend is None:
+        return usable[0]
+    if isinstance(backend, str):
+        if backend not in BACKENDS:
+            raise UserError(f"no attention backend {backend!r}; there are {', '.join(BACKENDS)}")
+        backend = BACKENDS[backend]
+    reason = backend.unsupported(q, kernel_size, dilation, bias)
+    if reason is not None:
+        raise UserError(f"attention backend {backend.name!r} cannot be used: {reason}; {usable[0].name!r} can")
+    return backend

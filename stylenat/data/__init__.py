@@ -1,0 +1,1 @@
+"""Real images: file formats, preparation, and the endless training stream."""

@@ -1,0 +1,217 @@
+"""What the training framework asks of each kind that a gin file can swap.
+
+These are Protocols: an implementation needs the attributes and methods, not the base class. Nothing here
+computes anything. Images inside the networks are float [batch, 3, height, width] in ImageNet-normalised space
+(``stylenat.data.pixels``); images outside are uint8 in the same layout.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from registry import AttentionSite, HeadGroup
+
+
+class Partition(Protocol):
+    """Kind ``partition``: splits the heads of one attention layer into groups (StyleNAT, section 3.2)."""
+
+    def __call__(self, site: AttentionSite) -> list[HeadGroup]:
+        """Groups in head order; their heads must add up to ``site.num_heads``."""
+
+
+class AttentionBackend(Protocol):
+    """Kind ``attention``: one way to compute ``stylenat.attention.neighborhood_attention``."""
+
+    name: str
+
+    def unsupported(
+        self, q: Tensor, kernel_size: int, dilation: int, bias: Tensor | None
+    ) -> str | None:
+        """Why this machine or these arguments cannot use the backend; None when they can."""
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, *, kernel_size: int, dilation: int,
+        bias: Tensor | None, scale: float,
+    ) -> Tensor:
+        """q, k, v, result: [batch, height, width, heads, head_dim]; bias: [heads, 2k-1, 2k-1]."""
+
+
+class Block(Protocol):
+    """Kind ``block`` (bound as a class): one generator block, an ``nn.Module``.
+
+    Constructed as ``block(site=AttentionSite, style_dim=int)``; all other parameters come from gin.
+    """
+
+    def __init__(self, *, site: AttentionSite, style_dim: int, **options: Any) -> None: ...
+
+    def __call__(self, x: Tensor, style: Tensor) -> Tensor:
+        """x: [batch, height, width, channels]; style: [batch, style_dim]. Returns x's shape."""
+
+
+class Generator(Protocol):
+    """Kind ``generator`` (bound as a class): an ``nn.Module`` from latents to images, in two halves."""
+
+    resolution: int
+    latent_dim: int
+    num_styles: int
+
+    def mapping(self, latents: Tensor) -> Tensor:
+        """[batch, latent_dim] to styles w [batch, style_dim]."""
+
+    def synthesis(self, styles: Tensor) -> Tensor:
+        """[batch, num_styles, style_dim] (w+) to images [batch, 3, resolution, resolution]."""
+
+
+class Discriminator(Protocol):
+    """Kind ``discriminator`` (bound as a class): an ``nn.Module`` from images to logits."""
+
+    resolution: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """[batch, 3, resolution, resolution] to logits [batch, 1]. Raises UserError for a batch it cannot take."""
+
+
+class Loss(Protocol):
+    """Kind ``loss``: an adversarial loss, two pure functions of logits."""
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """The discriminator's loss, a scalar."""
+
+    def generator(self, fake_logits: Tensor) -> Tensor:
+        """The generator's loss, a scalar."""
+
+
+@dataclass
+class StepContext:
+    """What a regularizer may look at. Tensors that its step does not have are None.
+
+    Attributes:
+        generator, discriminator: the networks.
+        discriminate: images to logits as the discriminator's main step sees them, augmentation included.
+        real: real images of this step.
+        fake: generated images, detached in the discriminator's step.
+        real_logits, fake_logits: what ``discriminate`` gave for them in this step.
+        latents: what ``fake`` was made from.
+        random: the named generator that every draw must come from.
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module
+    discriminate: Callable[[Tensor], Tensor]
+    random: torch.Generator
+    real: Tensor | None = None
+    fake: Tensor | None = None
+    real_logits: Tensor | None = None
+    fake_logits: Tensor | None = None
+    latents: Tensor | None = None
+
+
+class Regularizer(Protocol):
+    """Kind ``regularizer``: an extra term of one network's loss.
+
+    Attributes:
+        name: names the scalar ``regularizer/<name>``.
+        network: whose parameters it moves.
+        interval: applied every so many iterations (lazy regularisation, StyleGAN2, section 3.1).
+        own_step: True for an optimiser step of its own, unclipped, after the main one; False for a term of the
+            main loss.
+    """
+
+    name: str
+    network: Literal["discriminator", "generator"]
+    interval: int
+    own_step: bool
+
+    def __call__(self, context: StepContext) -> Tensor:
+        """The weighted term, a scalar, including the factor that makes up for laziness."""
+
+
+class Augmentation(Protocol):
+    """Kind ``augmentation``: what every image passes on its way into the discriminator. May adapt itself."""
+
+    def __call__(self, images: Tensor, random: torch.Generator) -> Tensor:
+        """Differentiable; same shape; draws on the CPU from ``random`` only."""
+
+    def observe(self, real_logits: Tensor) -> None:
+        """Sees the discriminator's logits [batch, 1] on real images once an iteration, detached."""
+
+    def scalars(self) -> Mapping[str, float]:
+        """What to track, such as ``augmentation/p``; empty when there is nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors (readable with ``weights_only=True``)."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Dataset(Protocol):
+    """Kind ``dataset``: real images, indexable. Constructing one touches no file, so that a dry run needs no data.
+
+    Attributes:
+        resolution: side of the square images in pixels.
+    """
+
+    resolution: int
+
+    def describe(self) -> str:
+        """One line: what it is and where its files are expected."""
+
+    def prepare(self) -> None:
+        """Opens (or, for small built-in sets, writes) the files.
+
+        Raises UserError naming what is missing and the command that makes it.
+        """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Tensor:
+        """uint8 [3, resolution, resolution], RGB."""
+
+
+class Features(Protocol):
+    """Kind ``features``: an image embedding that metrics are measured in.
+
+    Attributes:
+        name: goes into metric names; dim: length of a feature vector.
+    """
+
+    name: str
+    dim: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 [batch, 3, height, width] to float32 [batch, dim]. No gradient."""
+
+
+class Accumulator(Protocol):
+    """Collects what a metric needs of one set of images, in bounded memory."""
+
+    def update(self, images: Tensor) -> None:
+        """uint8 [batch, 3, height, width]."""
+
+
+class Metric(Protocol):
+    """Kind ``metric``: compares two sets of images, each seen once.
+
+    Attributes:
+        name: key in metrics.jsonl and of the tracked series.
+    """
+
+    name: str
+
+    def accumulator(self) -> Accumulator:
+        """A fresh, empty one."""
+
+    def compare(self, real: Accumulator, fake: Accumulator) -> float:
+        """The metric's value; lower is better unless the docstring says otherwise."""
+
+
+class Tracker(Protocol):
+    """Kind ``tracker``: an object with lifecycle hooks (``registry.hooks``), each marked ``@hookimpl``."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it needs to go on after a resume, such as its run's identity."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...

@@ -1,0 +1,151 @@
+"""StyleSwin's wavelet discriminator (arXiv 2112.10762, section 3.4): Haar bands of an image pyramid."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from registry import UserError
+from stylenat.networks.layers import EqualWeight, SpectralNorm, blur, leaky_relu
+from stylenat.networks.widths import resolutions, widths
+
+
+def haar_filters() -> Tensor:
+    """The four 2x2 Haar filters [band, y, x] in the order low-low, high y, high x, high both; orthonormal."""
+    low, high = torch.tensor([1.0, 1.0]) / 2**0.5, torch.tensor([1.0, -1.0]) / 2**0.5
+    return torch.stack([torch.outer(low, low), torch.outer(high, low), torch.outer(low, high), torch.outer(high, high)])
+
+
+def _weight(weight: Tensor, spectral_norm: bool) -> nn.Module:
+    return SpectralNorm(weight) if spectral_norm else EqualWeight(weight)
+
+
+def _uniform(*shape: int) -> Tensor:
+    """PyTorch's default initialisation of a convolution; spectral norm makes its scale irrelevant."""
+    return nn.init.kaiming_uniform_(torch.empty(shape), a=5**0.5)
+
+
+class Convolution(nn.Module):
+    """3x3 convolution, bias, leaky ReLU; with ``downsample`` a blur before it and stride 2."""
+
+    def __init__(self, in_channels: int, out_channels: int, downsample: bool, spectral_norm: bool) -> None:
+        super().__init__()
+        self.weight = _weight(_uniform(out_channels, in_channels, 3, 3), spectral_norm)
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.downsample:
+            return leaky_relu(F.conv2d(blur(x, padding=2), self.weight(), self.bias, stride=2))
+        return leaky_relu(F.conv2d(x, self.weight(), self.bias, padding=1))
+
+
+class FromWavelet(nn.Module):
+    """The image's Haar bands (12 channels at half the side) through a 1x1 convolution.
+
+    Both are linear, so that they run as one 2x2 convolution of stride 2 on the image.
+    """
+
+    def __init__(self, channels: int, spectral_norm: bool) -> None:
+        super().__init__()
+        self.weight = _weight(_uniform(channels, 12, 1, 1), spectral_norm)
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("haar", haar_filters(), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[batch, 3, side, side] to [batch, channels, side / 2, side / 2]."""
+        # The 12 channels are band-major: [band, colour].
+        weight = torch.einsum("obc,byx->ocyx", self.weight().view(-1, 4, 3), self.haar)
+        return leaky_relu(F.conv2d(images, weight, self.bias, stride=2))
+
+
+class Linear(nn.Module):
+    """Linear layer under spectral norm or an equalised learning rate."""
+
+    def __init__(self, in_features: int, out_features: int, spectral_norm: bool) -> None:
+        super().__init__()
+        self.weight = _weight(_uniform(out_features, in_features), spectral_norm)
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight(), self.bias)
+
+
+def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
+    """Appends one channel: the features' mean standard deviation over groups (Progressive GAN, section 3)."""
+    batch, channels, height, width = x.shape
+    group = min(batch, group_size)
+    stddev = torch.var(x.view(group, batch // group, channels, height, width), dim=0, correction=0)
+    stddev = (stddev + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    return torch.cat([x, stddev.repeat(group)[:, None, None, None].expand(-1, 1, height, width)], dim=1)
+
+
+class WaveletDiscriminator(nn.Module):
+    """Discriminator ``wavelet``: one convolution block an octave, fed the Haar bands of each pyramid level.
+
+    Args:
+        resolution: side of the image, a power of two from 8.
+        channel_multiplier: m in the published widths 4-32: 512, 64: 256m, 128: 128m, 256: 64m, 512: 32m, 1024: 16m.
+        channels: widths at 4, 8, ..., resolution / 2 instead of the published ones.
+        spectral_norm: on every convolution and linear; an equalised learning rate when False.
+        stddev_group: images a group of the minibatch standard deviation; min(batch, this) must divide the batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        channel_multiplier: int = 2,
+        channels: list[int] | None = None,
+        spectral_norm: bool = True,
+        stddev_group: int = 4,
+    ) -> None:
+        super().__init__()
+        # The Haar transform halves the side: features live at 4, 8, ..., resolution / 2. The published network
+        # gives the largest of them the width of the image's own resolution.
+        sides = resolutions(resolution, "discriminator.wavelet.resolution")
+        if channels is None:
+            published = widths(sides, channel_multiplier, None, "")
+            channels = [published[side] for side in sides[:-2]] + [published[resolution]]
+        width = widths(sides[:-1], channel_multiplier, channels, "discriminator.wavelet.channels")
+        self.resolution = resolution
+        self.stddev_group = stddev_group
+        from_wavelet, blocks = [FromWavelet(width[resolution // 2], spectral_norm)], []
+        for side in reversed(sides[1:-1]):
+            blocks.append(
+                nn.Sequential(
+                    Convolution(width[side], width[side], False, spectral_norm),
+                    Convolution(width[side], width[side // 2], True, spectral_norm),
+                )
+            )
+            from_wavelet.append(FromWavelet(width[side // 2], spectral_norm))
+        self.from_wavelet = nn.ModuleList(from_wavelet)
+        self.blocks = nn.ModuleList(blocks)
+        self.final_convolution = Convolution(width[4] + 1, width[4], False, spectral_norm)
+        self.final_linear = Linear(width[4] * 16, width[4], spectral_norm)
+        # The reference's spectral-norm linear has a bias of its own beside the activation's. Kept for its
+        # checkpoints and its parameter count.
+        self.activation_bias = nn.Parameter(torch.zeros(width[4])) if spectral_norm else None
+        self.logit = Linear(width[4], 1, spectral_norm)
+
+    def check_batch(self, batch: int) -> None:
+        """Raises UserError when the minibatch standard deviation's groups cannot be formed."""
+        group = min(batch, self.stddev_group)
+        if batch % group:
+            raise UserError(
+                f"a batch of {batch} does not divide into minibatch-stddev groups of {group}; use a multiple of "
+                f"{self.stddev_group}, a smaller batch, or another discriminator.wavelet.stddev_group"
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[batch, 3, resolution, resolution] to logits [batch, 1]."""
+        self.check_batch(images.shape[0])
+        x = self.from_wavelet[0](images)
+        for block, from_wavelet in zip(self.blocks, self.from_wavelet[1:], strict=True):
+            # The reference inverts the Haar transform, blurs and transforms again; the first two cancel.
+            images = blur(images, padding=1, stride=2)
+            x = block(x) + from_wavelet(images)
+        x = self.final_convolution(minibatch_stddev(x, self.stddev_group))
+        x = self.final_linear(x.flatten(1))
+        if self.activation_bias is not None:
+            x = x + self.activation_bias
+        return self.logit(leaky_relu(x))

@@ -1,0 +1,166 @@
+"""The style-based generator (StyleNAT, section 3; the line of StyleSwin, arXiv 2112.10762, section 3)."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from registry import AttentionSite, UserError
+from stylenat.networks.layers import EqualLinear, PixelNorm, leaky_relu, upsample_image
+from stylenat.networks.widths import resolutions, widths
+
+
+class Mapping(nn.Module):
+    """Latents z [batch, latent_dim] to styles w [batch, style_dim]."""
+
+    def __init__(self, latent_dim: int, style_dim: int, layers: int, lr_multiplier: float) -> None:
+        super().__init__()
+        self.norm = PixelNorm()
+        self.layers = nn.ModuleList(
+            EqualLinear(latent_dim if i == 0 else style_dim, style_dim, lr_multiplier=lr_multiplier)
+            for i in range(layers)
+        )
+
+    def forward(self, latents: Tensor) -> Tensor:
+        styles = self.norm(latents)
+        for layer in self.layers:
+            styles = leaky_relu(layer(styles))
+        return styles
+
+
+def sinusoidal_position(channels: int, side: int) -> Tensor:
+    """Fixed 2-D position embedding [side, side, channels]: the x half, then the y half; each sines then cosines."""
+    count = channels // 4
+    frequency = torch.exp(-math.log(10000.0) * torch.arange(count) / max(count - 1, 1))
+    angle = torch.arange(1, side + 1)[:, None] * frequency  # positions start at 1
+    axis = torch.cat([angle.sin(), angle.cos()], dim=1)
+    return torch.cat([axis[None].expand(side, -1, -1), axis[:, None].expand(-1, side, -1)], dim=2)
+
+
+class Upsample(nn.Module):
+    """To twice the side and another width, with ``alpha`` times a fixed position embedding added."""
+
+    def __init__(self, in_channels: int, out_channels: int, side: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(in_channels)
+        self.reduction = nn.Linear(in_channels, out_channels, bias=False)
+        self.alpha = nn.Parameter(torch.zeros(1))
+        self.register_buffer("position", sinusoidal_position(out_channels, side), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, height, width, in] to [batch, 2 height, 2 width, out]."""
+        # A permuted view is channels-last memory, which interpolate keeps: no transposes.
+        x = F.interpolate(x.permute(0, 3, 1, 2), scale_factor=2, mode="bilinear", align_corners=False)
+        return torch.addcmul(self.reduction(self.norm(x.permute(0, 2, 3, 1))), self.position, self.alpha)
+
+
+class ToRGB(nn.Module):
+    """A 1x1 convolution to RGB added to the running image, which is upsampled first if it is smaller."""
+
+    def __init__(self, channels: int, gain: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, 3)
+        nn.init.xavier_normal_(self.linear.weight, gain=gain)
+        nn.init.zeros_(self.linear.bias)
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor, image: Tensor | None) -> Tensor:
+        """x: [batch, side, side, channels]; image: [batch, 3, side or side / 2, ...] or None."""
+        rgb = F.linear(x, self.linear.weight, self.linear.bias + self.bias).permute(0, 3, 1, 2)
+        if image is None:
+            return rgb
+        return rgb + (upsample_image(image) if image.shape[-1] < rgb.shape[-1] else image)
+
+
+class Stage(nn.Module):
+    """The blocks of one resolution, the upsample to the next (none at the last), and RGB."""
+
+    def __init__(self, blocks: list[nn.Module], upsample: nn.Module | None, to_rgb: ToRGB) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.upsample = upsample
+        self.to_rgb = to_rgb
+
+    def forward(self, x: Tensor, styles: list[Tensor], image: Tensor | None) -> tuple[Tensor, Tensor]:
+        for block, style in zip(self.blocks, styles, strict=True):
+            x = block(x, style)
+        if self.upsample is not None:
+            x = self.upsample(x)
+        return x, self.to_rgb(x, image)
+
+
+class StyleGenerator(nn.Module):
+    """Generator ``style``: constant input, two blocks a resolution, each modulated by its own copy of w.
+
+    Args:
+        resolution: side of the image, a power of two from 8.
+        block: class of one block (kind ``block``), such as ``@block.hydra``.
+        channel_multiplier: m in the published widths 4-32: 512, 64: 256m, 128: 128m, 256: 64m, 512: 32m, 1024: 16m.
+        channels: widths from 4x4 up instead of the published ones, one for each resolution.
+        latent_dim: length of z; style_dim: length of w.
+        mapping_layers, mapping_lr_multiplier: of the mapping network.
+        head_dim: channels a head, where that leaves at least ``min_heads`` heads.
+        to_rgb_gain: Xavier gain of the ToRGB layers' initial weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        block: Callable[..., nn.Module],
+        channel_multiplier: int = 2,
+        channels: list[int] | None = None,
+        latent_dim: int = 512,
+        style_dim: int = 512,
+        mapping_layers: int = 8,
+        mapping_lr_multiplier: float = 0.01,
+        head_dim: int = 32,
+        min_heads: int = 4,
+        to_rgb_gain: float = 0.02,
+    ) -> None:
+        super().__init__()
+        sides = resolutions(resolution, "generator.style.resolution")
+        width = widths(sides, channel_multiplier, channels, "generator.style.channels")
+        self.resolution, self.latent_dim, self.style_dim = resolution, latent_dim, style_dim
+        self.num_styles = 2 * len(sides)
+        self.mapping = Mapping(latent_dim, style_dim, mapping_layers, mapping_lr_multiplier)
+        self.constant = nn.Parameter(torch.randn(1, 4, 4, width[4]))
+        self.sites = [
+            [AttentionSite(side, max(width[side] // head_dim, min_heads), width[side], i) for i in (0, 1)]
+            for side in sides
+        ]
+        stages = []
+        for side, sites in zip(sides, self.sites, strict=True):
+            blocks = [block(site=site, style_dim=style_dim) for site in sites]
+            last = side == resolution
+            if not last and width[2 * side] % 4:
+                raise UserError(
+                    f"generator.style.channels: {width[2 * side]} at {2 * side}x{2 * side} does not divide by 4, as "
+                    "the position embedding needs"
+                )
+            upsample = None if last else Upsample(width[side], width[2 * side], 2 * side)
+            stages.append(Stage(blocks, upsample, ToRGB(width[side if last else 2 * side], to_rgb_gain)))
+        self.stages = nn.ModuleList(stages)
+        self.apply(_initialise)
+
+    def synthesis(self, styles: Tensor) -> Tensor:
+        """w+ [batch, num_styles, style_dim] to images [batch, 3, resolution, resolution], normalised space."""
+        x, image = self.constant.expand(styles.shape[0], -1, -1, -1), None
+        for i, stage in enumerate(self.stages):
+            x, image = stage(x, [styles[:, 2 * i], styles[:, 2 * i + 1]], image)
+        return image
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """z [batch, latent_dim] to images [batch, 3, resolution, resolution]."""
+        return self.synthesis(self.mapping(latents)[:, None].expand(-1, self.num_styles, -1))
+
+
+def _initialise(module: nn.Module) -> None:
+    """A module's own linears: truncated normal 0.02, bias 0. Equalised linears and ToRGB keep theirs."""
+    for child in module.children():
+        if isinstance(child, nn.Linear) and not isinstance(module, ToRGB):
+            nn.init.trunc_normal_(child.weight, std=0.02)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)

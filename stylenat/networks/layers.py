@@ -1,0 +1,160 @@
+"""Layers that both networks are made of: equalised linears, AdaIN, blurs, spectral norm."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SLOPE, GAIN = 0.2, math.sqrt(2)
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """Leaky ReLU 0.2 with gain sqrt(2), which keeps the variance (StyleGAN2)."""
+    return F.leaky_relu(x, SLOPE) * GAIN
+
+
+class EqualLinear(nn.Module):
+    """Linear layer with an equalised learning rate (Progressive GAN, section 4.1).
+
+    Args:
+        lr_multiplier: scales the effective learning rate of weight and bias, not the initial output.
+        gain: scales the initial weights.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, lr_multiplier: float = 1.0, gain: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features).mul_(gain / lr_multiplier))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+        self.scale = lr_multiplier / math.sqrt(in_features)
+        self.lr_multiplier = lr_multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The input is scaled, not the weight: the same product, and far fewer numbers to touch.
+        bias = self.bias if self.lr_multiplier == 1 else self.bias * self.lr_multiplier
+        return F.linear(x * self.scale, self.weight, bias)
+
+
+class PixelNorm(nn.Module):
+    """Scales each latent to unit mean square."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-8)
+
+
+class AdaIN(nn.Module):
+    """Adaptive instance norm over tokens: ``gamma(w) * norm(x) + beta(w)`` (StyleSwin, section 3.1).
+
+    gamma is not ``1 + ...``: with the published initialisation (``gamma_bias=0``, ``style_gain=1``) it is a
+    zero-mean random factor.
+    """
+
+    eps = 1e-5
+
+    def __init__(
+        self, channels: int, style_dim: int, gamma_bias: float = 0.0, style_gain: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.style = EqualLinear(style_dim, 2 * channels, gain=style_gain)
+        nn.init.constant_(self.style.bias[:channels], gamma_bias)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """x: [batch, height, width, channels]; style: [batch, style_dim]."""
+        gamma, beta = self.style(style)[:, None].chunk(2, dim=-1)
+        return _ModulatedNorm.apply(x.flatten(1, 2), gamma, beta, self.eps).view(x.shape)
+
+
+class _ModulatedNorm(torch.autograd.Function):
+    """Instance norm and modulation in two passes over x, forward and backward.
+
+    x: [batch, tokens, channels]; gamma, beta: [batch, 1, channels].
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
+        variance, mean = torch.var_mean(x, dim=1, keepdim=True, correction=0)
+        inverse = torch.rsqrt(variance + eps)
+        ctx.save_for_backward(x, gamma, beta, mean, inverse)
+        ctx.eps = eps
+        slope = gamma * inverse
+        return torch.addcmul(torch.addcmul(beta, mean, slope, value=-1), x, slope)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, gamma, beta, mean, inverse = ctx.saved_tensors
+        if torch.is_grad_enabled():  # A second derivative is wanted: through differentiable pieces.
+            inputs = (x, gamma, beta)
+            variance, mean = torch.var_mean(x, dim=1, keepdim=True, correction=0)
+            out = (x - mean) * torch.rsqrt(variance + ctx.eps) * gamma + beta
+            wanted = [t for t in inputs if t.requires_grad]
+            found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
+            return (*(next(found) if t.requires_grad else None for t in inputs), None)
+        grad_beta = grad.sum(dim=1, keepdim=True)
+        # sum(grad * normalised x)
+        grad_gamma = ((grad * x).sum(dim=1, keepdim=True) - mean * grad_beta) * inverse
+        # dx = slope * (grad - mean(grad) - normalised x * mean(grad * normalised x))
+        slope = gamma * inverse
+        along_x = slope * inverse * grad_gamma / -x.shape[1]
+        constant = torch.addcmul(slope * grad_beta / -x.shape[1], mean, along_x, value=-1)
+        grad_x = torch.addcmul(constant, x, along_x).addcmul_(grad, slope)
+        return grad_x, grad_gamma, grad_beta, None
+
+
+def blur_kernel(dtype: torch.dtype = torch.float32) -> Tensor:
+    """The [1, 3, 3, 1] binomial filter in two dimensions, summing to 1: [4, 4]."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=dtype)
+    return torch.outer(taps, taps) / 64
+
+
+def upsample_image(images: Tensor) -> Tensor:
+    """[batch, channels, height, width] to twice the side, by zero insertion and the blur filter (gain 4)."""
+    channels = images.shape[1]
+    kernel = (4 * blur_kernel(images.dtype)).to(images.device).expand(channels, 1, 4, 4)
+    return F.conv_transpose2d(images, kernel, stride=2, padding=1, groups=channels)
+
+
+def blur(x: Tensor, padding: int, stride: int = 1) -> Tensor:
+    """Depthwise blur of [batch, channels, height, width], zero-padded."""
+    channels = x.shape[1]
+    kernel = blur_kernel(x.dtype).to(x.device).expand(channels, 1, 4, 4)
+    return F.conv2d(x, kernel, stride=stride, padding=padding, groups=channels)
+
+
+class SpectralNorm(nn.Module):
+    """Holds a weight and yields it divided by its largest singular value (arXiv 1802.05957).
+
+    One power iteration a call in training mode; none in evaluation mode.
+    """
+
+    eps = 1e-12
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        matrix = weight.flatten(1)
+        self.register_buffer("u", F.normalize(torch.randn(matrix.shape[0]), dim=0, eps=self.eps))
+        self.register_buffer("v", F.normalize(torch.randn(matrix.shape[1]), dim=0, eps=self.eps))
+
+    def forward(self) -> Tensor:
+        matrix = self.weight.flatten(1)
+        if self.training:
+            with torch.no_grad():
+                self.v.copy_(F.normalize(torch.mv(matrix.t(), self.u), dim=0, eps=self.eps))
+                self.u.copy_(F.normalize(torch.mv(matrix, self.v), dim=0, eps=self.eps))
+        # Clones: a later call moves u and v in place while this call's graph still needs them.
+        sigma = torch.dot(self.u.clone(), torch.mv(matrix, self.v.clone()))
+        return self.weight / sigma
+
+
+class EqualWeight(nn.Module):
+    """Holds a unit-variance weight and yields it scaled for an equalised learning rate."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn_like(weight))
+        self.scale = 1 / math.sqrt(weight[0].numel())
+
+    def forward(self) -> Tensor:
+        return self.weight * self.scale

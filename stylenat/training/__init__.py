@@ -1,0 +1,1 @@
+"""One run: the loop, its steps, its random streams, its folder and checkpoints."""

@@ -1,0 +1,47 @@
+"""Named random streams. Every draw of a run comes from one of them, and their states are in the checkpoint."""
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+# Latents by index are drawn in blocks, so that the i-th is the same however many are asked for at once.
+BLOCK = 16
+
+
+def derived_seed(seed: int, *names: object) -> int:
+    """A 63-bit seed that depends on the run's seed and the names, and on nothing else."""
+    text = "/".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+class RandomStreams:
+    """CPU generators by name, made on first use from the run's seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._streams: dict[str, torch.Generator] = {}
+
+    def __getitem__(self, name: str) -> torch.Generator:
+        if name not in self._streams:
+            self._streams[name] = torch.Generator().manual_seed(derived_seed(self.seed, name))
+        return self._streams[name]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: stream.get_state() for name, stream in self._streams.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for name, value in state.items():
+            self[name].set_state(value)
+
+
+def latents_by_index(seed: int, start: int, count: int, latent_dim: int) -> Tensor:
+    """Latents number ``start`` to ``start + count``, [count, latent_dim]: each depends on (seed, its index) alone."""
+    blocks = range(start // BLOCK, -(-(start + count) // BLOCK))
+    drawn = [
+        torch.randn(BLOCK, latent_dim, generator=torch.Generator().manual_seed(derived_seed(seed, "sample", b)))
+        for b in blocks
+    ]
+    skip = start - blocks.start * BLOCK
+    return torch.cat(drawn)[skip : skip + count] if drawn else torch.empty(0, latent_dim)
