@@ -30,8 +30,8 @@ def step_ended(run, step, scalars):
     """An iteration has ended. ``step`` counts from 1.
 
     ``scalars`` maps a name to a 0-d detached tensor or a float: ``loss/discriminator``, ``loss/generator``,
-    one ``regularizer/<name>`` for each regularizer that ran, and what the augmentation reports, such as ``augmentation/p``. Reading a
-    tensor's value waits for the device, so read every N-th step, not every one.
+    one ``regularizer/<name>`` for each regularizer that ran, and what the augmentation reports, such as
+    ``augmentation/p``. Reading a tensor's value waits for the device, so read every N-th step, not every one.
     """
 
 

@@ -27,14 +27,19 @@ class AttentionBackend(Protocol):
 
     name: str
 
-    def unsupported(
-        self, q: Tensor, kernel_size: int, dilation: int, bias: Tensor | None
-    ) -> str | None:
+    def unsupported(self, q: Tensor, kernel_size: int, dilation: int, bias: Tensor | None) -> str | None:
         """Why this machine or these arguments cannot use the backend; None when they can."""
 
     def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, *, kernel_size: int, dilation: int,
-        bias: Tensor | None, scale: float,
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        kernel_size: int,
+        dilation: int,
+        bias: Tensor | None,
+        scale: float,
     ) -> Tensor:
         """q, k, v, result: [batch, height, width, heads, head_dim]; bias: [heads, 2k-1, 2k-1]."""
 

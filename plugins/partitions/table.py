@@ -34,7 +34,5 @@ class Table:
 
     def _row(self, table: dict[int, list[int]], name: str, resolution: int) -> list[int]:
         if resolution not in table:
-            raise UserError(
-                f"partition.table.{name} has no row for {resolution}x{resolution}; it has {sorted(table)}"
-            )
+            raise UserError(f"partition.table.{name} has no row for {resolution}x{resolution}; it has {sorted(table)}")
         return table[resolution]

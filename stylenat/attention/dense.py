@@ -15,7 +15,15 @@ class Dense:
         return None
 
     def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, *, kernel_size: int, dilation: int, bias: Tensor | None, scale: float
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        kernel_size: int,
+        dilation: int,
+        bias: Tensor | None,
+        scale: float,
     ) -> Tensor:
         batch, height, width, heads, head_dim = q.shape
         seen_y, offset_y = (t.to(q.device) for t in _axis(height, kernel_size, dilation))

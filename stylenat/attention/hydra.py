@@ -102,13 +102,16 @@ class FullAttention(_Attention):
     """
 
     def __init__(
-        self, channels: int, num_heads: int, resolution: int, qkv_bias: bool = True, scale: float | None = None
+        self,
+        channels: int,
+        num_heads: int,
+        resolution: int,
+        qkv_bias: bool = True,
+        scale: float | None = None,
     ) -> None:
         super().__init__(channels, num_heads, qkv_bias, scale)
         span = 2 * resolution - 1
-        self.relative_position_bias = nn.Parameter(
-            nn.init.trunc_normal_(torch.empty(num_heads, span, span), std=0.02)
-        )
+        self.relative_position_bias = nn.Parameter(nn.init.trunc_normal_(torch.empty(num_heads, span, span), std=0.02))
         place = torch.arange(resolution)
         offset = place[None, :] - place[:, None] + resolution - 1  # [query, key]: key minus query
         index = offset[:, None, :, None] * span + offset[None, :, None, :]

@@ -76,9 +76,7 @@ def _axis(size: int, kernel_size: int, dilation: int) -> Axis:
     kinds = {n: r for r, n in enumerate(class_size)}
     first, last = [], []
     for t in range(tiles):
-        begins = [
-            window_of(r, p) for n, r in kinds.items() for p in range(t * tile, min((t + 1) * tile, n))
-        ]
+        begins = [window_of(r, p) for n, r in kinds.items() for p in range(t * tile, min((t + 1) * tile, n))]
         first.append(min(begins))
         last.append(max(begins) + kernel_size)
     halo = min(max(b - a for a, b in zip(first, last, strict=True)), tiles * tile)
@@ -98,9 +96,7 @@ def _axis(size: int, kernel_size: int, dilation: int) -> Axis:
                 begin = window_of(representative, p)
                 places = range(starts[t], starts[t] + halo)
                 rows.append(
-                    tuple(
-                        key - p + kernel_size - 1 if begin <= key < begin + kernel_size else -1 for key in places
-                    )
+                    tuple(key - p + kernel_size - 1 if begin <= key < begin + kernel_size else -1 for key in places)
                 )
             number = distinct.setdefault(tuple(rows), len(distinct))
             for r in range(dilation):
@@ -114,9 +110,7 @@ def _one_hot(offsets: Tensor, span: int, dtype: torch.dtype) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def plan(
-    height: int, width: int, kernel_size: int, dilation: int, device: torch.device, dtype: torch.dtype
-) -> Plan:
+def plan(height: int, width: int, kernel_size: int, dilation: int, device: torch.device, dtype: torch.dtype) -> Plan:
     """The plan for one shape. Memory: a few times the table of one tile a pattern; nothing grows with heads."""
     y, x = _axis(height, kernel_size, dilation), _axis(width, kernel_size, dilation)
     d, span = dilation, 2 * kernel_size - 1

@@ -30,7 +30,15 @@ class Tiled:
         return None
 
     def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, *, kernel_size: int, dilation: int, bias: Tensor | None, scale: float
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        kernel_size: int,
+        dilation: int,
+        bias: Tensor | None,
+        scale: float,
     ) -> Tensor:
         with torch.autocast(q.device.type, enabled=False):
             out_dtype = q.dtype
@@ -65,9 +73,7 @@ def _from_tiles(out: Tensor, cut: Plan, shape: torch.Size) -> Tensor:
     y, x, d = cut.y, cut.x, cut.dilation
     batch, height, width, heads, dim = shape
     out = out.view(batch, heads, d, d, y.tiles, x.tiles, y.tile, x.tile, dim)
-    out = out.permute(0, 4, 6, 2, 5, 7, 3, 1, 8).reshape(
-        batch, y.tiles * y.tile * d, x.tiles * x.tile * d, heads, dim
-    )
+    out = out.permute(0, 4, 6, 2, 5, 7, 3, 1, 8).reshape(batch, y.tiles * y.tile * d, x.tiles * x.tile * d, heads, dim)
     return out[:, :height, :width]
 
 

@@ -22,9 +22,7 @@ class EqualLinear(nn.Module):
         gain: scales the initial weights.
     """
 
-    def __init__(
-        self, in_features: int, out_features: int, *, lr_multiplier: float = 1.0, gain: float = 1.0
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, *, lr_multiplier: float = 1.0, gain: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_features, in_features).mul_(gain / lr_multiplier))
         self.bias = nn.Parameter(torch.zeros(out_features))
@@ -53,9 +51,7 @@ class AdaIN(nn.Module):
 
     eps = 1e-5
 
-    def __init__(
-        self, channels: int, style_dim: int, gamma_bias: float = 0.0, style_gain: float = 1.0
-    ) -> None:
+    def __init__(self, channels: int, style_dim: int, gamma_bias: float = 0.0, style_gain: float = 1.0) -> None:
         super().__init__()
         self.style = EqualLinear(style_dim, 2 * channels, gain=style_gain)
         nn.init.constant_(self.style.bias[:channels], gamma_bias)

@@ -10,9 +10,7 @@ def resolutions(resolution: int, parameter: str) -> list[int]:
     return [2**i for i in range(2, resolution.bit_length())]
 
 
-def widths(
-    sides: list[int], channel_multiplier: int, channels: list[int] | None, parameter: str
-) -> dict[int, int]:
+def widths(sides: list[int], channel_multiplier: int, channels: list[int] | None, parameter: str) -> dict[int, int]:
     """Resolution to channels. ``channels`` replaces the published widths, from 4x4 up.
 
     Raises UserError naming ``parameter`` when the list's length is not that of the resolutions.

@@ -48,9 +48,7 @@ def discriminator_step(
     return scalars, context.real_logits.detach()
 
 
-def regularizer_step(
-    optimizer: torch.optim.Optimizer, regularizer: Regularizer, context: StepContext
-) -> Scalars:
+def regularizer_step(optimizer: torch.optim.Optimizer, regularizer: Regularizer, context: StepContext) -> Scalars:
     """One lazy regularizer's own, unclipped step (StyleGAN2, section 3.1)."""
     optimizer.zero_grad(set_to_none=True)
     value = regularizer(context)
@@ -100,9 +98,7 @@ def lazy_ratio(regularizers: Sequence[Regularizer], network: str) -> float:
     return 1.0
 
 
-def adam(
-    network: nn.Module, learning_rate: float, betas: tuple[float, float], ratio: float
-) -> torch.optim.Adam:
+def adam(network: nn.Module, learning_rate: float, betas: tuple[float, float], ratio: float) -> torch.optim.Adam:
     """Adam with the lazy correction ``ratio`` applied to rate and betas."""
     return torch.optim.Adam(
         network.parameters(),

@@ -1,0 +1,110 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from registry import UserError
+from stylenat.attention import neighborhood_attention, plan, tiled
+from stylenat.attention.window import window
+
+
+def tensors(height, width, kernel_size, heads=2, dim=4, batch=2):
+    random = torch.Generator().manual_seed(0)
+    shape = (batch, height, width, heads, dim)
+    made = [torch.randn(shape, generator=random, dtype=torch.double) for _ in range(3)]
+    span = 2 * kernel_size - 1
+    made.append(torch.randn(heads, span, span, generator=random, dtype=torch.double))
+    return [t.requires_grad_() for t in made]
+
+
+def everything(inputs, kernel_size, dilation, backend):
+    """The output, its gradients, and second derivatives."""
+    q, k, v, bias = inputs
+
+    def op():
+        return neighborhood_attention(q, k, v, kernel_size=kernel_size, dilation=dilation, bias=bias, backend=backend)
+
+    out = op()
+    cotangent = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape)
+    once = torch.autograd.grad(out, inputs, cotangent)
+    graph = torch.autograd.grad(op(), inputs, cotangent, create_graph=True)
+    twice = torch.autograd.grad(sum(g.square().sum() for g in graph), inputs)
+    return [out, *once, *twice]
+
+
+@pytest.mark.parametrize("chunk", [1, 2**18])
+@pytest.mark.parametrize("expanded", [0, 2**18])
+@pytest.mark.parametrize(
+    "shape", [(7, 7, 7, 1), (16, 16, 7, 2), (20, 17, 3, 1), (17, 19, 3, 5), (41, 40, 13, 3), (33, 18, 7, 1)]
+)
+def test_tiled_equals_dense_in_value_and_first_and_second_derivatives(shape, chunk, expanded, monkeypatch):
+    monkeypatch.setattr(tiled, "CHUNK", chunk)
+    monkeypatch.setattr(plan, "EXPANDED_TABLE", expanded)
+    plan.plan.cache_clear()
+    height, width, kernel_size, dilation = shape
+    inputs = tensors(height, width, kernel_size)
+    ours = everything(inputs, kernel_size, dilation, "tiled")
+    oracle = everything(inputs, kernel_size, dilation, "dense")
+    plan.plan.cache_clear()
+    for a, b in zip(ours, oracle, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_tiled_equals_dense_at_any_size(data):
+    kernel_size = data.draw(st.sampled_from([3, 5, 7]))
+    dilation = data.draw(st.integers(1, 4))
+    sides = st.integers(kernel_size * dilation, kernel_size * dilation + 20)
+    q, k, v, bias = tensors(data.draw(sides), data.draw(sides), kernel_size, heads=1, batch=1)
+    both = [
+        neighborhood_attention(q, k, v, kernel_size=kernel_size, dilation=dilation, bias=bias, backend=name)
+        for name in ("tiled", "dense")
+    ]
+    torch.testing.assert_close(*both, rtol=1e-9, atol=1e-9)
+
+
+def test_gradcheck_and_gradgradcheck_pass():
+    inputs = [t.detach()[..., :2].requires_grad_() for t in tensors(4, 5, 3, heads=1, batch=1)[:3]]
+    bias = tensors(4, 5, 3, heads=1)[3]
+
+    def op(q, k, v, bias):
+        return neighborhood_attention(q, k, v, kernel_size=3, bias=bias, backend="tiled")
+
+    assert torch.autograd.gradcheck(op, (*inputs, bias))
+    assert torch.autograd.gradgradcheck(op, (*inputs, bias))
+
+
+@given(st.integers(1, 60), st.sampled_from([3, 5, 7]), st.integers(1, 5))
+def test_every_window_has_kernel_size_keys_of_its_own_residue_class(size, kernel_size, dilation):
+    size = max(size, kernel_size * dilation)
+    for position in range(size):
+        keys = window(position, size, kernel_size, dilation)
+        assert len(keys) == kernel_size and 0 <= keys[0] and keys[-1] < size
+        assert all(key % dilation == position % dilation for key in keys) and position in keys
+
+
+def test_half_precision_and_autocast_keep_their_dtype_and_agree():
+    q, k, v, bias = (t.detach().float() for t in tensors(9, 8, 3))
+    exact = neighborhood_attention(q, k, v, kernel_size=3, bias=bias)
+    half = neighborhood_attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), kernel_size=3, bias=bias)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), exact, rtol=0.05, atol=0.05)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(neighborhood_attention(q, k, v, kernel_size=3, bias=bias), exact)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"kernel_size": 4}, "odd"),
+        ({"kernel_size": 3, "dilation": 0}, "dilation"),
+        ({"kernel_size": 7, "dilation": 2}, "exceeds the 9 x 8"),
+        ({"kernel_size": 3, "bias": torch.zeros(2, 3, 3)}, "bias must be"),
+        ({"kernel_size": 3, "backend": "warp"}, "there are tiled, dense"),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_line(options, message):
+    q, k, v, _ = tensors(9, 8, 3)
+    with pytest.raises(UserError, match=message):
+        neighborhood_attention(q, k, v, **options)

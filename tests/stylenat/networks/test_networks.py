@@ -1,0 +1,98 @@
+import pytest
+import torch
+
+from plugins.blocks.hydra import HydraBlock
+from plugins.partitions.split import Split
+from plugins.partitions.uniform import Uniform
+from registry import UserError
+from stylenat.networks.discriminator import WaveletDiscriminator, haar_filters
+from stylenat.networks.generator import StyleGenerator
+from stylenat.networks.layers import AdaIN
+
+
+def count(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+def generator(**options):
+    partition = options.pop("partition", Split())
+    return StyleGenerator(block=lambda **site: HydraBlock(partition=partition, **site), **options)
+
+
+@pytest.mark.parametrize("resolution, parameters", [(256, 48_921_000), (1024, 49_452_934)])
+def test_the_published_generators_have_the_published_parameters(resolution, parameters):
+    with torch.device("meta"):
+        assert count(generator(resolution=resolution)) == parameters
+
+
+@pytest.mark.parametrize(
+    "options, parameters",
+    [
+        ({"resolution": 256}, 26_211_585),
+        ({"resolution": 256, "spectral_norm": False}, 26_211_073),
+        ({"resolution": 1024}, 27_736_641),
+    ],
+)
+def test_the_published_discriminators_have_the_published_parameters(options, parameters):
+    assert count(WaveletDiscriminator(**options)) == parameters
+
+
+def small(**options):
+    return generator(
+        resolution=16,
+        channels=[32, 32, 16],
+        style_dim=24,
+        latent_dim=24,
+        mapping_layers=2,
+        min_heads=2,
+        **options,
+    )
+
+
+def test_a_generator_makes_finite_images_and_all_parameters_but_key_biases_matter():
+    network = small()
+    images = network(torch.randn(3, 24))
+    assert images.shape == (3, 3, 16, 16) and images.isfinite().all()
+    images.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_a_discriminator_is_twice_differentiable_for_r1():
+    network = WaveletDiscriminator(resolution=16, channels=[16, 8])
+    images = torch.randn(4, 3, 16, 16, requires_grad=True)
+    (grad,) = torch.autograd.grad(network(images).sum(), images, create_graph=True)
+    grad.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+
+
+def test_adain_equals_instance_norm_and_modulation_twice_differentiably():
+    norm = AdaIN(3, 5).double()
+    x = torch.randn(2, 3, 3, 3, dtype=torch.double, requires_grad=True)
+    style = torch.randn(2, 5, dtype=torch.double, requires_grad=True)
+    gamma, beta = norm.style(style).chunk(2, dim=-1)
+    plain = torch.nn.functional.instance_norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    torch.testing.assert_close(norm(x, style), plain * gamma[:, None, None] + beta[:, None, None])
+    assert torch.autograd.gradcheck(norm, (x, style))
+    assert torch.autograd.gradgradcheck(norm, (x, style))
+
+
+def test_haar_filters_are_orthonormal():
+    filters = haar_filters().flatten(1)
+    torch.testing.assert_close(filters @ filters.t(), torch.eye(4))
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: generator(resolution=24), "power of two"),
+        (lambda: generator(resolution=16, channels=[32]), "one width for each"),
+        (lambda: small(partition=Uniform(7, 2)), "exceeds the resolution"),
+        (
+            lambda: WaveletDiscriminator(resolution=16, channels=[8, 8])(torch.zeros(6, 3, 16, 16)),
+            "does not divide",
+        ),
+    ],
+)
+def test_impossible_networks_are_refused_in_one_line(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
