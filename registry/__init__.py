@@ -1,7 +1,31 @@
-"""The core's vocabulary: hooks, and small values that pass between the core and plugins. No torch, no GANs."""
+"""How a name in a gin file becomes an object. Knows nothing of GANs, and imports no torch."""
 
 from registry.errors import UserError
-from registry.hooks import hookimpl, hookspec
+from registry.experiment import Experiment, load_experiment
+from registry.hooks import hookimpl
+from registry.kinds import API_VERSION, KINDS, Kind
+from registry.listing import Listed, explain, listing
+from registry.names import Entry, Origin, Registry, Suspect
+from registry.plugins import load_plugins
 from registry.values import AttentionSite, HeadGroup, even_groups
 
-__all__ = ["AttentionSite", "HeadGroup", "UserError", "even_groups", "hookimpl", "hookspec"]
+__all__ = [
+    "API_VERSION",
+    "KINDS",
+    "AttentionSite",
+    "Entry",
+    "Experiment",
+    "HeadGroup",
+    "Kind",
+    "Listed",
+    "Origin",
+    "Registry",
+    "Suspect",
+    "UserError",
+    "even_groups",
+    "explain",
+    "hookimpl",
+    "listing",
+    "load_experiment",
+    "load_plugins",
+]

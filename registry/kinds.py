@@ -1,0 +1,38 @@
+"""The kinds of things that a gin file can name. Their interfaces are the core's (``stylenat.interfaces``)."""
+
+from dataclasses import dataclass
+
+API_VERSION = 1
+"""Raised when a plugin written for the present one would no longer work."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a gin file binds when it names something of this kind.
+
+    Attributes:
+        doc: one line.
+        bound_as_class: True for ``@block.hydra`` (its user builds many), False for ``@partition.split()``.
+        supplied: arguments that the consumer passes and a gin file therefore cannot bind.
+    """
+
+    doc: str
+    bound_as_class: bool = False
+    supplied: tuple[str, ...] = ()
+
+
+KINDS: dict[str, Kind] = {
+    "partition": Kind("splits the heads of a layer into groups with a kernel size and a dilation each"),
+    "attention": Kind("one way to compute the neighborhood attention op"),
+    "block": Kind("one generator block", bound_as_class=True, supplied=("site", "style_dim")),
+    "generator": Kind("the network from latents to images", bound_as_class=True),
+    "discriminator": Kind("the network from images to logits", bound_as_class=True),
+    "loss": Kind("an adversarial loss"),
+    "regularizer": Kind("an extra term of one network's loss"),
+    "augmentation": Kind("what every image passes on its way into the discriminator"),
+    "dataset": Kind("real images"),
+    "features": Kind("an image embedding that metrics are measured in"),
+    "metric": Kind("compares generated with real images"),
+    "tracker": Kind("records a run while it trains"),
+    "checkpoint_layout": Kind("how others' checkpoints name their weights"),
+}

@@ -1,0 +1,200 @@
+"""The table of names: what each one stands for, who registered it, and what to say when it is not there."""
+
+import importlib
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from operator import attrgetter
+from typing import Any
+
+import pluggy
+
+from registry.errors import UserError
+from registry.kinds import KINDS
+from registry.wording import at, did_you_mean, listed
+
+LAZY_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who registered a name: a distribution and its version, or a ``--plugin`` and no version."""
+
+    distribution: str
+    version: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}".strip()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name.
+
+    Attributes:
+        kind: one of ``KINDS``; for the core's own configurables the package they live in.
+        name: unique within the kind.
+        target: a class or function, or ``"package.module:attribute"``, imported only when needed.
+        origin: who registered it.
+    """
+
+    kind: str
+    name: str
+    target: Callable[..., Any] | str
+    origin: Origin
+
+    @property
+    def selector(self) -> str:
+        """The full gin selector, ``partition.split`` or ``stylenat.train``."""
+        return f"{self.kind}.{self.name}"
+
+    @property
+    def shown(self) -> str:
+        """The selector as people write it: the core's own configurables go without their package."""
+        return self.selector if self.kind in KINDS else self.name
+
+    def load(self) -> Callable[..., Any]:
+        """The target itself, imported if need be.
+
+        Raises UserError when it cannot be imported, after printing the traceback to stderr.
+        """
+        if not isinstance(self.target, str):
+            return self.target
+        module, _, attribute = self.target.partition(":")
+        try:
+            return attrgetter(attribute)(importlib.import_module(module))
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            raise UserError(
+                f"{self.shown} ({self.origin}) cannot be imported from {self.target}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A plugin that failed to load. Of interest only when a name is missing that it may have offered."""
+
+    name: str
+    origin: Origin
+    traceback: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.origin}): {self.traceback.strip().splitlines()[-1]}"
+
+
+@dataclass
+class Registry:
+    """Everything that one ``load_plugins`` found. There is no other state than this object and gin's own.
+
+    Attributes:
+        manager: pluggy's, with the hooks of ``registry.hooks``; called as ``manager.hook.run_started(run=run)``.
+        entries: by full selector.
+        contested: full selectors that two plugins claim, and the second claimant.
+        suspects: plugins that failed to load.
+    """
+
+    manager: pluggy.PluginManager
+    entries: dict[str, Entry] = field(default_factory=dict)
+    contested: dict[str, Origin] = field(default_factory=dict)
+    suspects: list[Suspect] = field(default_factory=list)
+
+    def core(self) -> list[Entry]:
+        """The core's own configurables, such as ``train``, which every experiment starts from."""
+        return [entry for entry in self.entries.values() if entry.kind not in (*KINDS, "gin")]
+
+    def names(self, kind: str) -> list[str]:
+        """What is registered of a kind, sorted."""
+        return sorted(entry.name for entry in self.entries.values() if entry.kind == kind)
+
+    def add(self, kind: str, name: str, target: Callable[..., Any] | str, origin: Origin) -> None:
+        """Registers one name.
+
+        Raises:
+            UserError: for an unknown kind, a name that is taken or that gin cannot spell, or a target that is
+                neither a class, a function nor ``"module:attribute"``.
+        """
+        if kind not in KINDS:
+            raise UserError(
+                f"there is no kind {kind!r}{did_you_mean(kind, KINDS) or '.'} The kinds are {listed(KINDS)}"
+            )
+        entry = Entry(kind, name, target, origin)
+        if not isinstance(name, str) or not name.isidentifier() or not name.isascii():
+            raise UserError(
+                f"{name!r} cannot name a {kind} in a gin file; use letters, digits and underscores"
+            )
+        if any(name == other.name for other in self.entries.values() if other.kind not in KINDS):
+            raise UserError(
+                f"{entry.selector} would make the core's own {name!r} ambiguous; choose another name"
+            )
+        if isinstance(target, str) and not LAZY_TARGET.fullmatch(target):
+            raise UserError(
+                f"{entry.selector}: the target {target!r} is not of the form 'package.module:Attribute'"
+            )
+        if not isinstance(target, str) and not inspect.isroutine(target) and not inspect.isclass(target):
+            raise UserError(
+                f"{entry.selector}: the target must be a class, a function or 'package.module:Attribute'"
+            )
+        if entry.selector in self.entries:
+            first = self.entries[entry.selector].origin
+            self.contested[entry.selector] = origin
+            raise UserError(
+                f"{entry.selector} is registered by both {first} and {origin}; one of them must go"
+            )
+        self.entries[entry.selector] = entry
+
+    def add_core(self, name: str, target: str) -> None:
+        """Registers one of the core's configurables, such as ``"train", "stylenat.training.train:train"``."""
+        package = target.partition(".")[0]
+        try:
+            version = metadata.version(package)
+        except metadata.PackageNotFoundError:  # Run from a checkout that was never installed.
+            version = ""
+        entry = Entry(package, name, target, Origin(package, version))
+        self.entries[entry.selector] = entry
+
+    def find(self, selector: str, where: str = "") -> Entry:
+        """The entry that a gin selector names: ``partition.split``, or ``split`` where that is enough.
+
+        Raises:
+            UserError: nothing, or more than one thing, is called so. Plugins that failed to load are then
+                listed as suspects, and their tracebacks printed to stderr.
+        """
+        matches = [selector] if selector in self.entries else []
+        matches = matches or [full for full in self.entries if full.endswith(f".{selector}")]
+        if not matches:
+            raise UserError(at(where, self._unknown(selector)))
+        if len(matches) > 1:
+            raise UserError(
+                at(where, f"{selector!r} could be {' or '.join(sorted(matches))}; write it in full")
+            )
+        entry = self.entries[matches[0]]
+        if entry.selector in self.contested:
+            both = f"{entry.origin} and {self.contested[entry.selector]}"
+            raise UserError(
+                at(where, f"{entry.selector} is registered by both {both}; uninstall one of them")
+            )
+        return entry
+
+    def _unknown(self, selector: str) -> str:
+        kind, _, name = selector.rpartition(".")
+        if selector in KINDS:
+            names = listed(f"{selector}.{name}" for name in self.names(selector))
+            return f"{selector!r} is a kind; write {selector}.NAME.PARAMETER = value. There are {names}"
+        if kind in KINDS:
+            known = f"Known names of this kind: {listed(self.names(kind))}"
+            guess = did_you_mean(name, self.names(kind)).replace("mean '", f"mean '{kind}.")
+        else:
+            shown = {entry.shown for entry in self.entries.values() if entry.kind != "gin"}
+            short = {entry.name for entry in self.entries.values()}
+            known = f"Known names: {listed(shown)}"
+            guess = did_you_mean(selector, shown) or did_you_mean(selector, short)
+        if self.suspects:
+            for suspect in self.suspects:
+                print(suspect.traceback, file=sys.stderr)
+            known += f". Plugins that failed to load: {'; '.join(map(str, self.suspects))}"
+        return f"nothing is called {selector!r}{guess or '.'} {known}"
