@@ -44,6 +44,7 @@ def train(
     )
     real_statistics = RealStatistics(settings.dataset, settings.metrics, settings.batch_size)
     metrics: dict[str, float] = {}
+    saved = state.step
 
     with StopRequest() as stop:
         hook.run_started(run=run)
@@ -71,8 +72,11 @@ def train(
                     for name, value in metrics.items():
                         state.best[name] = min(value, state.best.get(name, value))
                     hook.metrics_evaluated(run=run, step=state.step, metrics=metrics)
-                if last or stop.requested or state.step % settings.checkpoint_every == 0:
+                if last or state.step % settings.checkpoint_every == 0:
                     save_checkpoint(settings, state, run, hook)
+                    saved = state.step
+            if state.step != saved:  # Asked to stop between two checkpoints.
+                save_checkpoint(settings, state, run, hook)
         except BaseException:
             hook.run_ended(run=run, status="failed")
             raise

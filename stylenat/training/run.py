@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -75,17 +76,17 @@ def environment(seed: int, plugins: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def claim(directory: Path, identity: str, differences: Any) -> bool:
+def claim(directory: Path, config_text: str, differences: Callable[[str], list[str]]) -> bool:
     """Makes the folder, or recognises it as this experiment's own. Returns whether it existed.
 
     Args:
-        identity: the experiment's parsed config, with full selectors.
+        config_text: the experiment's operative config.
         differences: called with the folder's config text; returns lines that say what differs.
 
     Raises:
         UserError: the folder belongs to another experiment, or to no run at all, or cannot be written.
     """
-    config = directory / "experiment.gin"
+    config = directory / "config.gin"
     if config.exists():
         lines = differences(config.read_text(encoding="utf-8"))
         if lines:
@@ -98,7 +99,7 @@ def claim(directory: Path, identity: str, differences: Any) -> bool:
     try:
         (directory / "checkpoints").mkdir(parents=True)
         (directory / "samples").mkdir()
-        write_text(config, identity)
+        write_text(config, config_text)
     except OSError as error:
         raise UserError(f"cannot write the run folder {directory}: {error.strerror}") from error
     return False

@@ -1,0 +1,9 @@
+"""Image embeddings for metrics."""
+
+from registry import hookimpl
+
+
+@hookimpl
+def stylenat_register(register):
+    register("features", "random_convolution", "plugins.features.random_convolution:RandomConvolution")
+    register("features", "inception", "plugins.features.inception:Inception")
