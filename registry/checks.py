@@ -1,6 +1,7 @@
 """What a target's signature says about a binding: does the parameter exist, and may it have this value?"""
 
 import inspect
+import re
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ MISSING = inspect.Parameter.empty
 SCALARS = (bool, int, float, str, bytes)
 SEQUENCES = (list, tuple, Sequence, Iterable, Collection)
 MAPPINGS = (dict, Mapping)
+# The modules in an annotation's text, but not the dots of a Literal's quoted text.
+MODULES = re.compile(r"(?<!['\w.])(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")
 # What every Protocol class has of its own accord and no implementation owes.
 NOT_OWED = {"__init__", "__subclasshook__"}
 
@@ -43,8 +46,7 @@ class Parameter:
         """The annotation as people write it; empty when there is none."""
         if self.annotation is MISSING:
             return ""
-        text = inspect.formatannotation(self.annotation)
-        return text.replace("typing.", "").replace("collections.abc.", "")
+        return MODULES.sub("", inspect.formatannotation(self.annotation))
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def read(
     Files are searched in the current folder, the including file's folder and then ``search_path``.
 
     Raises:
-        UserError: with file and line, for a syntax error, an ``import``, a missing file or an endless include.
+        UserError: with file and line, for a syntax error, an import, a missing file or an endless include.
     """
     statements: list[Statement] = []
     for file in files:

@@ -92,7 +92,7 @@ class Registry:
     """Everything that one ``load_plugins`` found. There is no other state than this object and gin's own.
 
     Attributes:
-        manager: pluggy's, with the hooks of ``registry.hooks``; called as ``manager.hook.run_started(run=run)``.
+        manager: pluggy's, with the hooks of ``registry.hooks``, as in ``manager.hook.run_started(run=run)``.
         entries: by full selector.
         contested: full selectors that two plugins claim, and the second claimant.
         suspects: plugins that failed to load.
@@ -149,7 +149,7 @@ class Registry:
 
     def add_core(self, name: str, target: str) -> None:
         """Registers one of the core's configurables, such as ``"train", "stylenat.training.train:train"``."""
-        package = target.partition(".")[0]
+        package = target.partition(":")[0].partition(".")[0]
         try:
             version = metadata.version(package)
         except metadata.PackageNotFoundError:  # Run from a checkout that was never installed.
