@@ -19,7 +19,7 @@ from registry.gintext import (
     replace,
     scoped,
 )
-from registry.kinds import KINDS
+from registry.kinds import KINDS, kind_of_parameter
 from registry.names import Entry, Registry
 from registry.wording import at, did_you_mean, listed
 
@@ -206,9 +206,20 @@ def _check(config: Config, statement: Statement) -> None:
     parameter = config.signature(entry.selector).find(entry, statement.parameter)
     if REQUIRED in leaves(value):
         return
+    _check_kind(config.registry, entry, parameter.name, value)
     problem = mismatch(parameter, value, lambda reference: entries[reference.selector].load())
     if problem is not None:
         raise UserError(f"{entry.shown}.{parameter.name} {problem}{_reference_meant(config.registry, value)}")
+
+
+def _check_kind(registry: Registry, entry: Entry, parameter: str, value: Any) -> None:
+    wanted = kind_of_parameter(parameter)
+    for leaf in leaves(value):
+        if wanted is not None and isinstance(leaf, Reference):
+            kind = registry.entries[leaf.selector].kind
+            if kind in KINDS and kind != wanted:
+                names = listed(f"{wanted}.{name}" for name in registry.names(wanted))
+                raise UserError(f"{entry.shown}.{parameter} takes a {wanted}, not {leaf}; there are {names}")
 
 
 def _reference_meant(registry: Registry, value: Any) -> str:

@@ -50,7 +50,7 @@ class Experiment:
         self._must_be_loaded()
         configured = gin.get_configurable(self._config.registry.find(name).selector)
 
-        @functools.wraps(configured)
+        @functools.wraps(configured, updated=())
         def call(*args: Any, **kwargs: Any) -> Any:
             with _one_line_errors():
                 return configured(*args, **kwargs)

@@ -1,4 +1,7 @@
-"""The kinds of things that a gin file can name. Their interfaces are the core's (``stylenat.interfaces``)."""
+"""The kinds of things that a gin file can name. Their interfaces are the core's (``stylenat.interfaces``).
+
+A parameter called like a kind, or its plural, takes things of that kind and of no other (``loss``, ``metrics``).
+"""
 
 from dataclasses import dataclass
 
@@ -19,6 +22,11 @@ class Kind:
     doc: str
     bound_as_class: bool = False
     supplied: tuple[str, ...] = ()
+
+
+def kind_of_parameter(name: str) -> str | None:
+    """The kind that a parameter's name promises: ``metric`` for ``metric`` and ``metrics``."""
+    return next((kind for kind in KINDS if name in (kind, f"{kind}s", f"{kind}es")), None)
 
 
 KINDS: dict[str, Kind] = {

@@ -81,7 +81,7 @@ class Table:
 
 
 class Mix:
-    def __init__(self, parts: list[Partition] = (), weight: float = 0.5):
+    def __init__(self, parts: list[Partition] = (), weight: float = 0.5, best: Partition = None):
         self.parts = parts
 
     def __call__(self, site):
@@ -89,12 +89,14 @@ class Mix:
 
 
 class Hydra:
-    def __init__(self, *, site: int, style_dim: int, partition: Partition, mode: Literal["fast", "exact"] = "fast"):
+    def __init__(
+        self, *, site: int, style_dim: int, partition: Partition, mode: Literal["fast", "exact"] = "fast"
+    ):
         self.partition, self.mode = partition, mode
 
 
 class Style:
-    def __init__(self, resolution: int = 256, block: type = None, gain: float = 1.0):
+    def __init__(self, resolution: int = 256, block: type = None, gain: float = 1.0, inner: type = None):
         self.resolution, self.gain = resolution, gain
         self.block = block(site=1, style_dim=2) if block else None
 

@@ -51,10 +51,21 @@ MISTAKES = {
     ),
     "text for a class": ("train.generator = 'style'", "for the object write @generator.style"),
     "object for a number": ("train.iterations = @partition.split()", "takes int, not @partition.split()"),
-    "object of another kind": ("block.hydra.partition = @loss.hinge()", "takes Partition, not @loss.hinge()"),
+    "object of another kind": (
+        "block.hydra.partition = @loss.hinge()",
+        "takes a partition, not @loss.hinge(); there are partition.mix, partition.split",
+    ),
     "another kind in a list": (
         "partition.mix.parts = [@loss.hinge()]",
         "takes list[Partition], not [@loss.hinge()]",
+    ),
+    "another kind where no annotation tells": (
+        "generator.style.block = @generator.style",
+        "generator.style.block takes a block, not @generator.style; there are block.hydra",
+    ),
+    "object without the methods of a protocol": (
+        "partition.mix.best = @loss.hinge()",
+        "takes Partition, not @loss.hinge()",
     ),
     "instance for a class": (
         "generator.style.block = @block.hydra()",
@@ -168,7 +179,7 @@ def test_an_object_that_needs_itself_is_refused(mistake):
 
 
 def test_a_class_may_name_itself_because_it_is_not_built_at_once(workshop):
-    workshop.experiment(GOOD + "train.generator = @generator.style\ngenerator.style.block = @generator.style")
+    workshop.experiment(GOOD + "train.generator = @generator.style\ngenerator.style.inner = @generator.style")
 
 
 def test_overridden_mistakes_are_still_mistakes(mistake):

@@ -1,11 +1,12 @@
 import sys
 
+import gin
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from registry import Origin, UserError, load_experiment
-from registry.gintext import Macro, Reference, render
+from registry.gintext import Macro, Reference, read_text, render, scoped
 
 TEXT = """
 train.iterations = 3
@@ -158,6 +159,18 @@ def test_operative_text_has_full_selectors_defaults_and_plugins(workshop):
     assert "\ntoy_core.train.verbose = False\n" in text
     assert "# Plugins in use: toy 1.2, toy_core\n" in text
     assert "block.hydra.site" not in text
+
+
+def test_operative_text_says_what_gin_used(workshop):
+    text = TEXT.replace("@block.hydra", "@a/hydra") + "a/partition.split.kernel_size = 3"
+    registry = workshop.plugins()
+    experiment = workshop.experiment(text, registry=registry)
+    experiment.get("train")("run")
+    ours = set(experiment.operative_text().splitlines())
+    used = read_text(gin.operative_config_str(), "gin's own")
+    assert len(used) > 10
+    for scope, name, parameter, value in ((s.scope, s.selector, s.parameter, s.value) for s in used):
+        assert f"{scoped(scope, registry.find(name).selector)}.{parameter} = {render(value)}" in ours
 
 
 def test_operative_text_survives_a_plugin_with_the_same_short_names(workshop):

@@ -1,0 +1,9 @@
+"""Augmentations of what the discriminator sees."""
+
+from registry import hookimpl
+
+
+@hookimpl
+def stylenat_register(register):
+    register("augmentation", "none", "plugins.augmentations.none:NoAugmentation")
+    register("augmentation", "ada", "plugins.augmentations.ada:AdaptiveAugmentation")
