@@ -67,9 +67,7 @@ class Signature:
         bindable = [known for known, parameter in self.parameters.items() if not parameter.supplied]
         if own is None:
             guess = did_you_mean(name, bindable) or "."
-            raise UserError(
-                f"{entry.shown} has no parameter {name!r}{guess} Its parameters: {listed(bindable)}"
-            )
+            raise UserError(f"{entry.shown} has no parameter {name!r}{guess} Its parameters: {listed(bindable)}")
         if own.supplied:
             raise UserError(
                 f"{entry.shown}.{name} is supplied by the code that calls it and cannot be bound; "
@@ -126,8 +124,11 @@ def fits(value: Any, annotation: Any, target_of: TargetOf) -> bool:
     """Whether a gin value may stand here. An int passes as a float, no bool as an int, a list as a tuple."""
     origin, arguments = get_origin(annotation), get_args(annotation)
 
-    def each(values: Iterable[Any], annotation: Any) -> bool:
-        return all(fits(item, annotation, target_of) for item in values)
+    def each_fits(item: Any, annotation: Any) -> bool:
+        return fits(item, annotation, target_of)
+
+    def all_fit(items: Iterable[Any], annotation: Any) -> bool:
+        return all(each_fits(item, annotation) for item in items)
 
     if origin in (Union, types.UnionType):
         return any(fits(value, argument, target_of) for argument in arguments)
@@ -150,14 +151,12 @@ def fits(value: Any, annotation: Any, target_of: TargetOf) -> bool:
         if not isinstance(value, list | tuple):
             return False
         if wanted is tuple and arguments and arguments[-1] is not Ellipsis:
-            return len(value) == len(arguments) and all(
-                map(lambda v, a: fits(v, a, target_of), value, arguments)
-            )
-        return not arguments or each(value, arguments[0])
+            return len(value) == len(arguments) and all(map(each_fits, value, arguments))
+        return not arguments or all_fit(value, arguments[0])
     if wanted in MAPPINGS:
-        return isinstance(value, dict) and (
-            not arguments or (each(value, arguments[0]) and each(value.values(), arguments[1]))
-        )
+        if not isinstance(value, dict) or not arguments:
+            return isinstance(value, dict)
+        return all_fit(value, arguments[0]) and all_fit(value.values(), arguments[1])
     # Objects: a bare number or text is none of the framework's; of other classes we do not judge.
     return not (_is_protocol(wanted) and type(value) in SCALARS)
 
@@ -189,8 +188,7 @@ def _implements(target: type, protocol: type) -> bool:
         if inspect.isfunction(member) and name not in NOT_OWED
     }
     own = {name for base in target.__mro__ for name in vars(base)}
-    if (
-        "__getattr__" in own
-    ):  # A module may answer with a submodule, but Python finds __call__ on the class alone.
+    if "__getattr__" in own:
+        # A module may answer with a submodule; methods like __call__ Python looks for on the class alone.
         owed = {name for name in owed if name.startswith("__")}
     return owed <= own

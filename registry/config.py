@@ -46,8 +46,9 @@ class Setting(NamedTuple):
 
 @dataclass
 class Config:
-    """All bindings by (scope, full selector) and parameter, with gin's meaning of scopes and macros.
+    """All bindings by (scope, full selector) and parameter, with gin's meaning of scopes.
 
+    A macro stands for its text, wherever it is used; gin would open a scope of the macro's name.
     Build one with ``checked_config``. Nothing in here touches gin's own state.
     """
 
@@ -69,9 +70,7 @@ class Config:
         return bound
 
     def macros(self) -> dict[str, Bound]:
-        return {
-            name: bound["value"] for (name, selector), bound in self.bindings.items() if selector == MACRO
-        }
+        return {name: bound["value"] for (name, selector), bound in self.bindings.items() if selector == MACRO}
 
     def spelt_out(self, value: Any, path: tuple[str, ...] = ()) -> Any:
         """The value with every macro replaced by what it stands for.
@@ -137,9 +136,7 @@ class Config:
             if name in in_force:
                 value = self.spelt_out(in_force[name].value)
                 if REQUIRED in leaves(value):
-                    raise UserError(
-                        at(in_force[name].where, f"{entry.shown}.{name} must be bound to a value")
-                    )
+                    raise UserError(at(in_force[name].where, f"{entry.shown}.{name} must be bound to a value"))
                 default = parameters[name].default if name in parameters else ...
                 yield Setting(scope, entry, name, value, plain(default) and render(default) == render(value))
             elif parameters[name].required:
@@ -184,12 +181,10 @@ def _resolved(registry: Registry, statement: Statement) -> Statement:
         entry = registry.find(leaf.selector, statement.where)
         return changed(leaf, selector=entry.selector)
 
-    value = replace(statement.value, full)
-    if statement.selector == MACRO:
-        return changed(statement, value=value)
-    return changed(
-        statement, selector=registry.find(statement.selector, statement.where).selector, value=value
-    )
+    selector = statement.selector
+    if selector != MACRO:
+        selector = registry.find(selector, statement.where).selector
+    return changed(statement, selector=selector, value=replace(statement.value, full))
 
 
 def _check(config: Config, statement: Statement) -> None:
@@ -219,7 +214,7 @@ def _check_kind(registry: Registry, entry: Entry, parameter: str, value: Any) ->
             kind = registry.entries[leaf.selector].kind
             if kind in KINDS and kind != wanted:
                 names = listed(f"{wanted}.{name}" for name in registry.names(wanted))
-                raise UserError(f"{entry.shown}.{parameter} takes a {wanted}, not {leaf}; there are {names}")
+                raise UserError(f"{entry.shown}.{parameter} takes the kind {wanted}, not {leaf}; there are {names}")
 
 
 def _reference_meant(registry: Registry, value: Any) -> str:
@@ -235,20 +230,16 @@ def _check_form(entry: Entry, reference: Reference) -> None:
     if entry.kind in KINDS and reference.evaluate is KINDS[entry.kind].bound_as_class:
         form = "a class, to be built by what uses it" if KINDS[entry.kind].bound_as_class else "an instance"
         right = changed(reference, evaluate=not reference.evaluate)
-        raise UserError(f"a {entry.kind} is bound as {form}: write {right} instead of {reference}")
+        raise UserError(f"the kind {entry.kind} is bound as {form}: write {right} instead of {reference}")
 
 
 def _check_macros_are_used(statements: Sequence[Statement]) -> None:
     """A fragment may define macros for others; on a command line one that nothing uses is a misspelling."""
-    used = {
-        leaf.name for statement in statements for leaf in leaves(statement.value) if isinstance(leaf, Macro)
-    }
-    for statement in statements:
-        if (
-            statement.selector == MACRO
-            and statement.where.startswith("--bind")
-            and statement.scope not in used
-        ):
+    values = [leaf for statement in statements for leaf in leaves(statement.value)]
+    used = {leaf.name for leaf in values if isinstance(leaf, Macro)}
+    bound = [statement for statement in statements if statement.where.startswith("--bind")]
+    for statement in bound:
+        if statement.selector == MACRO and statement.scope not in used:
             guess = did_you_mean(statement.scope, used) or "."
             raise UserError(
                 f"{statement.where}: nothing uses the macro %{statement.scope}{guess} Macros in use: "

@@ -71,9 +71,7 @@ class Experiment:
             with _one_line_errors():
                 return copy.deepcopy(gin.query_parameter(f"{entry.selector}.{name}"))
         if own.default is MISSING or own.default is gin.REQUIRED:
-            raise UserError(
-                f"{parameter} is bound nowhere and has no default; add a line `{parameter} = ...`"
-            )
+            raise UserError(f"{parameter} is bound nowhere and has no default; add a line `{parameter} = ...`")
         return own.default
 
     def operative_text(self) -> str:
@@ -122,9 +120,7 @@ class Experiment:
         except ValueError:
             loaded = None
         if loaded is not self:
-            raise RuntimeError(
-                f"{self.name}-{self.hash} is no longer loaded: load_experiment was called again since"
-            )
+            raise RuntimeError(f"{self.name}-{self.hash} is no longer loaded: load_experiment was called again since")
 
 
 def load_experiment(
@@ -175,9 +171,7 @@ def _hand_to_gin(config: Config) -> None:
     named |= {entry.selector for entry in config.registry.core()}
     for bound in config.bindings.values():
         for value, _ in bound.values():
-            named |= {
-                leaf.selector for leaf in leaves(config.spelt_out(value)) if isinstance(leaf, Reference)
-            }
+            named |= {leaf.selector for leaf in leaves(config.spelt_out(value)) if isinstance(leaf, Reference)}
     # An earlier experiment in this process may have registered another target of the same name.
     with gin_config.interactive_mode():
         for selector in sorted(named - {"gin.singleton"}):

@@ -57,9 +57,7 @@ def scoped(scope: str, selector: str) -> str:
     return f"{scope}/{selector}" if scope else selector
 
 
-def read(
-    files: Sequence[str | Path], bindings: Sequence[str], search_path: Sequence[Path]
-) -> list[Statement]:
+def read(files: Sequence[str | Path], bindings: Sequence[str], search_path: Sequence[Path]) -> list[Statement]:
     """All statements in order, includes expanded; ``bindings`` come last and so win.
 
     Files are searched in the current folder, the including file's folder and then ``search_path``.
@@ -89,8 +87,9 @@ def find_file(name: str, folders: Sequence[Path], where: str = "") -> Path:
     for folder in (Path(), *folders):
         if (folder / name).is_file():
             return folder / name
-    known = {str(path.relative_to(folder)) for folder in folders for path in folder.rglob("*.gin")}
-    known |= {path.name for path in Path().glob("*.gin")}
+    known = {path.name for path in Path().glob("*.gin")}
+    for folder in folders:
+        known |= {str(path.relative_to(folder)) for path in (*folder.glob("*.gin"), *folder.glob("*/*.gin"))}
     searched = listed({"the current folder", *map(str, folders)})
     place = f"{where}: " if where else ""
     raise UserError(f"{place}there is no gin file {name!r} in {searched}{did_you_mean(name, known)}")
@@ -149,9 +148,7 @@ def _parse(text: str, where: Callable[[int], str]) -> Iterator[Any]:
             line = statement.location.line_num
             yield statement
     except tokenize.TokenError as error:
-        raise UserError(
-            f"{where(line)}: {error.args[0]}; a bracket or quote is not closed below this line"
-        ) from error
+        raise UserError(f"{where(line)}: {error.args[0]}; a bracket or quote is not closed below this line") from error
     except (SyntaxError, ValueError, TypeError, StopIteration) as error:
         if isinstance(error, SyntaxError) and len(error.args) > 1 and error.args[1]:
             line = min(error.args[1][1], len(lines))
@@ -191,9 +188,7 @@ def plain(value: Any) -> bool:
     if type(value) is dict:
         return all(plain(key) and plain(item) for key, item in value.items())
     # A number that is not equal to itself is nan, which gin has no word for.
-    return value is None or (
-        type(value) in (bool, int, float, str, bytes, Reference, Macro) and value == value
-    )
+    return value is None or (type(value) in (bool, int, float, str, bytes, Reference, Macro) and value == value)
 
 
 def replace(value: Any, change: Callable[[Any], Any]) -> Any:

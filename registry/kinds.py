@@ -1,6 +1,6 @@
 """The kinds of things that a gin file can name. Their interfaces are the core's (``stylenat.interfaces``).
 
-A parameter called like a kind, or its plural, takes things of that kind and of no other (``loss``, ``metrics``).
+A parameter called like a kind, or its plural (``loss``, ``metrics``), takes things of that kind alone.
 """
 
 from dataclasses import dataclass

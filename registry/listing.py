@@ -48,13 +48,9 @@ def listing(registry: Registry, kind: str | None = None) -> list[Listed]:
     Raises UserError for an unknown kind.
     """
     if kind is not None and kind not in KINDS:
-        raise UserError(
-            f"there is no kind {kind!r}{did_you_mean(kind, KINDS) or '.'} The kinds are {listed(KINDS)}"
-        )
+        raise UserError(f"there is no kind {kind!r}{did_you_mean(kind, KINDS) or '.'} The kinds are {listed(KINDS)}")
     order = ["", *KINDS]
-    entries = [
-        entry for entry in registry.entries.values() if entry.kind != "gin" and kind in (None, entry.kind)
-    ]
+    entries = [entry for entry in registry.entries.values() if entry.kind != "gin" and kind in (None, entry.kind)]
     entries.sort(key=lambda entry: (order.index(entry.kind if entry.kind in KINDS else ""), entry.name))
     return [_listed(entry) for entry in entries]
 

@@ -70,8 +70,7 @@ class Entry:
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             raise UserError(
-                f"{self.shown} ({self.origin}) cannot be imported from {self.target}: "
-                f"{type(error).__name__}: {error}"
+                f"{self.shown} ({self.origin}) cannot be imported from {self.target}: {type(error).__name__}: {error}"
             ) from error
 
 
@@ -124,27 +123,17 @@ class Registry:
             )
         entry = Entry(kind, name, target, origin)
         if not isinstance(name, str) or not name.isidentifier() or not name.isascii():
-            raise UserError(
-                f"{name!r} cannot name a {kind} in a gin file; use letters, digits and underscores"
-            )
+            raise UserError(f"{name!r} cannot name a {kind} in a gin file; use letters, digits and underscores")
         if any(name == other.name for other in self.entries.values() if other.kind not in KINDS):
-            raise UserError(
-                f"{entry.selector} would make the core's own {name!r} ambiguous; choose another name"
-            )
+            raise UserError(f"{entry.selector} would make the core's own {name!r} ambiguous; choose another name")
         if isinstance(target, str) and not LAZY_TARGET.fullmatch(target):
-            raise UserError(
-                f"{entry.selector}: the target {target!r} is not of the form 'package.module:Attribute'"
-            )
+            raise UserError(f"{entry.selector}: the target {target!r} is not of the form 'package.module:Attribute'")
         if not isinstance(target, str) and not inspect.isroutine(target) and not inspect.isclass(target):
-            raise UserError(
-                f"{entry.selector}: the target must be a class, a function or 'package.module:Attribute'"
-            )
+            raise UserError(f"{entry.selector}: the target must be a class, a function or 'package.module:Attribute'")
         if entry.selector in self.entries:
             first = self.entries[entry.selector].origin
             self.contested[entry.selector] = origin
-            raise UserError(
-                f"{entry.selector} is registered by both {first} and {origin}; one of them must go"
-            )
+            raise UserError(f"{entry.selector} is registered by both {first} and {origin}; one of them must go")
         self.entries[entry.selector] = entry
 
     def add_core(self, name: str, target: str) -> None:
@@ -169,15 +158,11 @@ class Registry:
         if not matches:
             raise UserError(at(where, self._unknown(selector)))
         if len(matches) > 1:
-            raise UserError(
-                at(where, f"{selector!r} could be {' or '.join(sorted(matches))}; write it in full")
-            )
+            raise UserError(at(where, f"{selector!r} could be {' or '.join(sorted(matches))}; write it in full"))
         entry = self.entries[matches[0]]
         if entry.selector in self.contested:
             both = f"{entry.origin} and {self.contested[entry.selector]}"
-            raise UserError(
-                at(where, f"{entry.selector} is registered by both {both}; uninstall one of them")
-            )
+            raise UserError(at(where, f"{entry.selector} is registered by both {both}; uninstall one of them"))
         return entry
 
     def _unknown(self, selector: str) -> str:

@@ -39,23 +39,17 @@ def load_plugins(
     registry = Registry(pluggy.PluginManager(hooks.PROJECT))
     registry.manager.add_hookspecs(hooks)
     # gin's own way to share one instance between several consumers.
-    registry.entries["gin.singleton"] = Entry(
-        "gin", "singleton", "gin.config:singleton", Origin("gin-config")
-    )
+    registry.entries["gin.singleton"] = Entry("gin", "singleton", "gin.config:singleton", Origin("gin-config"))
     for name, target in (core or {}).items():
         registry.add_core(name, target)
 
     found = list(metadata.entry_points(group=GROUP) if entry_points is None else entry_points)
     if not found:
-        raise UserError(
-            "no plugin is installed, not even the bundled ones; run `pip install -e .` in the repository"
-        )
+        raise UserError("no plugin is installed, not even the bundled ones; run `pip install -e .` in the repository")
     for entry_point in sorted(found, key=lambda point: (_origin(point).distribution, point.name)):
         try:
             _take_in(registry, entry_point.load(), _origin(entry_point))
-        except (
-            Exception
-        ):  # Whatever a stranger's module raises: kept with its traceback, for when a name is missing.
+        except Exception:  # Whatever a stranger's module raises: kept with its traceback, for when a name is missing.
             registry.suspects.append(Suspect(entry_point.name, _origin(entry_point), traceback.format_exc()))
 
     for name in extra:
@@ -79,9 +73,7 @@ def _origin(entry_point: metadata.EntryPoint) -> Origin:
 def _take_in(registry: Registry, plugin: object, origin: Origin) -> None:
     """Registers a plugin's hooks and names; all of them or none."""
     manager = registry.manager
-    if manager.is_registered(
-        plugin
-    ):  # Installed and named with --plugin too, or offered by two entry points.
+    if manager.is_registered(plugin):  # Installed and named with --plugin too, or offered by two entry points.
         return
     before = dict(registry.entries)
 

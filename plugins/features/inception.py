@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from registry import UserError
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
-SOURCE = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+SOURCE = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 
 
 class Inception:

@@ -69,7 +69,9 @@ class LmdbImages:
                 f"{self.path} holds images at resolution {holds}, not {self.resolution}; bind that one, or `{prepare}`"
             )
         if last is None:
-            raise UserError(f"{self.path} is truncated: it lacks image {int(length) - 1}; make it again with `{prepare}`")
+            raise UserError(
+                f"{self.path} is truncated: it lacks image {int(length) - 1}; make it again with `{prepare}`"
+            )
         self._length = int(length)
         self._process = os.getpid()
 

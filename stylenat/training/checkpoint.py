@@ -62,7 +62,9 @@ def save(directory: Path, step: int, networks: Mapping[str, nn.Module], state: d
     except (OSError, SafetensorError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _full(directory):
-            raise UserError(f"no disk space left for {final}; earlier checkpoints are kept, free some and go on") from error
+            raise UserError(
+                f"no disk space left for {final}; earlier checkpoints are kept, free some and go on"
+            ) from error
         if isinstance(error, PermissionError):
             raise UserError(f"cannot write {final}: {error.strerror}") from error
         raise

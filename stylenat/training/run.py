@@ -90,9 +90,7 @@ def claim(directory: Path, config_text: str, differences: Callable[[str], list[s
     if config.exists():
         lines = differences(config.read_text(encoding="utf-8"))
         if lines:
-            raise UserError(
-                f"{directory} holds another experiment ({'; '.join(lines[:5])}); choose another --run-dir"
-            )
+            raise UserError(f"{directory} holds another experiment ({'; '.join(lines[:5])}); choose another --run-dir")
         return True
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory} exists and is not a run folder; choose another --run-dir")

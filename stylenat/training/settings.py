@@ -66,7 +66,14 @@ class Training:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        positive = ("iterations", "batch_size", "checkpoint_every", "sample_every", "evaluate_every", "keep_checkpoints")
+        positive = (
+            "iterations",
+            "batch_size",
+            "checkpoint_every",
+            "sample_every",
+            "evaluate_every",
+            "keep_checkpoints",
+        )
         for name in (*positive, "sample_count"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name} must be at least 1; got {getattr(self, name)}")

@@ -34,6 +34,7 @@ def train(
     rates: tuple[float, float] = (0.0, 0.99),
     learning_rate: float = 1e-3,
     metrics: list[object] = [],
+    things: list[object] = [],
 ):
     """Trains.
 
@@ -148,9 +149,7 @@ class Workshop:
 
     def entry_points(self) -> list[metadata.EntryPoint]:
         found = metadata.distributions(path=[str(self.folder)])
-        return [
-            point for distribution in found for point in distribution.entry_points.select(group="stylenat")
-        ]
+        return [point for distribution in found for point in distribution.entry_points.select(group="stylenat")]
 
     def plugins(self, *extra: str) -> Registry:
         return load_plugins(extra, core={"train": "toy_core:train"}, entry_points=self.entry_points())

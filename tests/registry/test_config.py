@@ -53,7 +53,7 @@ MISTAKES = {
     "object for a number": ("train.iterations = @partition.split()", "takes int, not @partition.split()"),
     "object of another kind": (
         "block.hydra.partition = @loss.hinge()",
-        "takes a partition, not @loss.hinge(); there are partition.mix, partition.split",
+        "takes the kind partition, not @loss.hinge(); there are partition.mix, partition.split",
     ),
     "another kind in a list": (
         "partition.mix.parts = [@loss.hinge()]",
@@ -61,7 +61,7 @@ MISTAKES = {
     ),
     "another kind where no annotation tells": (
         "generator.style.block = @generator.style",
-        "generator.style.block takes a block, not @generator.style; there are block.hydra",
+        "generator.style.block takes the kind block, not @generator.style; there are block.hydra",
     ),
     "object without the methods of a protocol": (
         "partition.mix.best = @loss.hinge()",
@@ -69,7 +69,7 @@ MISTAKES = {
     ),
     "instance for a class": (
         "generator.style.block = @block.hydra()",
-        "a block is bound as a class, to be built by what uses it: write @block.hydra instead of @block.hydra()",
+        "the kind block is bound as a class, to be built by what uses it: write @block.hydra instead of @block.hydra()",
     ),
     "class for an instance": (
         "block.hydra.partition = @wide/partition.split",
@@ -106,15 +106,11 @@ def test_a_mistake_in_a_binding_shows_the_binding(mistake, name):
 
 def test_a_mistake_in_an_included_file_names_that_file(workshop, mistake):
     path = workshop.write("shipped/base.gin", "\npartition.split.size = 3")
-    assert mistake(GOOD + "include 'base.gin'").startswith(
-        f"{path}:2: partition.split has no parameter 'size'"
-    )
+    assert mistake(GOOD + "include 'base.gin'").startswith(f"{path}:2: partition.split has no parameter 'size'")
 
 
 def test_a_mistake_in_a_block_of_bindings_names_its_own_line(mistake):
-    assert mistake("train:\n    iterations = 1\n    nmae = 'x'").startswith(
-        "test.gin:3: train has no parameter 'nmae'"
-    )
+    assert mistake("train:\n    iterations = 1\n    nmae = 'x'").startswith("test.gin:3: train has no parameter 'nmae'")
 
 
 def test_a_misspelt_macro_names_the_closest(mistake):
@@ -122,9 +118,7 @@ def test_a_misspelt_macro_names_the_closest(mistake):
 
 
 def test_a_value_of_the_wrong_type_is_found_through_macros(mistake):
-    assert mistake("a = 'many'\nb = %a\ntrain.iterations = %b").startswith(
-        "test.gin:3: train.iterations takes int"
-    )
+    assert mistake("a = 'many'\nb = %a\ntrain.iterations = %b").startswith("test.gin:3: train.iterations takes int")
 
 
 def test_an_undefined_macro_within_a_macro_is_reported_where_it_stands(mistake):
@@ -170,10 +164,7 @@ def test_a_fragment_can_require_a_binding(mistake, workshop):
 
 
 def test_an_object_that_needs_itself_is_refused(mistake):
-    text = (
-        GOOD
-        + "train.metrics = [@partition.mix()]\npartition.mix.parts = [@partition.split(), @partition.mix()]"
-    )
+    text = GOOD + "train.things = [@partition.mix()]\npartition.mix.parts = [@partition.split(), @partition.mix()]"
     message = mistake(text)
     assert message.startswith("test.gin:3: @partition.mix() needs itself to be built")
 

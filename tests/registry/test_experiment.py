@@ -36,12 +36,12 @@ def test_scopes_and_macros_keep_gins_meaning(workshop):
     text = """
     size = 9
     train.iterations = 1
-    train.metrics = [@partition.split(), @small/partition.split(), %shared]
+    train.things = [@partition.split(), @small/partition.split(), %shared]
     shared = @small/partition.split()
     partition.split.kernel_size = %size
     small/partition.split.kernel_size = 3
     """
-    sizes = [metric.kernel_size for metric in workshop.experiment(text).value("train.metrics")]
+    sizes = [thing.kernel_size for thing in workshop.experiment(text).value("train.things")]
     assert sizes == [9, 3, 3]
 
 
@@ -125,9 +125,7 @@ SAME = {
     "a default spelt out": TEXT + "train.verbose = False",
     "something unused": TEXT + "partition.mix.weight = 0.25",
     "a binding that is overridden": "train.iterations = 9\n" + TEXT,
-    "a block of bindings": TEXT.replace(
-        "generator.style.resolution = 64", "generator.style:\n  resolution = 64"
-    ),
+    "a block of bindings": TEXT.replace("generator.style.resolution = 64", "generator.style:\n  resolution = 64"),
 }
 
 
@@ -145,9 +143,7 @@ def test_the_hash_does_not_depend_on_includes(workshop):
     assert workshop.experiment("include 'base.gin'").hash == expected
 
 
-@pytest.mark.parametrize(
-    "change", ["train.iterations = 4", "partition.split.kernel_size = 3", "train.loss = None"]
-)
+@pytest.mark.parametrize("change", ["train.iterations = 4", "partition.split.kernel_size = 3", "train.loss = None"])
 def test_the_hash_depends_on_every_value_in_use(workshop, change):
     assert workshop.experiment(TEXT, change).hash != workshop.experiment(TEXT).hash
 
@@ -240,9 +236,7 @@ def test_a_config_that_no_longer_loads_is_a_difference(workshop):
 
 
 def test_hparams_are_nested_plain_values(workshop):
-    text = (
-        TEXT.replace("@partition.split()", "@a/partition.table()") + "partition.table.dilations = {8: (1, 2)}"
-    )
+    text = TEXT.replace("@partition.split()", "@a/partition.table()") + "partition.table.dilations = {8: (1, 2)}"
     hparams = workshop.experiment(text).hparams
     assert hparams["train"]["iterations"] == 3 and hparams["train"]["rates"] == [0.0, 0.99]
     assert hparams["train"]["generator"] == "@generator.style"

@@ -115,9 +115,7 @@ def test_a_missing_file_names_the_folders_and_the_closest(workshop):
 def test_a_missing_include_names_file_and_line(workshop):
     workshop.write("base.gin", "")
     workshop.write("test.gin", "a.b = 1\ninclude 'bse.gin'")
-    with pytest.raises(
-        UserError, match="^test.gin:2: there is no gin file 'bse.gin'.*did you mean 'base.gin'?"
-    ):
+    with pytest.raises(UserError, match="^test.gin:2: there is no gin file 'bse.gin'.*did you mean 'base.gin'?"):
         read(["test.gin"], [], [])
 
 

@@ -45,9 +45,7 @@ def test_a_target_that_is_no_class_function_or_lazy_name_is_refused(workshop, ta
 def test_a_lazy_target_is_imported_only_on_demand(workshop):
     registry = workshop.plugins()
     registry.add("metric", "absent", "nowhere:Metric", Origin("other"))
-    with pytest.raises(
-        UserError, match=r"metric.absent \(other\) cannot be imported from nowhere:Metric: Module"
-    ):
+    with pytest.raises(UserError, match=r"metric.absent \(other\) cannot be imported from nowhere:Metric: Module"):
         registry.find("metric.absent").load()
 
 

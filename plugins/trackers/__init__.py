@@ -1,0 +1,10 @@
+"""Trackers: objects on the lifecycle hooks that show or record a run."""
+
+from registry import hookimpl
+
+
+@hookimpl
+def stylenat_register(register):
+    register("tracker", "progress", "plugins.trackers.progress:Progress")
+    register("tracker", "jsonl", "plugins.trackers.jsonl:JsonLines")
+    register("tracker", "aim", "plugins.trackers.aim_tracker:AimTracker")

@@ -1,0 +1,34 @@
+"""What every command line shares: exit codes, and where the shipped experiments lie."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from registry import UserError
+
+USER_ERROR, STOPPED = 2, 75
+
+
+def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
+    """Turns a user's mistake into one line on stderr and exit code 2. Faults keep their traceback."""
+
+    @functools.wraps(main)
+    def guarded(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return USER_ERROR
+
+    return guarded
+
+
+def experiments_folder() -> Path:
+    """The shipped gin files: inside the package in a wheel, ``gin/`` in a checkout."""
+    package = Path(__file__).parents[1]
+    return package / "experiments" if (package / "experiments").is_dir() else package.parent / "gin"
+
+
+CORE = {"train": "stylenat.training.settings:Training"}
+"""The core's own gin selectors."""

@@ -1,0 +1,66 @@
+"""``tools/run.py``: trains, evaluates and samples what gin files say."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from stylenat.commands._command import CORE, STOPPED, command, experiments_folder
+
+EXAMPLES = """examples:
+  python tools/run.py --gin gin/quickstart.gin
+  python tools/run.py --gin gin/quickstart.gin --bind 'train.iterations = 100' --bind 'train.seed = 1'
+  python tools/run.py --gin gin/ffhq256.gin --dry-run
+  python tools/run.py --list partition
+  python tools/run.py --explain partition.pyramid
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run",
+        description="Train, evaluate and sample what the gin files say. The same command continues its own run.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="experiment; later files win")
+    parser.add_argument(
+        "--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'", help="wins over files"
+    )
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/EXPERIMENT-HASH")
+    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
+    parser.add_argument("--resume", default="auto", metavar="auto|never|CHECKPOINT", help="default: auto")
+    parser.add_argument("--dry-run", action="store_true", help="build everything, show its tables, train nothing")
+    parser.add_argument("--list", nargs="?", const="", metavar="KIND", help="what can be named in a gin file")
+    parser.add_argument("--explain", metavar="KIND.NAME", help="one of them, with its parameters")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    from registry import explain, listing, load_experiment, load_plugins
+
+    registry = load_plugins(arguments.plugin, core=CORE)
+    if arguments.list is not None:
+        from stylenat.commands.tables import print_listing
+
+        print_listing(listing(registry, arguments.list or None))
+        return 0
+    if arguments.explain:
+        from stylenat.commands.tables import print_explanation
+
+        print_explanation(explain(registry, arguments.explain))
+        return 0
+
+    experiment = load_experiment(registry, arguments.gin, arguments.bind, search_path=[experiments_folder()])
+    if arguments.dry_run:
+        from stylenat.commands.tables import print_dry_run
+
+        print_dry_run(experiment)
+        return 0
+
+    from stylenat.training.launch import run_experiment
+
+    directory = arguments.run_dir or Path("runs") / f"{experiment.name}-{experiment.hash}"
+    status = run_experiment(registry, experiment, directory, arguments.resume)
+    return STOPPED if status == "stopped" else 0

@@ -1,0 +1,95 @@
+"""``tools/sample.py``: pictures from a run or checkpoint."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from stylenat.commands._command import CORE, command
+
+EXAMPLES = """examples:
+  python tools/sample.py runs/quickstart-1a2b3c4d --seeds 0-15 --out samples
+  python tools/sample.py runs/NAME/checkpoints/step-000001000 --seeds 3,7 --truncation-psi 0.7 --out samples
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sample",
+        description="Write one PNG a seed, and a grid of all, from a run's averaged generator.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, or one of its checkpoints")
+    parser.add_argument("--seeds", default="0-15", metavar="A-B,C", help="(default: %(default)s)")
+    parser.add_argument("--truncation-psi", type=float, default=1.0, metavar="PSI", help="1 for none (default)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    seeds = parsed_seeds(arguments.seeds)
+    from registry import UserError, load_experiment, load_plugins
+    from stylenat.training import checkpoint
+
+    folder, path = _located(arguments.run)
+    experiment = load_experiment(load_plugins(arguments.plugin, core=CORE), [str(folder / "config.gin")])
+    try:
+        checkpoint.verify(path)
+    except checkpoint.Damaged as error:
+        raise UserError(f"{error}; choose another checkpoint in {path.parent}") from error
+
+    import torch
+
+    from stylenat.evaluation.grids import image_grid, save_png
+    from stylenat.networks.sampling import mean_style, sample
+
+    generator = experiment.value("train.generator")()
+    generator.load_state_dict(checkpoint.weights(path, "ema"))
+    generator.eval()
+    latents = torch.cat(
+        [torch.randn(1, generator.latent_dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    )
+    centre = mean_style(generator) if arguments.truncation_psi != 1 else None
+    images = sample(generator, latents, arguments.truncation_psi, centre)
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        for seed, image in zip(seeds, images, strict=True):
+            save_png(arguments.out / f"seed-{seed:06d}.png", image)
+        save_png(arguments.out / "grid.png", image_grid(images))
+    except OSError as error:
+        raise UserError(f"cannot write to {arguments.out}: {error.strerror}") from error
+    print(f"{len(seeds)} images and grid.png in {arguments.out}")
+    return 0
+
+
+def parsed_seeds(text: str) -> list[int]:
+    """``0-3,7`` to [0, 1, 2, 3, 7]. Raises UserError for anything else."""
+    from registry import UserError
+
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+            raise UserError(f"--seeds takes numbers and ranges such as 0-15 or 3,7; got {text!r}")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+def _located(run: Path) -> tuple[Path, Path]:
+    """The run folder and the checkpoint that RUN means."""
+    from registry import UserError
+    from stylenat.training import checkpoint
+
+    if (run / checkpoint.MANIFEST).exists():
+        return run.resolve().parents[1], run
+    if not (run / "config.gin").exists():
+        raise UserError(
+            f"{run} is neither a run folder nor a checkpoint; give runs/NAME or a folder in its checkpoints"
+        )
+    path = checkpoint.newest_good(run / "checkpoints", print)
+    if path is None:
+        raise UserError(f"{run} has no checkpoint yet")
+    return run, path

@@ -1,0 +1,123 @@
+"""From a loaded experiment to a run: claims its folder, finds its checkpoint, trains, and says where things are."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+
+from registry import Experiment, Registry, UserError
+from stylenat.evaluation.evaluate import RealStatistics, yardsticks
+from stylenat.evaluation.table import metrics_table
+from stylenat.training import checkpoint
+from stylenat.training.loop import train
+from stylenat.training.run import Run, claim, environment, write_environment
+from stylenat.training.settings import Training
+from stylenat.training.state import TrainingState
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto``, ``cpu`` or ``cuda``. Raises UserError when there is no such device."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device = 'cuda', but PyTorch sees no CUDA device; bind 'auto' or 'cpu'")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def run_experiment(
+    registry: Registry, experiment: Experiment, directory: Path, resume: str
+) -> Literal["finished", "stopped"]:
+    """Trains the experiment in its folder, or continues there.
+
+    Args:
+        resume: ``auto``, ``never``, or a checkpoint folder.
+
+    Raises:
+        UserError: whatever of the gin file, the data or the folder stands in the way; before anything is written.
+    """
+    console = Console()
+    settings: Training = experiment.get("train")()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    device = pick_device(settings.device)
+    for metric in settings.metrics:
+        if hasattr(metric, "check"):
+            metric.check()
+    state = TrainingState(settings, device)
+    settings.dataset.prepare()
+
+    config_text = experiment.operative_text()
+    existed = claim(directory, config_text, experiment.differences)
+    loaded = _load(state, directory, resume, console)
+    run = Run(
+        name=directory.name,
+        experiment=experiment.name,
+        directory=directory,
+        iterations=settings.iterations,
+        batch_size=settings.batch_size,
+        config_text=config_text,
+        hparams=experiment.hparams,
+        environment=environment(settings.seed, experiment.plugins),
+        step=state.step,
+        resumed=loaded is not None,
+    )
+    if state.step >= settings.iterations:
+        console.print(f"{directory} is finished at iteration {state.step}; nothing to do", soft_wrap=True)
+        return "finished"
+    if loaded is not None:
+        console.print(f"continuing from {loaded}", soft_wrap=True)
+    if not existed:
+        write_environment(directory, run.environment)
+
+    for tracker in settings.trackers:
+        registry.manager.register(tracker)
+    console.print(f"{settings.dataset.describe()}: {len(settings.dataset)} images", soft_wrap=True)
+    try:
+        status, metrics = train(settings, state, run, registry.manager.hook)
+    finally:
+        for tracker in settings.trackers:
+            registry.manager.unregister(tracker)
+    if status == "finished" and metrics:
+        real = RealStatistics(settings.dataset, settings.metrics, settings.batch_size)
+        console.print(metrics_table(metrics, yardsticks(settings.dataset, settings.metrics, settings.batch_size, real)))
+    _say_where(console, run, status)
+    return status
+
+
+def _load(state: TrainingState, directory: Path, resume: str, console: Console) -> Path | None:
+    """Restores the state; returns the checkpoint it came from."""
+    folder = directory / "checkpoints"
+    if resume == "never":
+        if checkpoint.found(folder):
+            raise UserError(f"{directory} has checkpoints and --resume is never; choose another --run-dir")
+        return None
+    if resume == "auto":
+        path = checkpoint.newest_good(folder, lambda line: console.print(line, soft_wrap=True))
+        if path is None:
+            return None
+    else:
+        path = Path(resume)
+        try:
+            checkpoint.verify(path)
+        except checkpoint.Damaged as error:
+            raise UserError(f"{error}; give a whole checkpoint folder, or --resume auto") from error
+    for name, network in state.networks().items():
+        try:
+            network.load_state_dict(checkpoint.weights(path, name))
+        except RuntimeError as error:
+            raise UserError(f"{path} does not fit this experiment's {name}; it belongs to another one") from error
+    state.load_state_dict(checkpoint.state(path))
+    return path
+
+
+def _say_where(console: Console, run: Run, status: str) -> None:
+    lines = {
+        "run folder": run.directory,
+        "samples": run.directory / "samples" / f"step-{run.step:09d}.png" if status == "finished" else None,
+        "checkpoint": checkpoint.checkpoint_path(run.directory / "checkpoints", run.step),
+        "more samples": f"python tools/sample.py {run.directory} --seeds 0-15 --out samples",
+        "curves": "aim up",
+        "to go on": "the same command" if status == "stopped" else None,
+    }
+    for name, value in lines.items():
+        if value is not None:
+            console.print(f"{name:>14}  {value}", soft_wrap=True, highlight=False)

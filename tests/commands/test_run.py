@@ -1,0 +1,173 @@
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from registry import hookimpl
+from stylenat.commands.run import main
+from stylenat.commands.sample import main as sample
+from stylenat.training import loop
+
+
+def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    folder = run / "checkpoints" / f"step-{step:09d}"
+    return {
+        f"{name}.{key}": value
+        for name in ("generator", "discriminator", "ema")
+        for key, value in load_file(folder / f"{name}.safetensors").items()
+    }
+
+
+def test_a_run_leaves_its_folder_as_promised(tiny, tmp_path):
+    assert main(tiny) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("quickstart-")
+    assert (run / "config.gin").exists() and (run / "samples" / "step-000000004.png").exists()
+    assert json.loads((run / "environment.json").read_text())["seed"] == 0
+    (line,) = (run / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 4
+    assert (run / "checkpoints" / "step-000000004" / "manifest.json").exists()
+
+
+def test_a_finished_run_started_again_changes_nothing(tiny, capsys):
+    assert main([*tiny, "--run-dir", "run"]) == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*") if path.is_file()}
+    assert main([*tiny, "--run-dir", "run"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*") if path.is_file()} == before
+    assert "finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop_at", [1, 2, 3])
+def test_a_stopped_and_resumed_run_ends_with_the_same_bits(tiny, monkeypatch, stop_at, number):
+    bind = ["--bind", "augmentation.ada.initial_p = 0.5"]
+    assert main([*tiny, *bind, "--run-dir", "whole"]) == 0
+
+    iteration = loop.iteration
+
+    def stopping(settings, state, real):
+        if state.step == stop_at:
+            os.kill(os.getpid(), number)
+        return iteration(settings, state, real)
+
+    monkeypatch.setattr(loop, "iteration", stopping)
+    assert main([*tiny, *bind, "--run-dir", "parts"]) == 75
+    monkeypatch.setattr(loop, "iteration", iteration)
+    assert main([*tiny, *bind, "--run-dir", "parts"]) == 0
+    whole, parts = weights(Path("whole"), 4), weights(Path("parts"), 4)
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[key], parts[key]) for key in whole)
+    assert len(Path("parts/metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tiny, capsys):
+    assert main([*tiny, "--run-dir", "run"]) == 0
+    reference = weights(Path("run"), 4)
+    state = Path("run/checkpoints/step-000000004/state.pt")
+    state.write_bytes(state.read_bytes()[:100])
+    assert main([*tiny, "--run-dir", "run"]) == 0
+    out = capsys.readouterr().out
+    assert "damaged" in out and "step-000000002" in out
+    again = weights(Path("run"), 4)
+    assert all(torch.equal(reference[key], again[key]) for key in reference)
+
+
+def test_trackers_are_told_how_a_run_that_fails_ended(tiny, monkeypatch, tmp_path):
+    (tmp_path / "watcher.py").write_text(
+        "from registry import hookimpl\nseen = []\n@hookimpl\ndef run_ended(run, status): seen.append(status)\n"
+    )
+
+    def broken(settings, state, real):
+        raise FloatingPointError("boom")
+
+    monkeypatch.setattr(loop, "iteration", broken)
+    with pytest.raises(FloatingPointError):
+        main([*tiny, "--plugin", "watcher.py"])
+    import watcher
+
+    assert watcher.seen == ["failed"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--gin", "nowhere.gin"], "nowhere.gin"),
+        (["--bind", "train.iterationz = 4"], "iterations"),
+        (["--bind", "train.iterations = 'many'"], "int"),
+        (["--bind", "train.iterations = 0"], "at least 1"),
+        (["--bind", "train.loss = @loss.hinged()"], "hinge"),
+        (["--bind", "train.batch_size = 6"], "does not divide"),
+        (["--bind", "train.device = 'cuda'"], "no CUDA device"),
+        (["--bind", "block.hydra.partition = @partition.uniform()", "--bind", "partition.uniform.dilation = 2"],
+         "exceeds the resolution"),
+        (["--bind", "discriminator.wavelet.resolution = 32"], "one width for each"),
+        (["--bind", "train.dataset = @dataset.lmdb()", "--bind", "dataset.lmdb.path = 'x.lmdb'",
+          "--bind", "dataset.lmdb.resolution = 16"], "tools/prepare.py"),
+        (["--bind", "train.metrics = [@metric.fid()]"], "Inception"),
+        (["--resume", "nowhere"], "nowhere"),
+        (["--plugin", "nowhere.py"], "nowhere.py"),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_one_line_and_exit_code_2(tiny, arguments, message, capsys):
+    assert main([*tiny, *arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and error[0].startswith("error: ") and message in error[0]
+    assert not list(Path(".").rglob("checkpoints/*"))
+
+
+def test_a_folder_of_another_experiment_is_refused_with_the_difference(tiny, capsys):
+    assert main([*tiny, "--run-dir", "run"]) == 0
+    assert main([*tiny, "--run-dir", "run", "--bind", "train.seed = 5"]) == 2
+    assert "train.seed: 5 here, 0 there" in capsys.readouterr().err
+    Path("other").mkdir()
+    Path("other/thesis.tex").write_text("x")
+    assert main([*tiny, "--run-dir", "other"]) == 2
+    assert [path.name for path in Path("other").iterdir()] == ["thesis.tex"]
+
+
+def test_samples_depend_on_their_seed_alone(tiny, capsys):
+    assert main([*tiny, "--run-dir", "run"]) == 0
+    assert sample(["run", "--seeds", "0-3", "--truncation-psi", "0.7", "--out", "a"]) == 0
+    checkpoint = "run/checkpoints/step-000000004"
+    assert sample([checkpoint, "--seeds", "2", "--truncation-psi", "0.7", "--out", "b"]) == 0
+    assert Path("a/seed-000002.png").read_bytes() == Path("b/seed-000002.png").read_bytes()
+    assert Path("a/seed-000001.png").read_bytes() != Path("b/seed-000002.png").read_bytes()
+    assert sample(["run", "--seeds", "x", "--out", "c"]) == 2
+    assert sample(["nowhere", "--out", "c"]) == 2
+    assert not Path("c").exists()
+
+
+def test_hooks_of_a_plugin_hear_a_whole_run(tiny):
+    heard = []
+
+    class Listener:
+        @hookimpl
+        def run_started(self, run):
+            heard.append("started")
+
+        @hookimpl
+        def step_ended(self, run, step, scalars):
+            assert "loss/generator" in scalars
+            heard.append(step)
+
+    from registry import plugins as registry_plugins
+
+    load = registry_plugins.load_plugins
+
+    def with_listener(*args, **kwargs):
+        registry = load(*args, **kwargs)
+        registry.manager.register(Listener())
+        return registry
+
+    import registry
+
+    original = registry.load_plugins
+    registry.load_plugins = with_listener
+    try:
+        assert main([*tiny, "--run-dir", "run"]) == 0
+    finally:
+        registry.load_plugins = original
+    assert heard == ["started", 1, 2, 3, 4]

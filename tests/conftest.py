@@ -1,0 +1,29 @@
+import os
+
+import pytest
+import torch
+
+torch.set_num_threads(int(os.environ.get("STYLENAT_TEST_THREADS", "2")))
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Arguments of ``run`` for a run of seconds, in an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    binds = [
+        "generator.style.channels = [16, 16, 16]",
+        "discriminator.wavelet.channels = [8, 8]",
+        "train.iterations = 4",
+        "train.batch_size = 4",
+        "train.sample_every = 2",
+        "train.evaluate_every = 4",
+        "train.checkpoint_every = 2",
+        "train.evaluation_samples = 16",
+        "train.sample_count = 4",
+        "train.trackers = [@tracker.jsonl()]",
+        "train.metrics = [@metric.frechet_random_features()]",
+    ]
+    arguments = ["--gin", "quickstart.gin"]
+    for bind in binds:
+        arguments += ["--bind", bind]
+    return arguments
