@@ -18,7 +18,8 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
         try:
             return main(argv)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            # Gin appends where it was when a configurable's own code raised.
+            print(f"error: {str(error).partition(chr(10) + '  In call to configurable')[0]}", file=sys.stderr)
             return USER_ERROR
 
     return guarded

@@ -51,6 +51,7 @@ class LmdbImages:
             self._environment = lmdb.open(
                 str(self.path), subdir=self.path.is_dir(), readonly=True, lock=False, readahead=False, max_readers=256
             )
+            _check_size(self._environment, self.path)
             with self._environment.begin() as transaction:
                 length = transaction.get(b"length")
                 manifest = transaction.get(b"manifest")
@@ -101,10 +102,19 @@ class LmdbImages:
         return f"{self.resolution}-{index:05d}".encode()
 
 
+def _check_size(environment: lmdb.Environment, path: Path) -> None:
+    """Raises lmdb.CorruptedError for a file that ends early: reading beyond its end would kill the process."""
+    file = path / "data.mdb" if path.is_dir() else path
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if file.stat().st_size < needed:
+        raise lmdb.CorruptedError(f"truncated to {file.stat().st_size} of {needed} bytes")
+
+
 def manifest_of(path: Path) -> dict[str, Any] | None:
     """The manifest of one of this project's LMDBs; None for one of another's. Raises UserError if unreadable."""
     try:
         with lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False) as environment:
+            _check_size(environment, path)
             with environment.begin() as transaction:
                 manifest = transaction.get(b"manifest")
     except lmdb.Error as error:

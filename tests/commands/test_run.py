@@ -42,7 +42,7 @@ def test_a_finished_run_started_again_changes_nothing(tiny, capsys):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("stop_at", [1, 2, 3])
+@pytest.mark.parametrize("stop_at", [0, 1, 2])
 def test_a_stopped_and_resumed_run_ends_with_the_same_bits(tiny, monkeypatch, stop_at, number):
     bind = ["--bind", "augmentation.ada.initial_p = 0.5"]
     assert main([*tiny, *bind, "--run-dir", "whole"]) == 0
