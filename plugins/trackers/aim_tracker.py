@@ -1,122 +1,176 @@
 """Tracker ``aim``: scalars, sample grids, metrics and the whole config in an Aim repository.
 
-Training never stops for it: what Aim raises is said once for each cause, and training goes on.
+Training never stops for it: what fails in Aim is said once for each cause, and training goes on.
 """
 
-import functools
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from registry import hookimpl
+from rich.console import Console
 
+from registry import UserError, hookimpl
+from stylenat.training.run import Run
 
-def _survives(method: Callable[..., None]) -> Callable[..., None]:
-    """Says a failure of Aim's once for each cause."""
-
-    @functools.wraps(method)
-    def guarded(self: "AimTracker", *args: Any) -> None:
-        try:
-            method(self, *args)
-        except Exception as error:  # Whatever it is, a tracker's fault is no reason to lose a week of training.
-            cause = f"{type(error).__name__}: {error}"
-            if cause not in self._said:
-                self._said.add(cause)
-                print(f"aim: {cause}; training goes on without", file=sys.stderr)
-
-    return guarded
+NETWORKS = ("generator", "discriminator")
 
 
 class AimTracker:
-    """Series: ``loss``, ``logits``, ``regularizer`` ... with context ``net`` or ``name``; metrics by their name.
+    """Records a run under its name; a resumed run goes on in the same Aim run, also after ``kill -9``.
 
-    The step is the iteration. A resumed run goes on in the same Aim run.
+    A scalar keeps its name, but one that ends in a network's, such as ``loss/generator``, becomes the series
+    ``loss`` with context ``{"net": "generator"}``. Metrics and sample grids (``samples``) are of the average's
+    weights: their context is ``{"net": "ema"}``. Every step is the iteration. ``run.hparams`` and
+    ``run.environment`` hold what config.gin and environment.json hold; the text ``config.gin`` is the former.
 
     Args:
-        repo: folder that holds ``.aim``; experiment: Aim's experiment, by default the gin file's stem.
-        every: iterations between tracked scalars.
-        images: whether sample grids are stored.
+        repo: folder that holds ``.aim``; made where it is missing.
+        experiment: Aim's experiment, by default the gin file's stem.
+        every: iterations between tracked scalars. Each costs about a third of a millisecond.
+        log_images: whether sample grids are stored.
+        tags: Aim's tags of the run.
+
+    Raises:
+        UserError: ``every`` is below 1.
     """
 
-    def __init__(self, repo: str = ".", experiment: str | None = None, every: int = 50, images: bool = True) -> None:
-        self.repo, self.experiment, self.every, self.images = repo, experiment, every, images
+    def __init__(
+        self,
+        repo: str = ".",
+        experiment: str | None = None,
+        every: int = 50,
+        log_images: bool = True,
+        tags: Sequence[str] = (),
+    ) -> None:
+        if every < 1:
+            raise UserError(f"tracker.aim.every = {every}; give at least 1 iteration")
+        self.repo, self.experiment, self.every = repo, experiment, every
+        self.log_images, self.tags = log_images, tags
         self._run: Any = None
-        self._hash: str | None = None
-        self._said: set[str] = set()
+        self._identity: dict[str, str | None] = {"hash": None, "run": None}
+        self._newest: dict[str, tuple[int, Any]] = {}
+        self._said: set[tuple[str, type]] = set()
 
     @hookimpl
-    def run_started(self, run):
-        self._open(run)
-
-    @_survives
-    def _open(self, run: Any) -> None:
-        try:
-            import aim
-        except ImportError:
-            print("aim is not installed: nothing is tracked there; `pip install aim`", file=sys.stderr)
+    def run_started(self, run: Run) -> None:
+        with self._going_on("open a run"):
+            self._run = self._opened(run)
+        if self._run is None:
             return
-        # Aim's defaults patch stdout, add threads, and store every environment variable.
-        self._run = aim.Run(
-            run_hash=self._hash,
-            repo=self.repo,
-            experiment=self.experiment or run.experiment,
-            system_tracking_interval=None,
-            capture_terminal_logs=False,
-            log_system_params=False,
-        )
-        self._hash = self._run.hash
-        self._run.name = run.name
-        self._run["hparams"] = run.hparams
-        self._run["environment"] = run.environment
-        self._run.track(aim.Text(run.config_text), name="config.gin", step=run.step)
+        self._identity = {"hash": self._run.hash, "run": run.name}
+        with self._going_on("describe the run"):
+            self._describe(run)
 
     @hookimpl
-    def step_ended(self, run, step, scalars):
-        if self._run is not None and (step % self.every == 0 or step == run.iterations):
-            self._track(step, scalars)
-
-    @_survives
-    def _track(self, step: int, scalars: Mapping[str, Any]) -> None:
+    def step_ended(self, run: Run, step: int, scalars: Mapping[str, Any]) -> None:
+        if self._run is None:
+            return
+        # Lazy regularizers rarely run in the very iteration that is tracked, so the newest of each is kept.
         for name, value in scalars.items():
-            series, _, part = name.partition("/")
-            networks = ("generator", "discriminator")
-            context = {"net": part} if part in networks else {"name": part} if part else {}
-            self._run.track(float(value), name=series, step=step, context=context)
+            self._newest[name] = (step, value)
+        if step % self.every == 0:
+            self._track_newest()
 
     @hookimpl
-    def metrics_evaluated(self, run, step, metrics):
-        if self._run is not None:
-            self._track_metrics(step, metrics)
-
-    @_survives
-    def _track_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+    def metrics_evaluated(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
-            self._run.track(float(value), name=name, step=step, context={"net": "ema"})
+            self._track(value, name, step, "ema")
 
     @hookimpl
-    def images_sampled(self, run, step, images, path):
-        if self._run is not None and self.images:
-            self._track_image(step, path)
+    def images_sampled(self, run: Run, step: int, path: Path) -> None:
+        if self._run is None or not self.log_images:
+            return
+        with self._going_on("store sample grids"):
+            from aim import Image
 
-    @_survives
-    def _track_image(self, step: int, path: Any) -> None:
-        import aim
-
-        self._run.track(aim.Image(str(path)), name="samples", step=step, context={"net": "ema"})
+            # The PNG, not a tensor: Aim wraps what lies outside of 0 to 255 round instead of clamping it.
+            self._run.track(Image(str(path)), name="samples", step=step, context={"net": "ema"})
 
     @hookimpl
-    def run_ended(self, run, status):
-        if self._run is not None:
-            self._close(status)
-
-    @_survives
-    def _close(self, status: str) -> None:
-        self._run["status"] = status
-        self._run.close()
+    def run_ended(self, run: Run, status: str) -> None:
+        if self._run is None:
+            return
+        self._track_newest()
+        with self._going_on("close the run"):
+            self._run["status"] = status
+            self._run.close()
         self._run = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"hash": self._hash}
+        """The Aim run's hash, and the run that it belongs to."""
+        return dict(self._identity)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._hash = state["hash"]
+        self._identity = dict(state)
+
+    def _opened(self, run: Run) -> Any:
+        """A writable ``aim.Run``, or None where Aim is not installed."""
+        try:
+            import aim
+        except ModuleNotFoundError as error:
+            self._say(f"{error.name} is not installed, so nothing is tracked there; `pip install aim` mends that")
+            return None
+        options = {
+            "repo": self.repo,
+            "experiment": self.experiment or run.experiment,
+            # Aim's defaults add threads, patch stdout, and store every environment variable, secrets included.
+            "system_tracking_interval": None,
+            "capture_terminal_logs": False,
+            "log_system_params": False,
+        }
+        # A checkpoint that starts another run folder must not write into the first one's curves.
+        if self._identity["run"] == run.name:
+            with self._going_on("go on in the Aim run of the checkpoint, so a new one is begun"):
+                return aim.Run(run_hash=self._identity["hash"], **options)
+        return aim.Run(**options)
+
+    def _describe(self, run: Run) -> None:
+        from aim import Text
+
+        self._run.name = run.name
+        for tag in set(self.tags) - set(self._run.tags):
+            self._run.add_tag(tag)
+        self._run["status"] = "running"
+        self._run["hparams"] = _plain(run.hparams)
+        self._run["environment"] = _plain(run.environment)
+        self._run.track(Text(run.config_text), name="config.gin", step=run.step)
+
+    def _track_newest(self) -> None:
+        for name, (step, value) in self._newest.items():
+            series, _, last = name.rpartition("/")
+            if last in NETWORKS:
+                self._track(value, series, step, last)
+            else:
+                self._track(value, name, step)
+        self._newest.clear()
+
+    def _track(self, value: Any, name: str, step: int, net: str | None = None) -> None:
+        if self._run is None:
+            return
+        with self._going_on(f"track {name}"):
+            self._run.track(float(value), name=name, step=step, context={"net": net} if net else {})
+
+    @contextmanager
+    def _going_on(self, what: str) -> Iterator[None]:
+        """Says a failure once for each cause."""
+        try:
+            yield
+        except Exception as error:  # Whatever it is, a tracker's failure is no reason to lose a week of training.
+            if (what, type(error)) not in self._said:
+                self._said.add((what, type(error)))
+                reason = " ".join(str(error).split())
+                self._say(f"cannot {what} ({type(error).__name__}: {reason}); training goes on")
+
+    @staticmethod
+    def _say(line: str) -> None:
+        Console(stderr=True).print(f"aim: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _plain(value: Any) -> Any:
+    """Nested plain values, the only ones that Aim takes; anything else becomes its text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or type(value) in (bool, int, float, str) else str(value)

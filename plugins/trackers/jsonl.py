@@ -1,35 +1,50 @@
-"""Tracker ``jsonl``: ``metrics.jsonl`` in the run folder, one object an evaluation. It is the truth of a run."""
+"""Tracker ``jsonl``: ``metrics.jsonl`` in the run folder, one object an evaluation. It is the truth of a run.
+
+Nothing but evaluations goes in: curves of every iteration are for the other trackers.
+"""
 
 import json
+import math
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from registry import hookimpl
-from stylenat.training.run import write_text
+from registry import UserError, hookimpl
+from stylenat.training.run import Run, write_text
 
 
 class JsonLines:
-    """Appends ``{"step", "images", "time", "metrics"}``; a resume drops what lies beyond its own step."""
+    """Appends ``{"step", "images", "time", "metrics"}``; a resume drops what lies beyond its own step.
+
+    ``images``: real images seen so far; ``time``: UTC, ISO 8601. A metric that is not finite is written as
+    null, which every JSON reader takes.
+    """
 
     @hookimpl
-    def run_started(self, run):
+    def run_started(self, run: Run) -> None:
+        """Raises UserError for a file that somebody damaged; a last line that a crash left torn is dropped."""
         path = self._path(run)
-        if path.exists():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= run.step]
-            write_text(path, "".join(f"{line}\n" for line in kept))
+        if not path.exists():
+            return
+        before = path.read_text(encoding="utf-8", errors="replace")
+        kept = "".join(f"{line}\n" for line, step in _evaluations(before, path) if step <= run.step)
+        if kept != before:
+            write_text(path, kept)
 
     @hookimpl
-    def metrics_evaluated(self, run, step, metrics):
+    def metrics_evaluated(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
         record = {
             "step": step,
             "images": step * run.batch_size,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "metrics": metrics,
+            "metrics": {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()},
         }
         with open(self._path(run), "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -38,13 +53,18 @@ class JsonLines:
         """There is no state: the file is cut to the run's step when it starts."""
 
     @staticmethod
-    def _path(run) -> Path:
+    def _path(run: Run) -> Path:
         return run.directory / "metrics.jsonl"
 
 
-def _step(line: str) -> float:
-    """The line's step; beyond any for a line that a crash left torn."""
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return float("inf")
+def _evaluations(text: str, path: Path) -> list[tuple[str, int]]:
+    """Each line with its step, without a torn last one."""
+    lines = text.splitlines()
+    evaluations = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            evaluations.append((line, int(json.loads(line)["step"])))
+        except (ValueError, KeyError, TypeError) as error:
+            if number < len(lines):  # A crash tears the last line only.
+                raise UserError(f"{path} line {number} is no evaluation; mend it or move the file away") from error
+    return evaluations

@@ -1,68 +1,94 @@
-"""Tracker ``progress``: one live line with the rate, losses, p, the last metric and the time left."""
+"""Tracker ``progress``: how far the run is, how fast, its losses, p and last metric, on stderr.
 
+Shows the newest values only; curves are for the other trackers.
+"""
+
+import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
 
+from plugins.trackers.above import printing_above
 from registry import hookimpl
+from stylenat.training.run import Run
 
 SHOWN = {"loss/discriminator": "D", "loss/generator": "G", "augmentation/p": "p"}
 
 
 class Progress:
-    """Live in a terminal; elsewhere one plain line every ``line_every`` seconds.
+    """One live line in a terminal; elsewhere one plain line every ``line_every`` seconds.
 
     Args:
-        every: seconds between updates in a terminal, and the only times at which scalars are read.
+        every: seconds between updates in a terminal. Only an update reads the scalars, which waits for the device.
         line_every: seconds between lines elsewhere.
     """
 
-    def __init__(self, every: float = 0.5, line_every: float = 10.0) -> None:
+    def __init__(self, every: float = 1.0, line_every: float = 10.0) -> None:
         self.every, self.line_every = every, line_every
-        self._console = Console(stderr=True)
-        self._live: RichProgress | None = None
+        self._open = ExitStack()
+        self._bar: Bar | None = None
+
+    @hookimpl
+    def run_started(self, run: Run) -> None:
+        self._scalars: Mapping[str, Any] = {}
         self._metric = ""
+        self._rate: float | None = None
+        self._drawn_at, self._drawn_step = time.monotonic(), run.step
+        # Given its file, because sys.stderr leads back to this console while the bar is up.
+        console = Console(file=sys.stderr)
+        self._live = sys.stderr.isatty() and not console.is_dumb_terminal
+        if self._live:
+            columns = (BarColumn(16), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
+            # No thread of its own: step_ended draws, so that a fork finds no lock taken.
+            self._bar = Bar(*columns, console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+            self._task = self._bar.add_task("", total=run.iterations, completed=run.step)
+            self._open.enter_context(self._bar)
+            self._open.enter_context(printing_above(console))
 
     @hookimpl
-    def run_started(self, run):
-        self._drawn, self._drawn_step, self._rate = time.monotonic(), run.step, None
-        if self._console.is_terminal:
-            columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-            self._live = RichProgress(*columns, console=self._console)
-            self._live.start()
-            self._task = self._live.add_task("", total=run.iterations, completed=run.step)
+    def step_ended(self, run: Run, step: int, scalars: Mapping[str, Any]) -> None:
+        self._scalars = scalars
+        if time.monotonic() - self._drawn_at >= (self.every if self._live else self.line_every):
+            self._draw(run, step)
 
     @hookimpl
-    def step_ended(self, run, step, scalars):
+    def metrics_evaluated(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+        self._metric = next((f"{name} {value:.3g}" for name, value in metrics.items()), "")
+
+    @hookimpl
+    def run_ended(self, run: Run, status: str) -> None:
+        try:
+            # After a failure the scalars' device may be beyond reading; what was drawn last stays.
+            if status != "failed":
+                self._draw(run, run.step)
+        finally:
+            self._open.close()
+            self._bar = None
+
+    def _draw(self, run: Run, step: int) -> None:
         now = time.monotonic()
-        passed = now - self._drawn
-        if passed < (self.every if self._live else self.line_every) and step != run.iterations:
-            return
-        rate = (step - self._drawn_step) / max(passed, 1e-9)
-        self._rate = rate if self._rate is None else 0.7 * self._rate + 0.3 * rate
-        self._drawn, self._drawn_step = now, step
-        shown = [f"{self._rate * run.batch_size:.0f} img/s"]
-        shown += [f"{short} {float(scalars[name]):.2f}" for name, short in SHOWN.items() if name in scalars]
-        text = "  ".join([*shown, self._metric]).rstrip()
-        if self._live:
-            self._live.update(self._task, completed=step, description=text)
+        if step > self._drawn_step:
+            rate = (step - self._drawn_step) / max(now - self._drawn_at, 1e-9)
+            self._rate = rate if self._rate is None else 0.7 * self._rate + 0.3 * rate
+        self._drawn_at, self._drawn_step = now, step
+        text = self._text(run, step)
+        if self._bar:
+            self._bar.update(self._task, completed=step, description=text, refresh=True)
         else:
-            left = (run.iterations - step) / max(self._rate, 1e-9)
-            print(f"{step}/{run.iterations}  {text}  ETA {left / 60:.1f} min", file=self._console.file, flush=True)
+            print(f"{step}/{run.iterations}  {text}", file=sys.stderr, flush=True)
 
-    @hookimpl
-    def metrics_evaluated(self, run, step, metrics):
-        self._metric = "  ".join(f"{name} {value:.3g}" for name, value in list(metrics.items())[:1])
-
-    @hookimpl
-    def run_ended(self, run, status):
-        if self._live:
-            self._live.stop()
-            self._live = None
+    def _text(self, run: Run, step: int) -> str:
+        shown = [f"{short} {float(self._scalars[name]):.2f}" for name, short in SHOWN.items() if name in self._scalars]
+        if self._rate:
+            left = timedelta(seconds=round((run.iterations - step) / self._rate))
+            shown = [f"{self._rate * run.batch_size:.3g} img/s", *shown, f"ETA {left}"]
+        return "  ".join([*shown, self._metric]).rstrip()
 
     def state_dict(self) -> dict[str, Any]:
         return {}

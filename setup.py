@@ -1,0 +1,13 @@
+"""What pyproject.toml cannot say: the folder ``gin/`` travels inside the package, and never as a package ``gin``."""
+
+from setuptools import find_packages, setup
+
+setup(
+    packages=[
+        *find_packages(include=["registry*", "stylenat*", "plugins*"]),
+        "stylenat.experiments",
+        "stylenat.experiments.base",
+    ],
+    package_dir={"stylenat.experiments": "gin"},
+    package_data={"stylenat.experiments": ["*.gin"], "stylenat.experiments.base": ["*.gin"]},
+)

@@ -1,0 +1,24 @@
+"""The console script ``stylenat``: the same commands as ``tools/``, where only the wheel is installed."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "run": "train, evaluate and sample what gin files say",
+    "prepare": "make an LMDB from a folder of images",
+    "sample": "write pictures from a run",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; without one, lists them."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: stylenat COMMAND ...\n")
+        print("\n".join(f"  {name:<10}{doc}" for name, doc in COMMANDS.items()))
+        return 0 if arguments else 2
+    if arguments[0] not in COMMANDS:
+        print(f"error: there is no command {arguments[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return import_module(f"stylenat.commands.{arguments[0]}").main(arguments[1:])

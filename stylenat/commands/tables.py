@@ -1,0 +1,96 @@
+"""What ``--list``, ``--explain`` and ``--dry-run`` print."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from registry import Experiment, HeadGroup, Listed
+
+# Wide enough for the longest rows; a terminal's own width would cut names that people copy.
+WIDTH = 120
+
+
+def print_listing(entries: Sequence[Listed]) -> None:
+    """Every registered name with its origin and parameters."""
+    console, table = Console(width=WIDTH), Table()
+    for column in ("name", "what it is", "from", "parameters"):
+        table.add_column(column, overflow="fold")
+    for entry in entries:
+        parameters = ", ".join(f"{p.name}={p.default}" if p.default else p.name for p in entry.parameters)
+        origin = f"{entry.distribution} {entry.version}".strip()
+        table.add_row(entry.selector, entry.problem or entry.doc, origin, parameters)
+    console.print(table)
+
+
+def print_explanation(entry: Listed) -> None:
+    """One registered name, a line a parameter."""
+    console = Console(width=WIDTH)
+    console.print(f"[bold]{entry.selector}[/]  from {entry.distribution} {entry.version}\n{entry.problem or entry.doc}")
+    table = Table()
+    for column in ("parameter", "type", "default"):
+        table.add_column(column)
+    for p in entry.parameters:
+        table.add_row(f"{entry.selector}.{p.name}", p.type, "must be bound" if p.default is None else p.default)
+    console.print(table)
+
+
+def print_dry_run(experiment: Experiment) -> None:
+    """Builds the experiment without memory for its weights, and shows sizes, attention and data."""
+    import torch
+
+    from stylenat.networks.counting import macs, parameters
+    from stylenat.training.settings import Training
+    from stylenat.training.state import build_networks
+
+    settings: Training = experiment.get("train")()
+    meta = torch.device("meta")
+    with meta:
+        generator, discriminator = build_networks(settings, meta)
+        latents = torch.empty(1, generator.latent_dim)
+        images = torch.empty(1, 3, generator.resolution, generator.resolution)
+        sizes = Table(title=f"{experiment.name} at {generator.resolution}x{generator.resolution}")
+        for column in ("network", "parameters", "GMACs an image"):
+            sizes.add_column(column, justify="left" if column == "network" else "right")
+        for name, network, example in (
+            ("generator", generator, latents),
+            ("discriminator", discriminator, images),
+        ):
+            sizes.add_row(name, f"{parameters(network):,}", f"{macs(network, example) / 1e9:,.2f}")
+
+    console = Console(width=WIDTH)
+    console.print(sizes)
+    console.print(_attention_table(generator))
+    console.print(f"data: {settings.dataset.describe()}", soft_wrap=True)
+    console.print(
+        f"{settings.iterations:,} iterations of {settings.batch_size} images = "
+        f"{settings.iterations * settings.batch_size:,} images",
+        highlight=False,
+    )
+
+
+def _attention_table(generator: object) -> Table:
+    from stylenat.attention import HydraAttention
+
+    table = Table(
+        title="attention: heads x kernel, dilation (reach: the share of the image that one query's window spans)"
+    )
+    for column in ("resolution", "channels", "heads", "groups"):
+        table.add_column(column, justify="left" if column == "groups" else "right")
+    stages = zip(getattr(generator, "sites", []), getattr(generator, "stages", []), strict=True)
+    for sites, stage in stages:
+        rows = []
+        for site, block in zip(sites, stage.blocks, strict=True):
+            hydra = [m for m in block.modules() if isinstance(m, HydraAttention)]
+            shown = "  ".join(_group(g, site.resolution) for m in hydra for g in m.groups)
+            shown = shown or f"{site.num_heads} heads over all tokens (100%)"
+            rows.append((f"{site.resolution}", f"{site.channels}", f"{site.num_heads}", shown))
+        for row in dict.fromkeys(rows):  # The two blocks of a resolution are alike unless the partition says not.
+            table.add_row(*row)
+    return table
+
+
+def _group(group: HeadGroup, resolution: int) -> str:
+    extent = (group.kernel_size - 1) * group.dilation + 1
+    share = 100 * (extent / resolution) ** 2
+    return f"{group.num_heads} x k{group.kernel_size} d{group.dilation} ({share:.3g}%)"
