@@ -48,7 +48,7 @@ class AimTracker:
         self.repo, self.experiment, self.every = repo, experiment, every
         self.log_images, self.tags = log_images, tags
         self._run: Any = None
-        self._identity: dict[str, str | None] = {"hash": None, "run": None}
+        self._identity: dict[str, str] = {}
         self._newest: dict[str, tuple[int, Any]] = {}
         self._said: set[tuple[str, type]] = set()
 
@@ -58,9 +58,9 @@ class AimTracker:
             self._run = self._opened(run)
         if self._run is None:
             return
-        self._identity = {"hash": self._run.hash, "run": run.name}
         with self._going_on("describe the run"):
             self._describe(run)
+        self._identity = {"hash": self._run.hash, "run": run.name}
 
     @hookimpl
     def step_ended(self, run: Run, step: int, scalars: Mapping[str, Any]) -> None:
@@ -98,7 +98,7 @@ class AimTracker:
         self._run = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The Aim run's hash, and the run that it belongs to."""
+        """The Aim run's hash, and the name of the run that it records; empty where there is none."""
         return dict(self._identity)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -120,7 +120,7 @@ class AimTracker:
             "log_system_params": False,
         }
         # A checkpoint that starts another run folder must not write into the first one's curves.
-        if self._identity["run"] == run.name:
+        if self._identity.get("run") == run.name:
             with self._going_on("go on in the Aim run of the checkpoint, so a new one is begun"):
                 return aim.Run(run_hash=self._identity["hash"], **options)
         return aim.Run(**options)
@@ -128,7 +128,8 @@ class AimTracker:
     def _describe(self, run: Run) -> None:
         from aim import Text
 
-        self._run.name = run.name
+        if self._run.hash != self._identity.get("hash"):  # One that goes on may have been renamed in Aim.
+            self._run.name = run.name
         for tag in set(self.tags) - set(self._run.tags):
             self._run.add_tag(tag)
         self._run["status"] = "running"

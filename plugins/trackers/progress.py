@@ -11,14 +11,28 @@ from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
+from rich.text import Text
 
 from plugins.trackers.above import printing_above
 from registry import hookimpl
 from stylenat.training.run import Run
 
 SHOWN = {"loss/discriminator": "D", "loss/generator": "G", "augmentation/p": "p"}
+
+
+class _LastToFit(TextColumn):
+    """The description, cut where the terminal ends; the other columns keep their width."""
+
+    def __init__(self) -> None:
+        super().__init__("{task.description}", markup=False, table_column=Column())
+
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
 
 
 class Progress:
@@ -37,14 +51,14 @@ class Progress:
     @hookimpl
     def run_started(self, run: Run) -> None:
         self._scalars: Mapping[str, Any] = {}
-        self._metric = ""
+        self._metric = self._printed = ""
         self._rate: float | None = None
         self._drawn_at, self._drawn_step = time.monotonic(), run.step
         # Given its file, because sys.stderr leads back to this console while the bar is up.
         console = Console(file=sys.stderr)
         self._live = sys.stderr.isatty() and not console.is_dumb_terminal
         if self._live:
-            columns = (BarColumn(16), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
+            columns = (BarColumn(16), MofNCompleteColumn(), _LastToFit())
             # No thread of its own: step_ended draws, so that a fork finds no lock taken.
             self._bar = Bar(*columns, console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
             self._task = self._bar.add_task("", total=run.iterations, completed=run.step)
@@ -80,14 +94,15 @@ class Progress:
         text = self._text(run, step)
         if self._bar:
             self._bar.update(self._task, completed=step, description=text, refresh=True)
-        else:
-            print(f"{step}/{run.iterations}  {text}", file=sys.stderr, flush=True)
+        elif (line := f"{step}/{run.iterations}  {text}") != self._printed:
+            print(line, file=sys.stderr, flush=True)
+            self._printed = line
 
     def _text(self, run: Run, step: int) -> str:
         shown = [f"{short} {float(self._scalars[name]):.2f}" for name, short in SHOWN.items() if name in self._scalars]
         if self._rate:
             left = timedelta(seconds=round((run.iterations - step) / self._rate))
-            shown = [f"{self._rate * run.batch_size:.3g} img/s", *shown, f"ETA {left}"]
+            shown = [f"{self._rate * run.batch_size:.1f} img/s", *shown, f"ETA {left}"]
         return "  ".join([*shown, self._metric]).rstrip()
 
     def state_dict(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Mapping(nn.Module):
 def sinusoidal_position(channels: int, side: int) -> Tensor:
     """Fixed 2-D position embedding [side, side, channels]: the x half, then the y half; each sines then cosines."""
     count = channels // 4
-    frequency = torch.exp(-math.log(10000.0) * torch.arange(count) / max(count - 1, 1))
+    frequency = torch.exp(torch.arange(count) * -(math.log(10000.0) / max(count - 1, 1)))
     angle = torch.arange(1, side + 1)[:, None] * frequency  # positions start at 1
     axis = torch.cat([angle.sin(), angle.cos()], dim=1)
     return torch.cat([axis[None].expand(side, -1, -1), axis[:, None].expand(-1, side, -1)], dim=2)

@@ -63,7 +63,7 @@ class AdaIN(nn.Module):
 
 
 class _ModulatedNorm(torch.autograd.Function):
-    """Instance norm and modulation in two passes over x, forward and backward.
+    """Instance norm and modulation in few passes over x, forward and backward.
 
     x: [batch, tokens, channels]; gamma, beta: [batch, 1, channels].
     """
@@ -74,8 +74,8 @@ class _ModulatedNorm(torch.autograd.Function):
         inverse = torch.rsqrt(variance + eps)
         ctx.save_for_backward(x, gamma, beta, mean, inverse)
         ctx.eps = eps
-        slope = gamma * inverse
-        return torch.addcmul(torch.addcmul(beta, mean, slope, value=-1), x, slope)
+        # Centred first: a map's mean can be large beside its deviation.
+        return torch.addcmul(beta, x - mean, gamma * inverse)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -88,14 +88,13 @@ class _ModulatedNorm(torch.autograd.Function):
             found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
             return (*(next(found) if t.requires_grad else None for t in inputs), None)
         grad_beta = grad.sum(dim=1, keepdim=True)
+        centred = x - mean
         # sum(grad * normalised x)
-        grad_gamma = ((grad * x).sum(dim=1, keepdim=True) - mean * grad_beta) * inverse
+        grad_gamma = (grad * centred).sum(dim=1, keepdim=True) * inverse
         # dx = slope * (grad - mean(grad) - normalised x * mean(grad * normalised x))
         slope = gamma * inverse
-        along_x = slope * inverse * grad_gamma / -x.shape[1]
-        constant = torch.addcmul(slope * grad_beta / -x.shape[1], mean, along_x, value=-1)
-        grad_x = torch.addcmul(constant, x, along_x).addcmul_(grad, slope)
-        return grad_x, grad_gamma, grad_beta, None
+        grad_x = torch.addcmul(slope * grad_beta / -x.shape[1], centred, slope * inverse * grad_gamma / -x.shape[1])
+        return grad_x.addcmul_(grad, slope), grad_gamma, grad_beta, None
 
 
 def blur_kernel(dtype: torch.dtype = torch.float32) -> Tensor:
