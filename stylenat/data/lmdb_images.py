@@ -4,7 +4,6 @@ That is the layout of stylegan2-pytorch, StyleSwin and StyleNAT. Ours adds ``man
 were made.
 """
 
-import errno
 import hashlib
 import io
 import json
@@ -21,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from registry import UserError
+from stylenat.files import disk_full
 
 FORMAT_VERSION = 1
 COMMIT_EVERY = 256
@@ -160,11 +160,11 @@ def write(path: Path, resolution: int, images: Iterable[bytes], manifest: dict[s
         (temporary / "lock.mdb").unlink(missing_ok=True)
         temporary.rename(path)
     except BaseException as error:
+        full = isinstance(error, (OSError, lmdb.Error)) and disk_full(error, path.parent)
         shutil.rmtree(temporary, ignore_errors=True)
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or isinstance(error, (lmdb.MapFullError, lmdb.DiskError)) or "No space left" in str(error):
+        if full:
             raise UserError(f"no disk space left for {path}; nothing was written") from error
-        if isinstance(error, (PermissionError, NotADirectoryError)):
+        if isinstance(error, OSError):
             raise UserError(f"cannot write {path}: {error.strerror}") from error
         raise
     return manifest

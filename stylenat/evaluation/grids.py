@@ -1,13 +1,14 @@
 """Sample grids: what people look at first."""
 
 import math
-import os
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
+
+from stylenat.files import whole_file
 
 CELL = 64
 """Pixels: smaller images are enlarged to at least this, so that a grid of them can be looked at."""
@@ -23,9 +24,5 @@ def image_grid(images: Tensor, columns: int | None = None) -> Tensor:
 
 def save_png(path: Path, image: Tensor) -> None:
     """Writes uint8 [3, height, width] whole or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with open(temporary, "wb") as file:
+    with whole_file(path) as file:
         Image.fromarray(image.permute(1, 2, 0).to(torch.uint8).numpy()).save(file, format="png")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

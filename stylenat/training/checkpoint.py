@@ -4,7 +4,6 @@
 tensors, read with ``weights_only=True``) and ``manifest.json`` with the format's version and checksums.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from registry import UserError
+from stylenat.files import disk_full
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -60,8 +60,9 @@ def save(directory: Path, step: int, networks: Mapping[str, nn.Module], state: d
         temporary.rename(final)
         _flush(directory)
     except (OSError, SafetensorError, RuntimeError) as error:
+        full = disk_full(error, directory)
         shutil.rmtree(temporary, ignore_errors=True)
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _full(directory):
+        if full:
             raise UserError(
                 f"no disk space left for {final}; earlier checkpoints are kept, free some and go on"
             ) from error
@@ -134,7 +135,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _full(directory: Path) -> bool:
-    return shutil.disk_usage(directory).free < 2**20

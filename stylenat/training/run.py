@@ -1,7 +1,6 @@
 """One run: what trackers and plugins are told about it, and the folder that it owns."""
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import UserError
+from stylenat.files import whole_file
 
 FORMAT_VERSION = 1
 
@@ -45,12 +45,8 @@ class Run:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def environment(seed: int, plugins: dict[str, str]) -> dict[str, Any]:
