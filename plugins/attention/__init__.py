@@ -6,4 +6,6 @@ from registry import hookimpl
 @hookimpl
 def stylenat_register(register):
     register("attention", "tiled", "stylenat.attention.tiled:Tiled")
+    register("attention", "natten", "stylenat.attention.natten_fused:Natten")
+    register("attention", "flex", "stylenat.attention.flex:Flex")
     register("attention", "dense", "stylenat.attention.dense:Dense")

@@ -4,12 +4,16 @@ from torch import Tensor
 
 from registry import UserError
 from stylenat.attention.dense import Dense
+from stylenat.attention.flex import Flex
+from stylenat.attention.natten_fused import Natten
 from stylenat.attention.shape import Shape
 from stylenat.attention.tiled import Tiled
 from stylenat.interfaces import AttentionBackend
 
 # In order of preference.
-BACKENDS: dict[str, AttentionBackend] = {backend.name: backend for backend in (Shape(), Tiled(), Dense())}
+BACKENDS: dict[str, AttentionBackend] = {
+    backend.name: backend for backend in (Shape(), Natten(), Flex(), Tiled(), Dense())
+}
 
 
 def neighborhood_attention(

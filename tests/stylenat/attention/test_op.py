@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from registry import UserError
 from stylenat.attention import neighborhood_attention, plan, tiled
+from stylenat.attention.flex import Flex
+from stylenat.attention.natten_fused import Natten
 from stylenat.attention.window import window
 
 
@@ -48,6 +50,34 @@ def test_tiled_equals_dense_in_value_and_first_and_second_derivatives(shape, chu
     plan.plan.cache_clear()
     for a, b in zip(ours, oracle, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without", "ignore:return_lse is deprecated")
+@pytest.mark.parametrize("shape", [(7, 7, 7, 1), (16, 16, 7, 2), (17, 19, 3, 5), (20, 9, 3, 3)])
+def test_flex_equals_dense(shape):
+    height, width, kernel_size, dilation = shape
+    q, k, v, bias = (t.detach() for t in tensors(height, width, kernel_size))
+    for table in (bias, None):
+        options = {"kernel_size": kernel_size, "dilation": dilation, "bias": table}
+        ours = neighborhood_attention(q, k, v, backend=Flex(eager=True), **options)
+        torch.testing.assert_close(ours, neighborhood_attention(q, k, v, backend="dense", **options))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without", "ignore:return_lse is deprecated")
+@pytest.mark.parametrize("shape", [(14, 15, 7, 2), (16, 16, 7, 1)])
+def test_natten_equals_dense(shape):
+    height, width, kernel_size, dilation = shape
+    q, k, v, _ = (t.detach().float() for t in tensors(height, width, kernel_size, dim=32))
+    options = {"kernel_size": kernel_size, "dilation": dilation}
+    ours = neighborhood_attention(q, k, v, backend=Natten("flex-fna"), **options)
+    torch.testing.assert_close(ours, neighborhood_attention(q, k, v, backend="dense", **options), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend, reason", [("natten", "no relative position bias"), ("flex", "compiled for CUDA")])
+def test_a_backend_that_cannot_be_used_says_why_and_names_one_that_can(backend, reason):
+    q, k, v, bias = tensors(9, 8, 3)
+    with pytest.raises(UserError, match=f"{reason}.*'tiled' can"):
+        neighborhood_attention(q, k, v, kernel_size=3, bias=bias, backend=backend)
 
 
 @settings(max_examples=25, deadline=None)
@@ -101,7 +131,7 @@ def test_half_precision_and_autocast_keep_their_dtype_and_agree():
         ({"kernel_size": 3, "dilation": 0}, "dilation"),
         ({"kernel_size": 7, "dilation": 2}, "exceeds the 9 x 8"),
         ({"kernel_size": 3, "bias": torch.zeros(2, 3, 3)}, "bias must be"),
-        ({"kernel_size": 3, "backend": "warp"}, "there are shape, tiled, dense"),
+        ({"kernel_size": 3, "backend": "warp"}, "there are shape, natten, flex, tiled, dense"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(options, message):
