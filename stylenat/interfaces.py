@@ -264,4 +264,4 @@ class CheckpointLayout(Protocol):
         """One for each tensor of the network's ``state_dict`` that the layout has a place for."""
 
     def constants(self, network: nn.Module) -> Mapping[str, Tensor]:
-        """What the other system stores beside the weights, such as filters: passed over on reading, added on writing."""
+        """What the other system stores beside the weights, such as filters: skipped on reading, added on writing."""

@@ -94,8 +94,23 @@ def to_ours(state: Mapping[str, Tensor], network: nn.Module, layout: CheckpointL
             whole = torch.cat(parts) if len(parts) > 1 else parts[0]
             tensors[ours] = (pair.to_ours(whole) if pair else whole).contiguous()
     missing += [f"{name} (ours)" for name in set(own) - {ours for ours, _, _ in pairs}]
-    left_over = [name for name in state if name not in constants and name not in set(used)]
+    left_over = [name for name in state if name not in constants.union(used)]
     return Translation(tensors, used, sorted(constants), missing, left_over, misfits)
+
+
+def layout_for(network: nn.Module, kind: str, registry: Registry) -> str:
+    """The first layout by name that has a place for every tensor of a ``generator`` or ``discriminator`` of ours.
+
+    Raises UserError when there is none.
+    """
+    known = layouts(registry)
+    for name, layout in known.items():
+        try:
+            if kind in layout.networks and {pair.ours for pair in layout.pairs(network)} == set(network.state_dict()):
+                return name
+        except UserError:  # Its way of saying that it has no names for this network.
+            continue
+    raise UserError(f"no layout has names for this {kind} ({type(network).__name__}); there are {', '.join(known)}")
 
 
 def to_theirs(state: Mapping[str, Tensor], network: nn.Module, layout: CheckpointLayout) -> dict[str, Tensor]:

@@ -73,6 +73,13 @@ class DoubleAttention(nn.Module):
         shifted = self._attend(1, [t[..., half:].roll(to, dims=(1, 2)) for t in (q, k, v)], self.mask)
         return self.proj(torch.cat([straight, shifted.roll(back, dims=(1, 2))], dim=-1))
 
+    def describe(self) -> str:
+        """The layer's heads and what they see, for the dry run's table."""
+        half, share = self.num_heads // 2, 100 * (self.window / self.resolution) ** 2
+        if not self.shift:
+            return f"{self.num_heads} heads over all tokens (100%)"
+        return f"{half} x window {self.window} ({share:.3g}%)  {half} x window {self.window} shifted by {self.shift}"
+
     def _attend(self, table: int, qkv: list[Tensor], mask: Tensor | None = None) -> Tensor:
         """Attention within windows: q, k, v and the result are [batch, height, width, channels / 2]."""
         heads, batch = self.num_heads // 2, qkv[0].shape[0]

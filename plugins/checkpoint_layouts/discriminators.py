@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from plugins.checkpoint_layouts.configurations import discriminator
+from registry import UserError
 from stylenat.interfaces import Pair
 from stylenat.networks.discriminator import WaveletDiscriminator, haar_filters
 from stylenat.networks.layers import blur_kernel
@@ -39,6 +40,8 @@ class Wavelet:
         return discriminator(config)
 
     def pairs(self, network: nn.Module) -> list[Pair]:
+        if not isinstance(network, WaveletDiscriminator):
+            raise UserError("checkpoint_layout.wavelet names the weights of discriminator.wavelet alone")
         names = network.state_dict()
         # Under spectral norm the activation is a module of its own, which moves the last linear up by one.
         logit = "final_linear.2" if "activation_bias" in names else "final_linear.1"
@@ -54,8 +57,7 @@ class Wavelet:
         return pairs
 
     def constants(self, network: nn.Module) -> dict[str, Tensor]:
-        if not isinstance(network, WaveletDiscriminator):
-            return {}
+        assert isinstance(network, WaveletDiscriminator)
         low, y, x, both = haar_filters()
         # Theirs are correlated or convolved with their own signs; the sign of a difference filter is a convention.
         forward = {"ll": low, "lh": -y, "hl": -x, "hh": both}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from plugins.blocks.swin import DoubleAttention
 from plugins.checkpoint_layouts.configurations import generator, hydra
 from registry import UserError
-from stylenat.attention.hydra import FullAttention
+from stylenat.attention.hydra import FullAttention, HydraAttention
 from stylenat.interfaces import Pair
 from stylenat.networks.generator import StyleGenerator
 from stylenat.networks.layers import blur_kernel
@@ -24,6 +24,7 @@ class StyleNAT:
 
     networks = ("generator", "hydra")
     TABLES = re.compile(r"(^|\.)rpb\.\d+$")
+    attention: tuple[type[nn.Module], ...] = (HydraAttention, FullAttention)
 
     def recognises(self, names: Collection[str]) -> bool:
         return any(self.TABLES.search(name) for name in names)
@@ -33,8 +34,11 @@ class StyleNAT:
 
     def pairs(self, network: nn.Module) -> list[Pair]:
         state = network.state_dict()
-        if not isinstance(network, StyleGenerator):  # One attention layer by itself.
+        if isinstance(network, HydraAttention) and "hydra" in self.networks:
             return [pair for name in state for pair in self._attention("", name, state)]
+        blocks = [block for stage in getattr(network, "stages", [network]) for block in getattr(stage, "blocks", [])]
+        if not blocks or not all(isinstance(getattr(block, "attention", None), self.attention) for block in blocks):
+            raise UserError(f"this layout ({type(self).__name__}) has no names for the blocks of this experiment")
         return [pair for name in state for pair in self._pairs(name, state)]
 
     def constants(self, network: nn.Module) -> dict[str, Tensor]:
@@ -106,6 +110,7 @@ class StyleSwin(StyleNAT):
 
     networks = ("generator",)
     TABLES = re.compile(r"\.relative_position_bias_table$")
+    attention = (DoubleAttention,)
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         return generator(config)
