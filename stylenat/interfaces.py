@@ -5,7 +5,7 @@ computes anything. Images inside the networks are float [batch, 3, height, width
 (``stylenat.data.pixels``); images outside are uint8 in the same layout.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -220,3 +220,48 @@ class Tracker(Protocol):
         """What it needs to go on after a resume, such as its run's identity."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One tensor of ours, and what another system calls it.
+
+    Attributes:
+        ours: its name in the network's ``state_dict``.
+        theirs: its name there; several names for parts that are joined along the first dimension, in equal shares.
+        to_ours, to_theirs: rearrangements of the numbers, each the inverse of the other.
+    """
+
+    ours: str
+    theirs: str | tuple[str, ...]
+    to_ours: Callable[[Tensor], Tensor] = _same
+    to_theirs: Callable[[Tensor], Tensor] = _same
+
+
+class CheckpointLayout(Protocol):
+    """Kind ``checkpoint_layout``: how another system names the weights of a network that this project builds.
+
+    Attributes:
+        networks: which of ``generator``, ``discriminator`` and ``hydra`` (an attention layer) it can name.
+    """
+
+    networks: tuple[str, ...]
+
+    def recognises(self, names: Collection[str]) -> bool:
+        """Whether a state with these names is in this layout."""
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        """The network of ours that the other system's configuration describes.
+
+        Raises UserError for an option that is missing, unknown or cannot be built.
+        """
+
+    def pairs(self, network: nn.Module) -> Sequence[Pair]:
+        """One for each tensor of the network's ``state_dict`` that the layout has a place for."""
+
+    def constants(self, network: nn.Module) -> Mapping[str, Tensor]:
+        """What the other system stores beside the weights, such as filters: skipped on reading, added on writing."""

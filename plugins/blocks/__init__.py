@@ -6,3 +6,4 @@ from registry import hookimpl
 @hookimpl
 def stylenat_register(register):
     register("block", "hydra", "plugins.blocks.hydra:HydraBlock")
+    register("block", "swin", "plugins.blocks.swin:SwinBlock")

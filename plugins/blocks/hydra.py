@@ -16,6 +16,7 @@ class HydraBlock(nn.Module):
         site: where the block sits; style_dim: length of w. Both are supplied by the generator.
         partition: splits the heads into groups; asked at every resolution but 4x4, which has full attention.
         mlp_ratio: width of the MLP's hidden layer over the block's.
+        qkv_bias: of the qkv projection; qk_scale: of the logits, head_dim ** -0.5 by default.
         backend: of the attention op; None picks by capability.
         gamma_bias: AdaIN's initial factor; style_gain: scales its initial dependence on w.
     """
@@ -28,6 +29,7 @@ class HydraBlock(nn.Module):
         partition: Partition,
         mlp_ratio: int = 4,
         qkv_bias: bool = True,
+        qk_scale: float | None = None,
         backend: str | AttentionBackend | None = None,
         gamma_bias: float = 0.0,
         style_gain: float = 1.0,
@@ -36,10 +38,10 @@ class HydraBlock(nn.Module):
         channels, heads = site.channels, site.num_heads
         self.norm1 = AdaIN(channels, style_dim, gamma_bias, style_gain)
         if site.resolution == 4:
-            self.attention: nn.Module = FullAttention(channels, heads, 4, qkv_bias)
+            self.attention: nn.Module = FullAttention(channels, heads, 4, qkv_bias, qk_scale)
         else:
             groups = checked_groups(partition(site), site, f"partition {type(partition).__name__}")
-            self.attention = HydraAttention(channels, heads, groups, qkv_bias, backend=backend)
+            self.attention = HydraAttention(channels, heads, groups, qkv_bias, qk_scale, backend)
         self.norm2 = AdaIN(channels, style_dim, gamma_bias, style_gain)
         self.expand = nn.Linear(channels, mlp_ratio * channels)
         self.contract = nn.Linear(mlp_ratio * channels, channels)

@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, or one of its checkpoints")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, one of its checkpoints, or imported weights")
     parser.add_argument("--seeds", default="0-15", metavar="A-B,C", help="(default: %(default)s)")
     parser.add_argument("--truncation-psi", type=float, default=1.0, metavar="PSI", help="1 for none (default)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from stylenat.networks.sampling import mean_style, sample
 
     generator = experiment.value("train.generator")()
-    generator.load_state_dict(checkpoint.weights(path, "ema"))
+    generator.load_state_dict(checkpoint.weights(path, "ema" if (path / "ema.safetensors").exists() else "generator"))
     generator.eval()
     latents = torch.cat(
         [torch.randn(1, generator.latent_dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
@@ -84,7 +84,7 @@ def _located(run: Path) -> tuple[Path, Path]:
     from stylenat.training import checkpoint
 
     if (run / checkpoint.MANIFEST).exists():
-        return run.resolve().parents[1], run
+        return run if (run / "config.gin").exists() else run.resolve().parents[1], run
     if not (run / "config.gin").exists():
         raise UserError(
             f"{run} is neither a run folder nor a checkpoint; give runs/NAME or a folder in its checkpoints"

@@ -83,6 +83,7 @@ def _attention_table(generator: object) -> Table:
         for site, block in zip(sites, stage.blocks, strict=True):
             hydra = [m for m in block.modules() if isinstance(m, HydraAttention)]
             shown = "  ".join(_group(g, site.resolution) for m in hydra for g in m.groups)
+            shown = shown or "  ".join(m.describe() for m in block.modules() if hasattr(m, "describe"))
             shown = shown or f"{site.num_heads} heads over all tokens (100%)"
             rows.append((f"{site.resolution}", f"{site.channels}", f"{site.num_heads}", shown))
         for row in dict.fromkeys(rows):  # The two blocks of a resolution are alike unless the partition says not.

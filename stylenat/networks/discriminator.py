@@ -136,6 +136,20 @@ class WaveletDiscriminator(nn.Module):
                 f"{self.stddev_group}, a smaller batch, or another discriminator.wavelet.stddev_group"
             )
 
+    def freeze(self, layers: int) -> None:
+        """Excludes the first layers, counted from the image, from training (FreezeD, arXiv 2002.10964).
+
+        A layer is a scale's from-wavelet convolution and the block after it. Raises UserError when there are not
+        so many.
+        """
+        if not 0 <= layers <= len(self.blocks):
+            raise UserError(
+                f"the discriminator has {len(self.blocks)} layers to freeze at {self.resolution}x{self.resolution}; "
+                f"train.frozen_discriminator_layers is {layers}"
+            )
+        for module in (*self.from_wavelet[:layers], *self.blocks[:layers]):
+            module.requires_grad_(False)
+
     def forward(self, images: Tensor) -> Tensor:
         """[batch, 3, resolution, resolution] to logits [batch, 1]."""
         self.check_batch(images.shape[0])

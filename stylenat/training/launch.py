@@ -7,6 +7,7 @@ import torch
 from rich.console import Console
 
 from registry import Experiment, Registry, UserError
+from stylenat import weights
 from stylenat.evaluation.evaluate import RealStatistics, yardsticks
 from stylenat.evaluation.table import metrics_table
 from stylenat.training import checkpoint
@@ -45,6 +46,11 @@ def run_experiment(
     state = TrainingState(settings, device)
     settings.dataset.prepare()
 
+    # Before the folder is claimed: bad weights leave nothing behind.
+    initial = None
+    if settings.initial_weights is not None and not checkpoint.found(directory / "checkpoints"):
+        initial = weights.initialise(state.networks(), Path(settings.initial_weights))
+
     config_text = experiment.operative_text()
     existed = claim(directory, config_text, experiment.differences)
     loaded = _load(state, directory, resume, console)
@@ -56,7 +62,7 @@ def run_experiment(
         batch_size=settings.batch_size,
         config_text=config_text,
         hparams=experiment.hparams,
-        environment=environment(settings.seed, experiment.plugins),
+        environment=environment(settings.seed, experiment.plugins) | ({"initial_weights": initial} if initial else {}),
         step=state.step,
         resumed=loaded is not None,
     )
@@ -65,6 +71,8 @@ def run_experiment(
         return "finished"
     if loaded is not None:
         console.print(f"continuing from {loaded}", soft_wrap=True)
+    if initial is not None and loaded is None:
+        console.print(f"starting from {initial['path']}: {', '.join(initial['sha256'])}", soft_wrap=True)
     if not existed:
         write_environment(directory, run.environment)
 

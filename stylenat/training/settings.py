@@ -32,6 +32,10 @@ class Training:
         sample_count: images in a sample grid; truncation_psi: of grids and metrics.
         evaluation_samples: generated images an evaluation.
         device: ``auto``, ``cpu`` or ``cuda``.
+        initial_weights: folder of imported weights, run or checkpoint that a NEW run's networks start from
+            (fine-tuning); a run that goes on takes its own checkpoint. None for a run from scratch.
+        frozen_discriminator_layers: layers of the discriminator, counted from the image, that are not trained
+            (FreezeD, arXiv 2002.10964).
     """
 
     generator: Callable[..., nn.Module]
@@ -64,6 +68,8 @@ class Training:
     truncation_psi: float = 1.0
     evaluation_samples: int = 50_000
     device: str = "auto"
+    initial_weights: str | None = None
+    frozen_discriminator_layers: int = 0
 
     def __post_init__(self) -> None:
         positive = (

@@ -32,6 +32,10 @@ def build_networks(settings: Training, device: torch.device) -> tuple[nn.Module,
     if len(set(sides.values())) > 1:
         listed = ", ".join(f"{name} {side}" for name, side in sides.items())
         raise UserError(f"resolutions differ: {listed}; bind the same resolution to all three")
+    if settings.frozen_discriminator_layers:
+        if not hasattr(discriminator, "freeze"):
+            raise UserError("train.frozen_discriminator_layers needs a discriminator that can freeze layers")
+        discriminator.freeze(settings.frozen_discriminator_layers)
     if hasattr(discriminator, "check_batch"):
         discriminator.check_batch(settings.batch_size)
     return generator.to(device), discriminator.to(device)

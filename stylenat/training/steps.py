@@ -70,6 +70,7 @@ def generator_step(
 
     The discriminator's own gradients are not computed.
     """
+    trained = [p for p in discriminator.parameters() if p.requires_grad]  # Some layers may be frozen for good.
     discriminator.requires_grad_(False)
     optimizer.zero_grad(set_to_none=True)
     context.fake = fake()
@@ -83,7 +84,8 @@ def generator_step(
         total = total + value
     total.backward()
     optimizer.step()
-    discriminator.requires_grad_(True)
+    for parameter in trained:
+        parameter.requires_grad_(True)
     return scalars
 
 

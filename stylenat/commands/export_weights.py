@@ -1,0 +1,78 @@
+"""``tools/export_weights.py``: weights of ours under the names of a published system."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from stylenat.commands._command import CORE, command, experiments_folder
+
+EXAMPLES = """examples:
+  python tools/export_weights.py runs/ffhq256-1a2b3c4d ffhq256.pt
+  python tools/export_weights.py weights/ffhq256 older.pt --layout stylenat_older
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="export_weights",
+        description="Write g, d and g_ema in the layout of a published system, constants included, so that its own "
+        "code loads them. Imported weights go back to the layout they came from, bit for bit.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, one of its checkpoints, or imported weights")
+    parser.add_argument("out", type=Path, metavar="OUT.pt", help="a new file")
+    parser.add_argument("--layout", metavar="NAME", help="of the generator (default: as imported, or the first to fit)")
+    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    from registry import UserError, load_experiment, load_plugins
+
+    if arguments.out.exists():
+        raise UserError(f"{arguments.out} exists; choose another file")
+
+    import torch
+
+    from stylenat import weights
+    from stylenat.reference import OWN, layout_for, layouts, to_theirs
+    from stylenat.training import checkpoint
+
+    registry = load_plugins(arguments.plugin, core=CORE)
+    folder = weights.weights_folder(arguments.run)
+    config = weights.config_of(folder)
+    experiment = load_experiment(registry, [str(config)], search_path=[experiments_folder()])
+    manifest, known = checkpoint.verify(folder), layouts(registry)
+    if arguments.layout is not None and arguments.layout not in known:
+        raise UserError(f"there is no layout {arguments.layout!r}; there are {', '.join(known)}")
+
+    exported = {}
+    for name, theirs in (("generator", "g"), ("discriminator", "d"), ("ema", "g_ema")):
+        if not (folder / f"{name}.safetensors").exists():
+            continue
+        kind = "generator" if name == "ema" else name
+        network = experiment.value(f"train.{kind}")()
+        imported = manifest.get("layouts", {}).get(name, OWN)
+        chosen = arguments.layout if kind == "generator" else None
+        chosen = chosen or (imported if imported != OWN else layout_for(network, kind, registry))
+        if chosen not in known:
+            raise UserError(
+                f"the layout {chosen} that {folder} came from is not installed; name its plugin with --plugin"
+            )
+        state = checkpoint.weights(folder, name)
+        constants = known[chosen].constants(network)
+        exported[theirs] = to_theirs(state, network, known[chosen]) | {k: v.clone() for k, v in constants.items()}
+        print(f"{theirs}: layout {chosen}, {len(exported[theirs])} keys")
+    container = manifest.get("container")
+    temporary = arguments.out.with_name(f".{arguments.out.name}.partial")
+    try:
+        torch.save({container: exported} if container else exported, temporary)
+        temporary.replace(arguments.out)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {arguments.out}: {error}") from error
+    print(f"written to {arguments.out}")
+    return 0

@@ -1,0 +1,89 @@
+"""``tools/import_weights.py``: weights of the published systems, or of this project, as a folder of ours."""
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stylenat.commands._command import CORE, command, experiments_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from stylenat.interfaces import CheckpointLayout
+
+EXAMPLES = """examples:
+  python tools/import_weights.py FFHQ256_940k_flip.pt --gin gin/ffhq256.gin --out weights/ffhq256
+  python tools/import_weights.py FFHQ_256.pt --gin gin/styleswin_ffhq256.gin --out weights/styleswin256
+  python tools/sample.py weights/ffhq256 --seeds 0-15 --out samples
+  python tools/run.py --gin mine.gin --bind "train.initial_weights = 'weights/ffhq256'"
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="import_weights",
+        description="Read a checkpoint of a published system, find its layout, and write its weights as safetensors. "
+        "Nothing in the file is executed. report.json in DIR lists every key.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=".pt, .safetensors, or a folder of ours")
+    parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="the experiment it belongs to")
+    parser.add_argument("--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    from registry import load_experiment, load_plugins
+
+    registry = load_plugins(arguments.plugin, core=CORE)
+    experiment = load_experiment(registry, arguments.gin, arguments.bind, search_path=[experiments_folder()])
+
+    import torch
+
+    from stylenat import weights
+    from stylenat.reference import OWN, layout_of, layouts, to_ours
+
+    stored, known = weights.read(arguments.checkpoint), layouts(registry)
+    with torch.device("meta"):
+        networks = {name: experiment.value(f"train.{name}")() for name in ("generator", "discriminator")}
+    states, report, used_layouts = {}, {}, {}
+    for name, state in stored.states.items():
+        name = name or _bare(state, networks["discriminator"], known.values())
+        kind = "generator" if name == "ema" else name
+        own = bool(set(state) & set(networks[kind].state_dict()))
+        layout = OWN if own else layout_of(state, registry, kind)
+        found = to_ours(state, networks[kind], known.get(layout))
+        states[name] = found.check(f"{name} of {arguments.checkpoint} (layout {layout})")
+        print(
+            f"{name}: layout {layout}, {len(state)} keys: {len(found.used)} used, {len(found.constants)} constants, "
+            f"{len(found.missing)} missing, {len(found.left_over)} left over"
+        )
+        for key in found.left_over:
+            print(f"  left over: {key}")
+        used_layouts[name] = layout
+        keys = ("used", "constants", "missing", "left_over")
+        report[name] = {"layout": layout} | {key: getattr(found, key) for key in keys}
+
+    source = arguments.checkpoint
+    manifest = {
+        "source": source.name,
+        "source_sha256": weights.checksum(source) if source.is_file() else None,
+        "layouts": used_layouts,
+        "container": stored.container,
+    }
+    report["skipped"] = stored.skipped
+    weights.write(arguments.out, states, experiment.operative_text(), report, manifest)
+    print(f"{', '.join(states)} in {arguments.out}")
+    return 0
+
+
+def _bare(state: "Mapping[str, Tensor]", discriminator: "nn.Module", layouts: "Iterable[CheckpointLayout]") -> str:
+    """What a file with one network's tensors alone holds: a discriminator, or the generator that one samples from."""
+    recognised = any("discriminator" in layout.networks and layout.recognises(state) for layout in layouts)
+    return "discriminator" if recognised or set(state) & set(discriminator.state_dict()) else "ema"

@@ -1,0 +1,207 @@
+"""Weights without a run around them: checkpoints of other systems read safely, and folders of our own.
+
+A weights folder holds ``config.gin``, ``manifest.json`` (as a checkpoint's) and any of ``generator``,
+``discriminator`` and ``ema`` as safetensors.
+"""
+
+import hashlib
+import json
+import pickle
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from registry import UserError
+from stylenat.training import checkpoint
+
+NETWORKS = ("generator", "discriminator", "ema")
+NAMES = {"g_ema": "ema", "g": "generator", "d": "discriminator"} | {name: name for name in NETWORKS}
+"""What checkpoints call the networks."""
+
+
+class Inert:
+    """Stands in for a class that a checkpoint names: takes whatever it is given and keeps nothing."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Inert":
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+# What published checkpoints hold beside tensors. None of these names is imported: plain types are Python's own,
+# everything else becomes an Inert object.
+PLAIN = {"builtins.int": int, "builtins.float": float, "builtins.str": str, "builtins.bool": bool,
+         "builtins.list": list, "builtins.dict": dict, "builtins.tuple": tuple}  # fmt: skip
+SKIPPED = [
+    "argparse.Namespace",
+    "collections.defaultdict",
+    "typing.Any",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.base.Metadata",
+    "omegaconf.base.ContainerMetadata",
+    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")),
+    *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
+    "numpy.dtype",
+]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A checkpoint's networks.
+
+    Attributes:
+        states: by our name of the network; by the empty name where the file holds one network's tensors and no more.
+        container: the entry that the networks lay under, such as ``state_dicts``; empty for none.
+        skipped: entries that are no networks.
+    """
+
+    states: dict[str, dict[str, Tensor]]
+    container: str
+    skipped: list[str]
+
+
+def read(path: Path) -> Stored:
+    """Reads a checkpoint of any system, or a folder of ours. No code of the file's is ever run.
+
+    Raises UserError when it cannot be read, holds more than tensors and plain values, or holds no network.
+    """
+    if path.is_dir():
+        folder = weights_folder(path)
+        names = [name for name in NETWORKS if (folder / f"{name}.safetensors").exists()]
+        return Stored({name: checkpoint.weights(folder, name) for name in names}, "", [])
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}")
+    held: Any = _load(path)
+    container, skipped = "", []
+    if isinstance(held, dict) and isinstance(held.get("state_dicts"), dict):
+        skipped += [str(name) for name in held if name != "state_dicts"]
+        container, held = "state_dicts", held["state_dicts"]
+    if not isinstance(held, dict):
+        raise UserError(f"{path} holds no networks but a {type(held).__name__}")
+    states = {NAMES[name]: _state(value) for name, value in held.items() if name in NAMES and _state(value)}
+    if not states and _state(held):
+        return Stored({"": _state(held)}, container, skipped)
+    if not states:
+        some = ", ".join(map(str, list(held)[:5]))
+        raise UserError(f"{path} has no weights under {', '.join(NAMES)} or state_dicts; it has {some}")
+    return Stored(states, container, [*skipped, *(str(name) for name in held if name not in NAMES)])
+
+
+def _load(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        allowed: list[Any] = [(Inert, name) for name in SKIPPED] + [(kind, name) for name, kind in PLAIN.items()]
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        named = re.search(r"(?:GLOBAL|class|function|global) ([\w.]+)", str(error))
+        what = f"{named[1]}, which could run code" if named else "something that is neither a tensor nor a plain value"
+        raise UserError(f"{path} is not read: it holds {what}; save it again with tensors alone") from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(f"{path} is no readable checkpoint: {str(error).splitlines()[0]}") from error
+
+
+def _state(value: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict, without DistributedDataParallel's prefix; empty if it is none."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {str(k).removeprefix("module."): v for k, v in value.items() if isinstance(v, Tensor)}
+
+
+def weights_folder(path: Path) -> Path:
+    """The folder with the weights that RUN means: the newest checkpoint of a run, or the folder itself; verified.
+
+    Raises UserError when there are none, or they are damaged.
+    """
+    folder: Path | None = path
+    if not (path / checkpoint.MANIFEST).exists():
+        folder = checkpoint.newest_good(path / "checkpoints", print)
+    if folder is None:
+        raise UserError(f"{path} is no folder of weights: give a run, one of its checkpoints or imported weights")
+    try:
+        checkpoint.verify(folder)
+    except checkpoint.Damaged as error:
+        raise UserError(f"{error}; import it again or choose another checkpoint") from error
+    return folder
+
+
+def config_of(folder: Path) -> Path:
+    """The gin file that says what networks the weights belong to. Raises UserError when it is not there."""
+    for config in (folder / "config.gin", folder.resolve().parents[1] / "config.gin"):
+        if config.exists():
+            return config
+    raise UserError(f"{folder} has no config.gin beside its weights")
+
+
+def write(
+    directory: Path, states: Mapping[str, Mapping[str, Tensor]], config: str, report: Any, manifest: Mapping[str, Any]
+) -> None:
+    """Writes a weights folder, whole or not at all.
+
+    Raises UserError when the folder exists and is not empty, or cannot be written.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"{directory} exists and is not an empty folder; choose another --out")
+    temporary = directory.with_name(f".partial-{directory.name}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for name, state in states.items():
+            save_file({key: tensor.contiguous() for key, tensor in state.items()}, temporary / f"{name}.safetensors")
+        (temporary / "config.gin").write_text(config, encoding="utf-8")
+        (temporary / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        sums = {path.name: checksum(path) for path in sorted(temporary.iterdir())}
+        whole = {"format_version": checkpoint.FORMAT_VERSION, **manifest, "sha256": sums}
+        (temporary / checkpoint.MANIFEST).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+        if directory.exists():
+            directory.rmdir()
+        temporary.rename(directory)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(f"cannot write {directory}: {error.strerror}") from error
+
+
+def checksum(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def initialise(networks: Mapping[str, nn.Module], path: Path) -> dict[str, Any]:
+    """Starts a run's networks from a folder of weights: whichever of them are there.
+
+    The generator and its average stand in for each other where one is missing; the discriminator keeps its own
+    initialisation where there is none.
+
+    Returns:
+        What the run should record: the folder and its networks with their checksums.
+
+    Raises:
+        UserError: no weights there, or weights of other networks.
+    """
+    folder = weights_folder(path)
+    there = {name: folder / f"{name}.safetensors" for name in NETWORKS}
+    there = {name: file for name, file in there.items() if file.exists()}
+    stand_in = {"generator": "ema", "ema": "generator"}
+    for name, network in networks.items():
+        source = name if name in there else stand_in.get(name)
+        if source not in there:
+            continue
+        try:
+            network.load_state_dict(checkpoint.weights(folder, source))
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise UserError(f"train.initial_weights: {there[source]} does not fit this {name}: {first}") from error
+    return {"path": str(folder), "sha256": {name: checksum(file) for name, file in there.items()}}
