@@ -4,7 +4,7 @@ from registry.errors import UserError
 from registry.experiment import Experiment, load_experiment
 from registry.hooks import hookimpl
 from registry.kinds import API_VERSION, KINDS, OLDEST_API_VERSION, Kind
-from registry.listing import Listed, explain, listing
+from registry.listing import Listed, arguments, explain, listing
 from registry.names import Entry, Origin, Registry, Suspect
 from registry.plugins import load_plugins
 from registry.values import AttentionSite, HeadGroup, even_groups
@@ -23,6 +23,7 @@ __all__ = [
     "Registry",
     "Suspect",
     "UserError",
+    "arguments",
     "even_groups",
     "explain",
     "hookimpl",

@@ -5,7 +5,6 @@ Kinds that are bound as classes are checked as classes, the others as instances,
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from stylenat.testing.attention import check_attention
 from stylenat.testing.augmentation import check_augmentation

@@ -66,7 +66,7 @@ def require_close(ours: Tensor, theirs: Tensor, tolerance: float, rule: str) -> 
     require(worst <= tolerance, f"{rule} (relative difference {worst:.2g}, at most {tolerance:g})")
 
 
-def require_gradients(outputs: Tensor, inputs: Mapping[str, Tensor], *, optional: tuple[str, ...] = ()) -> None:
+def require_gradients(outputs: Tensor, inputs: Mapping[str, Tensor], optional: tuple[str, ...] = ()) -> None:
     """Backpropagates a fixed random weighting of the outputs: every input must get a finite gradient."""
     require(outputs.requires_grad, "its result has no gradient; it must be differentiable by autograd")
     weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0), dtype=outputs.dtype)

@@ -1,8 +1,7 @@
-"""The contract of kind ``dataset``: indexable, repeatable, and fit to be sent to a worker process."""
-
-import pickle
+"""The contract of kind ``dataset``: indexable, repeatable, and fit to be read by a worker process."""
 
 import torch
+from torch.utils.data import DataLoader
 
 from registry import UserError
 from stylenat.interfaces import Dataset
@@ -10,38 +9,37 @@ from stylenat.testing.contract import CannotCheck, ContractError, require, requi
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Describes it, prepares it twice, and reads its first and last images here and through pickle.
+    """Describes it, prepares it, and reads its first and last images, twice here and once in a worker process.
 
     Raises:
         ContractError: items that are not uint8 [3, resolution, resolution], that change from read to read or with
-            the reader's edits, a description of several lines, or a data set that no worker can be sent.
+            the reader's edits, a description of several lines, or a data set that a worker cannot read.
         CannotCheck: its files are not here.
     """
     require(type(getattr(dataset, "resolution", None)) is int, "it needs the attribute resolution, a whole number")
     line = dataset.describe()
-    require(
-        isinstance(line, str) and bool(line) and "\n" not in line, "describe() must return one line, before prepare()"
-    )
+    one_line = isinstance(line, str) and bool(line) and "\n" not in line
+    require(one_line, "describe() must return one line, before prepare()")
     try:
-        dataset.prepare()
         dataset.prepare()
     except UserError as error:
         raise CannotCheck(str(error)) from error
     count = len(dataset)
     require(count >= 1, "it has no images")
+    ends = sorted({0, count - 1})
     with untouched():
-        first = {index: _item(dataset, index) for index in {0, count - 1}}
-    try:
-        sent = pickle.loads(pickle.dumps(dataset))
-    except Exception as error:  # whatever pickle finds in the way
-        raise ContractError(
-            f"it cannot be sent to a worker process: {error}; open files there, not in __init__"
-        ) from error
-    for index, image in first.items():
-        kept = image.clone()
+        first = [_item(dataset, index) for index in ends]
+    kept = [image.clone() for image in first]
+    for image in first:
         image.fill_(0)
-        require(torch.equal(_item(dataset, index), kept), f"image {index} is another at the second read")
-        require(torch.equal(_item(sent, index), kept), f"image {index} is another in a worker process")
+    for index, image in zip(ends, kept, strict=True):
+        require(torch.equal(_item(dataset, index), image), f"image {index} is another at the second read")
+    try:
+        sent = list(DataLoader(dataset, sampler=ends, batch_size=None, num_workers=1))  # type: ignore[arg-type]
+    except Exception as error:  # whatever a worker meets
+        raise ContractError(f"a worker process cannot read it: {error}; open files on first use in each") from error
+    same = all(torch.equal(a, b) for a, b in zip(sent, kept, strict=True))
+    require(same, "its images are others in a worker process")
 
 
 def _item(dataset: Dataset, index: int) -> torch.Tensor:
