@@ -3,8 +3,8 @@
 from registry.errors import UserError
 from registry.experiment import Experiment, load_experiment
 from registry.hooks import hookimpl
-from registry.kinds import API_VERSION, KINDS, Kind
-from registry.listing import Listed, explain, listing
+from registry.kinds import API_VERSION, KINDS, OLDEST_API_VERSION, Kind
+from registry.listing import Listed, arguments, explain, listing
 from registry.names import Entry, Origin, Registry, Suspect
 from registry.plugins import load_plugins
 from registry.values import AttentionSite, HeadGroup, even_groups
@@ -12,6 +12,7 @@ from registry.values import AttentionSite, HeadGroup, even_groups
 __all__ = [
     "API_VERSION",
     "KINDS",
+    "OLDEST_API_VERSION",
     "AttentionSite",
     "Entry",
     "Experiment",
@@ -22,6 +23,7 @@ __all__ = [
     "Registry",
     "Suspect",
     "UserError",
+    "arguments",
     "even_groups",
     "explain",
     "hookimpl",

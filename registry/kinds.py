@@ -6,7 +6,14 @@ A parameter called like a kind, or its plural (``loss``, ``metrics``), takes thi
 from dataclasses import dataclass
 
 API_VERSION = 1
-"""Raised when a plugin written for the present one would no longer work."""
+"""What plugins can rely on. Raised with whatever is new to them: a hook, a kind, a field of ``AttentionSite``."""
+
+OLDEST_API_VERSION = 1
+"""The oldest that still works. Raised, in a release that says so a version ahead, when something is taken away.
+
+A plugin says which it was written for with ``STYLENAT_API = 1`` beside its ``stylenat_register``, and is loaded
+when that lies between the two. One that does not say is taken to fit.
+"""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,14 @@
 """What is registered, as plain data for ``--list`` and ``--explain``. Reading it imports the targets."""
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from registry import gintext
 from registry.checks import signature_of
+from registry.config import checked_config
 from registry.errors import UserError
 from registry.kinds import KINDS
 from registry.names import Entry, Registry
@@ -26,7 +31,7 @@ class Listed:
     Attributes:
         kind, name: as registered; the kind of the core's own configurables is their package.
         selector: as a gin file binds it, such as ``partition.split`` or ``train``.
-        doc: first line of the docstring.
+        doc: first line of the docstring; docstring: all of it.
         distribution, version: who registered it.
         parameters: what a gin file can bind.
         problem: why the target cannot be imported; empty when it can.
@@ -40,6 +45,7 @@ class Listed:
     version: str
     parameters: tuple[ListedParameter, ...]
     problem: str = ""
+    docstring: str = ""
 
 
 def listing(registry: Registry, kind: str | None = None) -> list[Listed]:
@@ -60,10 +66,30 @@ def explain(registry: Registry, selector: str) -> Listed:
     return _listed(registry.find(selector))
 
 
+def arguments(
+    registry: Registry, selector: str, files: Sequence[str | Path], bindings: Sequence[str], search_path: Sequence[Path]
+) -> dict[str, Any]:
+    """What gin files and bindings, all of them checked, bind of one name's parameters, in no scope.
+
+    Raises UserError as ``load_experiment`` does, for a value that is itself to be built, and for a parameter that
+    nothing binds and that has no default.
+    """
+    entry = registry.find(selector)
+    config = checked_config(registry, gintext.read(files, bindings, search_path))
+    bound = {name: config.spelt_out(value) for name, (value, _) in config.in_force("", entry.selector).items()}
+    for name, value in bound.items():
+        if any(isinstance(leaf, gintext.Reference) for leaf in gintext.leaves(value)):
+            raise UserError(f"{entry.shown}.{name} = {gintext.render(value)}: only plain values can be used here")
+    for name, parameter in config.signature(entry.selector).parameters.items():
+        if parameter.required and name not in bound:
+            raise UserError(f"{entry.shown} needs {name!r}: add --bind '{entry.shown}.{name} = ...'")
+    return bound
+
+
 def _listed(entry: Entry) -> Listed:
-    doc, parameters, problem = "", [], ""
+    docstring, parameters, problem = "", [], ""
     try:
-        doc = (inspect.getdoc(entry.load()) or "").partition("\n")[0]
+        docstring = inspect.getdoc(entry.load()) or ""
         for parameter in signature_of(entry).parameters.values():
             if not parameter.supplied:
                 default = None if parameter.required else repr(parameter.default)
@@ -75,9 +101,10 @@ def _listed(entry: Entry) -> Listed:
         entry.kind,
         entry.name,
         entry.shown,
-        doc,
+        docstring.partition("\n")[0],
         origin.distribution,
         origin.version,
         tuple(parameters),
         problem,
+        docstring,
     )

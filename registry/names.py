@@ -15,7 +15,7 @@ import pluggy
 
 from registry.errors import UserError
 from registry.kinds import KINDS
-from registry.wording import at, did_you_mean, listed
+from registry.wording import at, did_you_mean, listed, reason
 
 LAZY_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -67,10 +67,10 @@ class Entry:
         module, _, attribute = self.target.partition(":")
         try:
             return attrgetter(attribute)(importlib.import_module(module))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             traceback.print_exc(file=sys.stderr)
             raise UserError(
-                f"{self.shown} ({self.origin}) cannot be imported from {self.target}: {type(error).__name__}: {error}"
+                f"{self.shown} ({self.origin}) cannot be imported from {self.target}: {reason(error)}"
             ) from error
 
 
@@ -80,10 +80,11 @@ class Suspect:
 
     name: str
     origin: Origin
+    reason: str
     traceback: str
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.origin}): {self.traceback.strip().splitlines()[-1]}"
+        return f"{self.name} ({self.origin}): {self.reason}"
 
 
 @dataclass

@@ -2,9 +2,13 @@
 
 import importlib
 import importlib.util
+import re
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -14,9 +18,13 @@ import pluggy
 
 from registry import hooks
 from registry.errors import UserError
+from registry.kinds import API_VERSION, OLDEST_API_VERSION
 from registry.names import Entry, Origin, Registry, Suspect
+from registry.wording import reason
 
 GROUP = "stylenat"
+SLOW = 2.0
+"""Seconds that a plugin may take to import before it is named."""
 
 
 def load_plugins(
@@ -47,19 +55,26 @@ def load_plugins(
     if not found:
         raise UserError("no plugin is installed, not even the bundled ones; run `pip install -e .` in the repository")
     for entry_point in sorted(found, key=lambda point: (_origin(point).distribution, point.name)):
+        origin = _origin(entry_point)
         try:
-            _take_in(registry, entry_point.load(), _origin(entry_point))
-        except Exception:  # Whatever a stranger's module raises: kept with its traceback, for when a name is missing.
-            registry.suspects.append(Suspect(entry_point.name, _origin(entry_point), traceback.format_exc()))
+            with _patience(f"{entry_point.name} ({origin})"):
+                plugin = entry_point.load()
+            _take_in(registry, plugin, origin)
+        except (Exception, SystemExit) as error:
+            # Whatever a stranger's module raises: kept with its traceback, for when a name is missing.
+            why = _too_new(_declared_in_source(entry_point.module)) or reason(error)
+            registry.suspects.append(Suspect(entry_point.name, origin, why, traceback.format_exc()))
 
     for name in extra:
         try:
-            _take_in(registry, _import(name), Origin(f"--plugin {name}"))
+            with _patience(f"--plugin {name}"):
+                plugin = _import(name)
+            _take_in(registry, plugin, Origin(f"--plugin {name}"))
         except UserError as error:
             raise UserError(f"--plugin {name}: {error}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             traceback.print_exc(file=sys.stderr)
-            raise UserError(f"--plugin {name} does not load: {type(error).__name__}: {error}") from error
+            raise UserError(f"--plugin {name} does not load: {reason(error)}") from error
     return registry
 
 
@@ -75,6 +90,7 @@ def _take_in(registry: Registry, plugin: object, origin: Origin) -> None:
     manager = registry.manager
     if manager.is_registered(plugin):  # Installed and named with --plugin too, or offered by two entry points.
         return
+    _check_api(getattr(plugin, "STYLENAT_API", None))
     before = dict(registry.entries)
 
     def register(kind: str, name: str, target: Callable[..., Any] | str) -> None:
@@ -90,6 +106,57 @@ def _take_in(registry: Registry, plugin: object, origin: Origin) -> None:
             manager.unregister(plugin)
         registry.entries = before
         raise
+
+
+def _check_api(declared: object) -> None:
+    """Raises UserError for a plugin that was written for another framework than this."""
+    if declared is None:
+        return
+    if type(declared) is not int:
+        raise UserError(f"its STYLENAT_API is {declared!r}; it must be a number such as {API_VERSION}")
+    if problem := _too_new(declared):
+        raise UserError(problem)
+    if declared < OLDEST_API_VERSION:
+        raise UserError(
+            f"it was written for plugin API {declared} and this stylenat has dropped what lies before "
+            f"{OLDEST_API_VERSION}; upgrade the plugin, or install an older stylenat"
+        )
+
+
+def _too_new(declared: int | None) -> str:
+    if declared is None or declared <= API_VERSION:
+        return ""
+    return f"it needs plugin API {declared} and this stylenat offers {API_VERSION}; upgrade stylenat"
+
+
+def _declared_in_source(module: str) -> int | None:
+    """The API that a module says it needs, when importing it has failed: most likely for want of that API."""
+    try:
+        spec = importlib.util.find_spec(module)
+        text = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+    except (ImportError, OSError, ValueError):  # Its package is what fails, or there is no source to read.
+        return None
+    found = re.search(r"^STYLENAT_API\s*(?::\s*int\s*)?=\s*(\d+)", text, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+@contextmanager
+def _patience(plugin: str) -> Iterator[None]:
+    """Says which plugin it is that keeps everybody waiting, while it does and with the total."""
+    began = time.monotonic()
+    waiting = threading.Timer(SLOW, lambda: print(f"still importing the plugin {plugin} ...", file=sys.stderr))
+    waiting.daemon = True
+    waiting.start()
+    try:
+        yield
+    finally:
+        waiting.cancel()
+        if (took := time.monotonic() - began) > SLOW:
+            print(
+                f"the plugin {plugin} took {took:.1f} s to import; targets in the lazy form 'package.module:Attribute' "
+                f"would cost that only where they are used",
+                file=sys.stderr,
+            )
 
 
 def _import(name: str) -> ModuleType:

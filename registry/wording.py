@@ -15,6 +15,14 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
+def reason(error: BaseException) -> str:
+    """``TypeError: what went wrong`` in one line; a package that is not installed comes with its remedy."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}".removeprefix("UserError: ").removesuffix(": ")
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        text += f"; install it: pip install {error.name.partition('.')[0]}"
+    return text
+
+
 def at(where: str, message: str) -> str:
     """``where: message``, or the message alone when no place is known."""
     return f"{where}: {message}" if where else message

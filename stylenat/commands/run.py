@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from registry import Registry, UserError
+from registry import arguments as bound
 from stylenat.commands._command import CORE, STOPPED, command, experiments_folder
 
 EXAMPLES = """examples:
@@ -11,7 +13,8 @@ EXAMPLES = """examples:
   python tools/run.py --gin gin/quickstart.gin --bind 'train.iterations = 100' --bind 'train.seed = 1'
   python tools/run.py --gin gin/ffhq256.gin --dry-run
   python tools/run.py --list partition
-  python tools/run.py --explain partition.pyramid
+  python tools/run.py --explain partition.pyramid --picture pyramid.png
+  python tools/run.py --explain partition.pyramid --bind 'partition.pyramid.kernel_size = 3'
 """
 
 
@@ -31,7 +34,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", default="auto", metavar="auto|never|CHECKPOINT", help="default: auto")
     parser.add_argument("--dry-run", action="store_true", help="build everything, show its tables, train nothing")
     parser.add_argument("--list", nargs="?", const="", metavar="KIND", help="what can be named in a gin file")
-    parser.add_argument("--explain", metavar="KIND.NAME", help="one of them, with its parameters")
+    parser.add_argument("--explain", metavar="KIND.NAME", help="one of them: docstring, parameters, picture")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="with --explain partition.NAME: draw it here")
     return parser
 
 
@@ -44,12 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.list is not None:
         from stylenat.commands.tables import print_listing
 
-        print_listing(listing(registry, arguments.list or None))
+        print_listing(listing(registry, arguments.list or None), registry.suspects)
         return 0
     if arguments.explain:
         from stylenat.commands.tables import print_explanation
 
-        print_explanation(explain(registry, arguments.explain))
+        entry = explain(registry, arguments.explain)
+        print_explanation(entry)
+        if entry.kind == "partition" and not entry.problem:
+            _show_partition(registry, entry.selector, arguments)
+        elif arguments.picture:
+            raise UserError(f"--picture draws partitions; {entry.selector} is none")
         return 0
 
     experiment = load_experiment(registry, arguments.gin, arguments.bind, search_path=[experiments_folder()])
@@ -64,3 +73,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     directory = arguments.run_dir or Path("runs") / f"{experiment.name}-{experiment.hash}"
     status = run_experiment(registry, experiment, directory, arguments.resume)
     return STOPPED if status == "stopped" else 0
+
+
+def _show_partition(registry: Registry, selector: str, arguments: argparse.Namespace) -> None:
+    """Draws what the partition's heads see, with the parameters that gin files and bindings give it."""
+    from stylenat.commands.receptive_field import published_sites, save_picture, terminal_picture
+
+    try:
+        options = bound(registry, selector, arguments.gin, arguments.bind, [experiments_folder()])
+    except UserError as error:
+        if arguments.gin or arguments.bind or arguments.picture:
+            raise
+        print(f"no picture: {error}")
+        return
+    partition, sites = registry.find(selector).load()(**options), published_sites()
+    print(terminal_picture(partition, sites))
+    if arguments.picture:
+        save_picture(arguments.picture, selector, partition, sites)
+        print(f"\nwritten: {arguments.picture}")

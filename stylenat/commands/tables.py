@@ -3,35 +3,49 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from registry import Experiment, HeadGroup, Listed
+from registry import Experiment, HeadGroup, Listed, Suspect
+from registry.listing import ListedParameter
 
 # Wide enough for the longest rows; a terminal's own width would cut names that people copy.
 WIDTH = 120
 
 
-def print_listing(entries: Sequence[Listed]) -> None:
-    """Every registered name with its origin and parameters."""
+def print_listing(entries: Sequence[Listed], suspects: Sequence[Suspect]) -> None:
+    """Every registered name with its origin and parameters; then the plugins that did not load."""
     console, table = Console(width=WIDTH), Table()
     for column in ("name", "what it is", "from", "parameters"):
         table.add_column(column, overflow="fold")
     for entry in entries:
-        parameters = ", ".join(f"{p.name}={p.default}" if p.default else p.name for p in entry.parameters)
         origin = f"{entry.distribution} {entry.version}".strip()
-        table.add_row(entry.selector, entry.problem or entry.doc, origin, parameters)
+        parameters = "\n".join(map(_parameter, entry.parameters))
+        table.add_row(*map(escape, (entry.selector, entry.problem or entry.doc, origin, parameters)))
     console.print(table)
+    for suspect in suspects:
+        console.print(f"did not load: {suspect}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _parameter(parameter: ListedParameter) -> str:
+    """``kernel_size: int = 7``, as in a signature; without a default it must be bound."""
+    type_ = f": {parameter.type}" if parameter.type else ""
+    return f"{parameter.name}{type_}" + ("" if parameter.default is None else f" = {parameter.default}")
 
 
 def print_explanation(entry: Listed) -> None:
-    """One registered name, a line a parameter."""
+    """One registered name: its docstring, and a line a parameter."""
     console = Console(width=WIDTH)
-    console.print(f"[bold]{entry.selector}[/]  from {entry.distribution} {entry.version}\n{entry.problem or entry.doc}")
+    console.print(f"[bold]{entry.selector}[/]  from {entry.distribution} {entry.version}")
+    console.print(f"{entry.problem or entry.docstring}\n", markup=False, highlight=False)
+    if not entry.parameters:
+        return
     table = Table()
     for column in ("parameter", "type", "default"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for p in entry.parameters:
-        table.add_row(f"{entry.selector}.{p.name}", p.type, "must be bound" if p.default is None else p.default)
+        default = "must be bound" if p.default is None else p.default
+        table.add_row(*map(escape, (f"{entry.selector}.{p.name}", p.type, default)))
     console.print(table)
 
 

@@ -1,0 +1,560 @@
+"""The checkers find what they are for: each breaks one rule of an otherwise sound plugin."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from plugins.augmentations.none import NoAugmentation
+from plugins.losses.adversarial import Hinge, NonSaturating
+from plugins.regularizers.r1 import R1
+from plugins.trackers.jsonl import JsonLines
+from registry import AttentionSite, HeadGroup, UserError, hookimpl
+from stylenat.attention.dense import Dense
+from stylenat.testing import (
+    CannotCheck,
+    ContractError,
+    check_attention,
+    check_augmentation,
+    check_block,
+    check_dataset,
+    check_discriminator,
+    check_features,
+    check_generator,
+    check_loss,
+    check_metric,
+    check_partition,
+    check_regularizer,
+    check_tracker,
+)
+
+HEADS = 4
+SITES = [AttentionSite(16, HEADS, 128, b) for b in (0, 1)]
+
+
+def drew_from_numpy(site):
+    np.random.rand()  # noqa: NPY002 - the very mistake
+    return [HeadGroup(HEADS, 3)]
+
+
+def drew_from_python(site):
+    random.random()
+    return [HeadGroup(HEADS, 3)]
+
+
+class Forgetful:
+    calls = 0
+
+    def __call__(self, site):
+        self.calls += 1
+        return [HeadGroup(HEADS, 3 if self.calls == 1 else 5)]
+
+
+@pytest.mark.parametrize(
+    ("partition", "message"),
+    [
+        (lambda site: [HeadGroup(3, 3)], "its groups hold 3 of the 4 heads"),
+        (lambda site: [HeadGroup(3, 3), HeadGroup(2, 3)], "its groups hold 5 of the 4 heads"),
+        (lambda site: [HeadGroup(4, 3), HeadGroup(0, 5)], "has no head"),
+        (lambda site: [HeadGroup(4, 5, 4)], "kernel_size x dilation = 20 exceeds the resolution 16"),
+        (lambda site: [HeadGroup(4, 4)], "kernel_size must be odd"),
+        (lambda site: [HeadGroup(4, 1)], "at least 3"),
+        (lambda site: [HeadGroup(4, 3, 0)], "dilation must be at least 1"),
+        (lambda site: [HeadGroup(4, 3, 2.0)], "whole numbers"),
+        (lambda site: HeadGroup(4, 3), "must return a list of HeadGroup"),
+        (lambda site: [], "must return a list of HeadGroup"),
+        (lambda site: [(4, 3, 1)], "must return a list of HeadGroup"),
+        (lambda site: [HeadGroup(4, 3)] if torch.rand(1) < 2 else [], "global generator of torch"),
+        (drew_from_numpy, "global generator of numpy"),
+        (drew_from_python, "global generator of Python's random"),
+        (Forgetful(), "changes from call to call"),
+    ],
+)
+def test_a_partition_that_breaks_a_rule_is_told_which(partition, message):
+    with pytest.raises(ContractError, match=message):
+        check_partition(partition, SITES)
+
+
+def test_a_partition_may_refuse_sites_but_not_all():
+    def choosy(site, smallest=16):
+        if site.resolution < smallest:
+            raise UserError("too small")
+        return [HeadGroup(site.num_heads, 3)]
+
+    check_partition(choosy)
+    with pytest.raises(CannotCheck, match="refuses every site: too small"):
+        check_partition(lambda site: choosy(site, 1000))
+
+
+class Block(nn.Module):
+    """A sound block of one linear layer, to be broken."""
+
+    def __init__(self, *, site, style_dim, broken=""):
+        super().__init__()
+        self.broken = broken
+        self.linear = nn.Linear(site.channels + style_dim, site.channels)
+        if broken == "unused":
+            self.spare = nn.Parameter(torch.zeros(3))
+        if broken == "numpy weights":
+            self.linear.weight.data.fill_(random.random())
+        if broken == "hidden state":
+            self.memory = 0.0
+
+    def forward(self, x, style):
+        if self.broken == "in place":
+            with torch.no_grad():
+                x.mul_(1.0)
+        if self.broken == "noise":
+            x = x + torch.randn_like(x)
+        out = x + self.linear(torch.cat([x, style[:, None, None].expand(*x.shape[:3], -1)], dim=-1))
+        match self.broken:
+            case "shape":
+                return out[:, 1:]
+            case "dtype":
+                return out.double()
+            case "detached":
+                return out.detach()
+            case "batch":
+                return out - out.mean(dim=0, keepdim=True)
+            case "nan gradient":
+                return out + 0 * torch.sqrt(out - out)
+            case "nan":
+                return out / 0
+            case "reads values":
+                return out * (2 if out.sum().item() > 1e9 else 1)
+            case "hidden state":
+                self.memory += 1
+                return out + self.memory
+        return out
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("in place", "edits its input 'x' in place"),
+        ("noise", "global generator of torch"),
+        ("shape", "must have the shape"),
+        ("dtype", "must be torch.float32"),
+        ("detached", "no gradient"),
+        ("batch", "depends on the others in its batch"),
+        ("nan gradient", "the gradient of 'x' is not finite"),
+        ("nan", "not finite everywhere"),
+        ("unused", "'spare' gets no gradient"),
+        ("reads values", "meta device"),
+        ("hidden state", "another result"),
+        ("numpy weights", "two builds from one seed differ"),
+    ],
+)
+def test_a_block_that_breaks_a_rule_is_told_which(broken, message):
+    check_block(Block)
+    with pytest.raises(ContractError, match=message):
+        check_block(Block, broken=broken)
+
+
+class Generator(nn.Module):
+    resolution, latent_dim, num_styles = 8, 4, 2
+
+    def __init__(self, mixes=False):
+        super().__init__()
+        self.linear, self.mixes = nn.Linear(8, 192), mixes
+
+    def mapping(self, latents):
+        return latents.tanh()
+
+    def synthesis(self, styles):
+        return self.linear(styles.flatten(1)).view(-1, 3, 8, 8)
+
+    def forward(self, latents):
+        styles = self.mapping(latents)[:, None].repeat(1, 2, 1)
+        return self.synthesis(styles * (2 if self.mixes else 1))
+
+
+def test_a_generator_whose_halves_do_not_make_the_whole_is_refused():
+    check_generator(Generator)
+    with pytest.raises(ContractError, match="not what forward gives"):
+        check_generator(Generator, mixes=True)
+
+
+def test_a_generator_with_tied_weights_cannot_be_saved_as_safetensors():
+    class Tied(Generator):
+        def __init__(self):
+            super().__init__()
+            self.again = self.linear
+
+    with pytest.raises(ContractError, match="safetensors"):
+        check_generator(Tied)
+
+
+class Discriminator(nn.Module):
+    resolution = 8
+
+    def __init__(self, outputs=1, twice=True):
+        super().__init__()
+        self.linear, self.twice = nn.Linear(192, outputs), twice
+
+    def forward(self, images):
+        flat = images.flatten(1)
+        return self.linear(flat.tanh() if self.twice else flat.relu())
+
+
+def test_a_discriminator_owes_one_logit_an_image_and_a_second_derivative():
+    check_discriminator(Discriminator)
+    with pytest.raises(ContractError, match=r"must have the shape \[4, 1\]"):
+        check_discriminator(Discriminator, outputs=2)
+
+
+class Wrong(Dense):
+    """Dense, with one thing wrong."""
+
+    def __init__(self, wrong):
+        self.wrong = wrong
+
+    def unsupported(self, q, kernel_size, dilation, bias):
+        return "no such device" if self.wrong == "nothing" else None
+
+    def __call__(self, q, k, v, **options):
+        if self.wrong == "no bias":
+            options["bias"] = None
+        if self.wrong == "scale":
+            options["scale"] = 1.0
+        if self.wrong == "in place":
+            q.data.mul_(2.0)
+        out = super().__call__(q, k, v, **options)
+        return out.transpose(1, 2) if self.wrong == "transposed" else out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("no bias", "differs from the oracle's .8x8, kernel 3, dilation 1, a bias"),
+        ("scale", "differs from the oracle's"),
+        ("in place", "edits its input 'q'"),
+        ("transposed", "differs|must have the shape"),
+    ],
+)
+def test_an_attention_backend_that_is_wrong_is_told_where(wrong, message):
+    with pytest.raises(ContractError, match=message):
+        check_attention(Wrong(wrong))
+
+
+def test_an_attention_backend_for_another_device_cannot_be_checked_here():
+    with pytest.raises(CannotCheck, match="no such device"):
+        check_attention(Wrong("nothing"))
+
+
+class Summed(NonSaturating):
+    def generator(self, fake_logits):
+        return super().generator(fake_logits) * len(fake_logits)
+
+
+class Flipped(Hinge):
+    def generator(self, fake_logits):
+        return fake_logits.mean()
+
+
+class Swapped(NonSaturating):
+    def discriminator(self, real_logits, fake_logits):
+        return super().discriminator(fake_logits, real_logits)
+
+
+class Overflowing(NonSaturating):
+    def generator(self, fake_logits):
+        return torch.log(1 + torch.exp(-fake_logits)).mean()
+
+
+class Vector(Hinge):
+    def generator(self, fake_logits):
+        return -fake_logits
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (Summed(), "mean over the batch"),
+        (Flipped(), "generator.* must fall as fake logits rise"),
+        (Swapped(), "must fall as real logits rise"),
+        (Overflowing(), "size 100"),
+        (Vector(), r"must have the shape \[\]"),
+    ],
+)
+def test_a_loss_that_breaks_a_rule_is_told_which(loss, message):
+    with pytest.raises(ContractError, match=message):
+        check_loss(loss)
+
+
+class Noisy(R1):
+    def __call__(self, context):
+        return super().__call__(context) * torch.rand(())
+
+
+class Remembering(R1):
+    seen = 0
+
+    def __call__(self, context):
+        self.seen += 1
+        return super().__call__(context) * self.seen
+
+
+class Reaching(R1):
+    def __call__(self, context):
+        return super().__call__(context).detach() + context.real.new_zeros(()).requires_grad_()
+
+
+class Editing(R1):
+    def __call__(self, context):
+        context.real.add_(1)
+        return super().__call__(context)
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "message"),
+    [
+        (Noisy(), "global generator of torch"),
+        (Remembering(), "no memory"),
+        (Reaching(), "no gradient to the parameters of the discriminator"),
+        (Editing(), "edits its input 'real'"),
+        (R1(interval=0), "interval must be a whole number from 1"),
+    ],
+)
+def test_a_regularizer_that_breaks_a_rule_is_told_which(regularizer, message):
+    with pytest.raises(ContractError, match=message):
+        check_regularizer(regularizer)
+
+
+class Brightness(NoAugmentation):
+    """Adapts, and keeps that in its state."""
+
+    def __init__(self):
+        self.strength = 0.1
+
+    def __call__(self, images, random):
+        return (images + self.strength * torch.rand(len(images), 1, 1, 1, generator=random)).tanh()
+
+    def observe(self, real_logits):
+        self.strength += 0.01
+
+    def state_dict(self):
+        return {"strength": self.strength}
+
+    def load_state_dict(self, state):
+        self.strength = state["strength"]
+
+
+class Amnesiac(Brightness):
+    def load_state_dict(self, state):
+        pass
+
+
+class Pickling(Brightness):
+    def state_dict(self):
+        return {"strength": self.strength, "site": AttentionSite(8, 4, 32)}
+
+
+class Global(Brightness):
+    def __call__(self, images, random):
+        return super().__call__(images, random) + torch.rand(())
+
+
+class InPlace(NoAugmentation):
+    def __call__(self, images, random):
+        with torch.no_grad():
+            images.clamp_(-1, 1)
+        return images
+
+
+class NotDifferentiable(NoAugmentation):
+    def __call__(self, images, random):
+        return images.detach()
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "message"),
+    [
+        (Amnesiac(), "all that adapts must be in there"),
+        (Pickling(), "plain values and tensors alone"),
+        (Global(), "global generator of torch"),
+        (InPlace(), "edits its input 'images'"),
+        (NotDifferentiable(), "no gradient"),
+    ],
+)
+def test_an_augmentation_that_breaks_a_rule_is_told_which(augmentation, message):
+    check_augmentation(Brightness())
+    with pytest.raises(ContractError, match=message):
+        check_augmentation(augmentation)
+
+
+class Images:
+    """A sound data set of two images, to be broken."""
+
+    resolution = 8
+
+    def __init__(self, broken=""):
+        self.broken = broken
+        self.kept = torch.full((3, 8, 8), 7, dtype=torch.uint8)
+
+    def describe(self):
+        return "two\nimages" if self.broken == "lines" else "two images"
+
+    def prepare(self):
+        if self.broken == "files":
+            raise UserError("there is no folder x")
+
+    def __len__(self):
+        return 0 if self.broken == "empty" else 2
+
+    def __getitem__(self, index):
+        match self.broken:
+            case "shared":
+                return self.kept
+            case "float":
+                return self.kept / 255
+            case "size":
+                return self.kept[:, 1:].clone()
+            case "random":
+                return torch.randint(256, (3, 8, 8)).to(torch.uint8)
+            case "worker" if torch.utils.data.get_worker_info() is not None:
+                return self.kept + 1
+        return self.kept.clone()
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("lines", "one line"),
+        ("empty", "no images"),
+        ("shared", "another at the second read"),
+        ("float", "torch.uint8"),
+        ("size", "must have the shape"),
+        ("random", "global generator of torch"),
+        ("worker", "others in a worker process"),
+    ],
+)
+def test_a_dataset_that_breaks_a_rule_is_told_which(broken, message):
+    check_dataset(Images())
+    with pytest.raises(ContractError, match=message):
+        check_dataset(Images(broken))
+
+
+def test_a_dataset_whose_files_are_missing_cannot_be_checked():
+    with pytest.raises(CannotCheck, match="no folder x"):
+        check_dataset(Images("files"))
+
+
+class Means:
+    name, dim = "means", 3
+
+    def __init__(self, broken=""):
+        self.broken = broken
+
+    def __call__(self, images):
+        means = images.float().mean(dim=(2, 3))
+        match self.broken:
+            case "batch":
+                return means - means.mean(dim=0)
+            case "dim":
+                return means[:, :2]
+            case "gradient":
+                return means.requires_grad_()
+        return means
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [("batch", "others in its batch"), ("dim", "must have the shape"), ("gradient", "no gradient")],
+)
+def test_features_that_break_a_rule_are_told_which(broken, message):
+    check_features(Means())
+    with pytest.raises(ContractError, match=message):
+        check_features(Means(broken))
+
+
+class Collected:
+    def __init__(self):
+        self.means = []
+
+    def update(self, images):
+        self.means.append(images.float().mean())
+
+
+class MeanDifference:
+    name = "mean_difference"
+
+    def __init__(self, broken=""):
+        self.broken, self.one = broken, Collected()
+
+    def accumulator(self):
+        return self.one if self.broken == "shared" else Collected()
+
+    def compare(self, real, fake):
+        value = abs(sum(real.means) - sum(fake.means))
+        match self.broken:
+            case "tensor":
+                return value
+            case "constant":
+                return 1.0
+            case "infinite":
+                return float("inf")
+            case "random":
+                return float(value) + random.random()
+        return float(value)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("shared", "a new one each time"),
+        ("tensor", "must return a float"),
+        ("constant", "quite different ones"),
+        ("infinite", "compare.* gave inf"),
+        ("random", "global generator of Python's random"),
+    ],
+)
+def test_a_metric_that_breaks_a_rule_is_told_which(broken, message):
+    check_metric(MeanDifference())
+    with pytest.raises(ContractError, match=message):
+        check_metric(MeanDifference(broken))
+
+
+class Deaf(JsonLines):
+    run_started = metrics_evaluated = None
+
+
+class Misspelt(JsonLines):
+    @hookimpl
+    def run_endet(self, run):
+        pass
+
+
+class WrongArgument(JsonLines):
+    @hookimpl
+    def step_ended(self, iteration):
+        pass
+
+
+class Zeroing(JsonLines):
+    @hookimpl
+    def step_ended(self, scalars):
+        scalars["loss/generator"].zero_()
+
+
+class Keeping(JsonLines):
+    def state_dict(self):
+        return {"self": self}
+
+
+@pytest.mark.parametrize(
+    ("tracker", "message"),
+    [
+        (Deaf(), "it has no hook"),
+        (Misspelt(), "run_endet"),
+        (WrongArgument(), "iteration"),
+        (Zeroing(), "edits its input 'loss/generator'"),
+        (Keeping(), "plain values"),
+    ],
+)
+def test_a_tracker_that_breaks_a_rule_is_told_which(tracker, message, tmp_path):
+    check_tracker(JsonLines(), tmp_path / "sound")
+    with pytest.raises(ContractError, match=message):
+        check_tracker(tracker, tmp_path / "broken")
