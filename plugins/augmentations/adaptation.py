@@ -56,7 +56,6 @@ class Adaptation:
             return
         self.r_t = float(torch.stack(self._signs).mean())
         if self.policy == "adaptive":
-            # At the target, and when the logits are not finite, p stays.
             direction = (self.r_t > self.target) - (self.r_t < self.target)
             self.p = min(max(self.p + direction * self._images / self.images_to_full, 0.0), self.max_p)
         self._signs, self._images = [], 0
