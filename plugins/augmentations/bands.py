@@ -8,6 +8,7 @@ from kornia.filters import filter2d_separable
 from torch import Tensor
 from torch.nn import functional as F
 
+from plugins.augmentations.displayed import SCALE, SHIFT
 from plugins.augmentations.draws import TRANSFORMS, Draws
 
 # Daubechies' wavelet with two vanishing moments, low-pass, of unit energy.
@@ -46,10 +47,15 @@ def filter_bank() -> np.ndarray:
 
 
 def filtered(images: Tensor, gains: np.ndarray) -> Tensor:
-    """Images [batch, 3, height, width] with their bands scaled along x and then along y, reflecting at the borders."""
+    """Images [batch, 3, height, width] with their bands scaled along x and then along y, reflecting at the borders.
+
+    It acts on displayed colours, whose mid-grey stays. The filter is linear and scales a constant by the square of the
+    lowest band's gain, so that the change of space is an offset.
+    """
     taps = torch.from_numpy(gains @ filter_bank()).to(images)
-    images = reflected(images, taps.shape[1] // 2)
-    return filter2d_separable(images, taps, taps, padding="valid")
+    grey = ((gains[:, :1] ** 2 - 1) * (SHIFT / SCALE))[:, :, None, None]
+    images = filter2d_separable(reflected(images, taps.shape[1] // 2), taps, taps, padding="valid")
+    return images + torch.from_numpy(grey).to(images)
 
 
 def reflected(images: Tensor, margin: int) -> Tensor:
