@@ -152,6 +152,17 @@ class Augmentation(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+class Demonstrates(Protocol):
+    """What an augmentation may also offer, for ``tools/show_augmentations.py``."""
+
+    def demonstrate(self, image: Tensor, strengths: list[float], random: torch.Generator) -> Mapping[str, Tensor]:
+        """One row of images [strengths, 3, side, side] for each transform, by name.
+
+        Args:
+            image: [3, side, side]; strengths: in (0, 1).
+        """
+
+
 class Dataset(Protocol):
     """Kind ``dataset``: real images, indexable. Constructing one touches no file, so that a dry run needs no data.
 

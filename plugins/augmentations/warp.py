@@ -1,16 +1,29 @@
-"""One affine warp per image, twice differentiable to the image, low-passed where it minifies."""
+"""One affine warp an image, twice differentiable to the image and low-passed where it minifies."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from plugins.augmentations.affine import minification
+
 BILINEAR, REFLECTION = 0, 2
+LOW_PASSES = ("mip", "sym6")
+
+# Daubechies' least asymmetric wavelet with six vanishing moments, low-pass, of unit energy.
+SYM6 = (
+    0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466,
+    0.787641141030194, 0.3379294217276218, -0.07263748278646252, -0.021060292512300564, 0.04472490177066578,
+    0.0017677118642428036, -0.007800708325034148,
+)  # fmt: skip
+LEAD = 5
+"""Taps of SYM6 before the one that is nearest to its centre of mass."""
 
 
 class _Warp(torch.autograd.Function):
     """Bilinear sampling. It is linear in the image, so its derivative is its adjoint and the adjoint's is itself.
 
-    PyTorch differentiates ``grid_sample`` once only; R1 needs a second time.
+    PyTorch, and with it Kornia, differentiates ``grid_sample`` once only; R1 needs a second time.
     """
 
     @staticmethod
@@ -40,19 +53,56 @@ class _WarpAdjoint(torch.autograd.Function):
         return _Warp.apply(grad, grid), None, None
 
 
-def warp(images: Tensor, matrices: Tensor) -> Tensor:
+def warp(images: Tensor, maps: np.ndarray, low_pass: str = "mip") -> Tensor:
     """Resamples [batch, channels, side, side], reflecting at the borders.
 
-    Where the matrix minifies by a factor f > 1, the result is mixed from the image and its half-size copy, in the
-    proportion log2(f) (a trilinear mip map, exact up to f = 2 and as blurred as there beyond).
-
     Args:
-        matrices: [batch, 2, 3], from output to input coordinates, both in [-1, 1].
+        maps: [batch, 2, 3], from output to input coordinates, both in [-1, 1].
+        low_pass: ``mip`` or ``sym6``, see below.
     """
-    matrices = matrices.to(images)
-    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return _sym6(images, maps) if low_pass == "sym6" else _mip(images, maps)
+
+
+def _mip(images: Tensor, maps: np.ndarray) -> Tensor:
+    """A trilinear mip map of two levels: an image that is minified by a factor f > 1 is mixed from the image and its
+    half-size copy, in the proportion log2(f) of the latter: exact up to f = 2 and as blurred as there beyond.
+
+    f is the largest over all directions, as in graphics: nothing aliases, and a stretched image is a little too soft
+    along its other axis.
+    """
+    grid = F.affine_grid(torch.from_numpy(maps).to(images), list(images.shape), align_corners=False)
     fine = _Warp.apply(images, grid)
-    level = torch.linalg.det(matrices[:, :, :2]).abs().log2().div(2).clamp(0, 1)[:, None, None, None]
-    if not bool((level > 1e-6).any()):
+    levels = np.log2(minification(maps)).clip(0, 1)
+    if levels.max() < 1e-6:  # Blits and enlargements, which must stay exact.
         return fine
+    level = torch.from_numpy(levels).to(images)[:, None, None, None]
     return torch.lerp(fine, _Warp.apply(F.avg_pool2d(images, 2), grid), level)
+
+
+def _sym6(images: Tensor, maps: np.ndarray) -> Tensor:
+    """StyleGAN2-ADA's: upsamples by the wavelet, warps at twice the side, downsamples by the wavelet's mirror image.
+
+    The wavelet is orthonormal, so the identity stays the identity. It is not quite symmetric: the warp is taken about
+    its centre of mass, or a flip would move the image by 0.4 pixels.
+    """
+    batch, channels, side, _ = images.shape
+    taps = images.new_tensor(SYM6)
+    place = torch.arange(-3, side + 3, device=images.device)
+    place = torch.where(place < 0, -1 - place, torch.where(place < side, place, 2 * side - 1 - place))
+    planes = images[:, :, :, place][:, :, place].flatten(0, 1)[:, None]
+    for shape, stride, crop in (((1, 1, 1, 12), (1, 2), (0, 11)), ((1, 1, 12, 1), (2, 1), (11, 0))):
+        planes = F.conv_transpose2d(planes, 2**0.5 * taps.view(shape), stride=stride, padding=crop)
+    large = planes.view(batch, channels, 2 * side, 2 * side)
+
+    centre = sum(i * tap for i, tap in enumerate(SYM6)) / sum(SYM6)
+    offset = np.full(2, (centre - LEAD - 0.5) / side)
+    moved = maps.copy()
+    moved[:, :, 2] += offset - maps[:, :, :2] @ offset
+    # The downsampling's taps reach beyond the border: that much more is resampled.
+    wide = 2 * side + 2 * LEAD
+    moved[:, :, :2] *= wide / (2 * side)
+    grid = F.affine_grid(torch.from_numpy(moved).to(images), [batch, channels, wide, wide], align_corners=False)
+    planes = _Warp.apply(large, grid).flatten(0, 1)[:, None]
+    for shape, stride in (((1, 1, 1, 12), (1, 2)), ((1, 1, 12, 1), (2, 1))):
+        planes = F.conv2d(planes, taps.view(shape) / 2**0.5, stride=stride)
+    return planes.view(images.shape)

@@ -10,6 +10,7 @@ COMMANDS = {
     "sample": "write pictures from a run",
     "import_weights": "read a published system's checkpoint",
     "export_weights": "write weights under a published system's names",
+    "show_augmentations": "draw a sheet of what an experiment's augmentation does",
 }
 
 
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: stylenat COMMAND ...\n")
-        print("\n".join(f"  {name:<16}{doc}" for name, doc in COMMANDS.items()))
+        print("\n".join(f"  {name:<20}{doc}" for name, doc in COMMANDS.items()))
         return 0 if arguments else 2
     if arguments[0] not in COMMANDS:
         print(f"error: there is no command {arguments[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)

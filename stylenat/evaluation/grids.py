@@ -1,10 +1,12 @@
 """Sample grids: what people look at first."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -26,3 +28,20 @@ def save_png(path: Path, image: Tensor) -> None:
     """Writes uint8 [3, height, width] whole or not at all."""
     with whole_file(path) as file:
         Image.fromarray(image.permute(1, 2, 0).to(torch.uint8).numpy()).save(file, format="png")
+
+
+def labelled_rows(rows: Mapping[str, Tensor], columns: Sequence[str]) -> Tensor:
+    """uint8 [columns, 3, side, side] by row name to one picture [3, height, width] with names at its left and top."""
+    size, gap = 14, 4
+    font = ImageFont.load_default(size)
+    left = gap + max(math.ceil(font.getlength(name)) for name in rows) + gap
+    grid = image_grid(torch.cat(list(rows.values())), columns=len(columns))
+    _, height, width = grid.shape
+    sheet = Image.new("RGB", (left + width, size + 2 * gap + height), "white")
+    sheet.paste(Image.fromarray(grid.permute(1, 2, 0).numpy()), (left, size + 2 * gap))
+    draw = ImageDraw.Draw(sheet)
+    for i, name in enumerate(rows):
+        draw.text((gap, size + 2 * gap + (i + 0.5) * height / len(rows)), name, "black", font, anchor="lm")
+    for i, name in enumerate(columns):
+        draw.text((left + (i + 0.5) * width / len(columns), gap), name, "black", font, anchor="mt")
+    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)

@@ -1,0 +1,76 @@
+"""``tools/show_augmentations.py``: a contact sheet of what an experiment's augmentation does to its images."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stylenat.commands._command import CORE, command, experiments_folder
+
+EXAMPLES = """examples:
+  python tools/show_augmentations.py --gin gin/quickstart.gin --out sheet.png
+  python tools/show_augmentations.py --gin gin/faces32.gin --bind "augmentation.ada.preset = 'bgcfnc'" --out sheet.png
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="show_augmentations",
+        description="Draw a sheet: one row a transform of train.augmentation, from weak to strong draws.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="experiment; later files win")
+    parser.add_argument(
+        "--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'", help="wins over files"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="SHEET.png", help="the picture")
+    parser.add_argument("--image", type=int, default=0, metavar="INDEX", help="of the data set (default: 0)")
+    parser.add_argument("--columns", type=int, default=7, metavar="N", help="strengths (default: 7)")
+    parser.add_argument("--seed", type=int, default=0, help="of what is left to chance (default: 0)")
+    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    from registry import UserError, load_experiment, load_plugins
+
+    if not 2 <= arguments.columns <= 50:
+        raise UserError(f"--columns must lie between 2 and 50; got {arguments.columns}")
+    registry = load_plugins(arguments.plugin, core=CORE)
+    experiment = load_experiment(registry, arguments.gin, arguments.bind, search_path=[experiments_folder()])
+    augmentation, dataset = experiment.value("train.augmentation"), experiment.value("train.dataset")
+    dataset.prepare()
+    if not 0 <= arguments.image < len(dataset):
+        raise UserError(f"--image must lie between 0 and {len(dataset) - 1}; got {arguments.image}")
+
+    import torch
+
+    from stylenat.data.pixels import to_networks, to_uint8
+    from stylenat.evaluation.grids import labelled_rows, save_png
+
+    image = to_networks(dataset[arguments.image])
+    strengths = [(i + 0.5) / arguments.columns for i in range(arguments.columns)]
+    rows = demonstration(augmentation, image, strengths, torch.Generator().manual_seed(arguments.seed))
+    sheet = labelled_rows({name: to_uint8(row) for name, row in rows.items()}, [f"{s:.2f}" for s in strengths])
+    try:
+        save_png(arguments.out, sheet)
+    except OSError as error:
+        raise UserError(f"cannot write {arguments.out}: {error.strerror}") from error
+    print(f"{len(rows)} rows at {arguments.columns} strengths in {arguments.out}")
+    return 0
+
+
+def demonstration(augmentation: Any, image: Any, strengths: list[float], random: Any) -> dict[str, Any]:
+    """Rows of images by name; of an augmentation that has no ``demonstrate``, a few rows of what it does."""
+    if hasattr(augmentation, "demonstrate"):
+        return {"as it is": image.expand(len(strengths), -1, -1, -1)} | augmentation.demonstrate(
+            image, strengths, random
+        )
+    count = len(strengths)
+    made = augmentation(image.expand(count * count, -1, -1, -1), random)
+    rows = math.ceil(len(made) / count)
+    return {f"draws {i + 1}": made[i * count : (i + 1) * count] for i in range(rows)}
