@@ -6,7 +6,8 @@ from PIL import Image
 
 from registry import UserError
 from stylenat.data.images import square
-from stylenat.data.lmdb_images import LmdbImages, write
+from stylenat.data.lmdb_images import LmdbImages
+from stylenat.data.lmdb_writer import write
 
 FACES = 100
 """The first half of scikit-image's lfw_subset are faces, the rest are not."""

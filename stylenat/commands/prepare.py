@@ -1,36 +1,48 @@
-"""``tools/prepare.py``: a folder of images to an LMDB."""
+"""``tools/prepare.py``: any pile of images to an LMDB."""
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
-from stylenat.commands._command import command
+from stylenat.commands._command import STOPPED, command
+
+LISTED = 50
 
 EXAMPLES = """examples:
   python tools/prepare.py photos/ data/photos64.lmdb --resolution 64
-  python tools/prepare.py ffhq/ data/ffhq256.lmdb --resolution 256 --filter lanczos
+  python tools/prepare.py ffhq.zip data/ffhq256.lmdb --resolution 256 --filter box --storage jpeg
+  python tools/prepare.py pets.tar data/pets.lmdb --resolution 64 --resolution 128 --labels
+
+Stopped or killed, the same command goes on where it was. What becomes of odd images: docs/data.md.
 """
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prepare",
-        description="Crop, resize and store a folder of images as an LMDB that training reads.",
+        description="Crop, resize and store any pile of images as an LMDB that training reads.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of images, searched recursively")
+    sources = "folder (searched recursively), zip, tar, LMDB, or text file of paths"
+    parser.add_argument("source", type=Path, metavar="SOURCE", help=sources)
     parser.add_argument("out", type=Path, metavar="OUT.lmdb", help="the LMDB to make")
-    parser.add_argument("--resolution", type=int, required=True, metavar="R", help="side in pixels")
-    filters = ("lanczos", "box", "bilinear", "bicubic")
+    side = "side in pixels; several times for several in one pass"
+    parser.add_argument("--resolution", type=int, required=True, action="append", metavar="R", help=side)
+    filters = ("lanczos", "box", "bilinear", "bicubic", "hamming", "nearest")
     parser.add_argument("--filter", choices=filters, default="lanczos", help="of the resize (default: %(default)s)")
     crops = ("center", "none")
     parser.add_argument("--crop", choices=crops, default="center", help="none skips what is not square")
-    parser.add_argument("--storage", choices=("png", "jpeg"), default="png", help="(default: %(default)s)")
+    storages = ("png", "jpeg", "webp", "raw")
+    storage = "webp is lossless, raw is uint8 pixels (default: %(default)s)"
+    parser.add_argument("--storage", choices=storages, default="png", help=storage)
     parser.add_argument("--jpeg-quality", type=int, default=95, metavar="Q", help="(default: %(default)s)")
     parser.add_argument("--max-images", type=int, metavar="N", help="stop after this many")
+    parser.add_argument("--labels", action="store_true", help="store the folder of each image as its class")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="(default: all cores)")
     return parser
 
@@ -41,41 +53,60 @@ def main(argv: Sequence[str] | None = None) -> int:
     from registry import UserError
 
     for name in ("resolution", "workers", "max_images"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1; got {value}")
+        values = getattr(arguments, name)
+        for value in values if isinstance(values, list) else [values]:
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1; got {value}")
     if not 1 <= arguments.jpeg_quality <= 100:
         raise UserError(f"--jpeg-quality must be 1 to 100; got {arguments.jpeg_quality}")
 
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from stylenat.data.prepare import prepare
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    began = time.monotonic()
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+    began, seen_before = time.monotonic(), 0
 
-    def show(done: int, total: int) -> None:
-        rate = done / max(time.monotonic() - began, 1e-9)
-        bar.update(task, completed=done, total=total, rate=f"{rate:.0f} img/s")
+    def show(images: int, position: int, size: int) -> None:
+        nonlocal began, seen_before
+        if bar.tasks[task].total is None:  # What an earlier run did is no speed of this one's.
+            bar.reset(task, total=size, completed=position)
+            began, seen_before = time.monotonic(), images
+        rate = (images - seen_before) / max(time.monotonic() - began, 1e-9)
+        bar.update(task, completed=position, text=f"{images} images, {rate:.0f} img/s")
 
     with Progress(*columns, transient=True) as bar:
-        task = bar.add_task("", total=None, rate="")
-        result = prepare(
-            arguments.source,
-            arguments.out,
-            arguments.resolution,
-            filter=arguments.filter,
-            crop=arguments.crop,
-            storage=arguments.storage,
-            jpeg_quality=arguments.jpeg_quality,
-            max_images=arguments.max_images,
-            workers=arguments.workers,
-            progress=show,
-        )
+        task = bar.add_task("", total=None, text="")
+        try:
+            result = prepare(
+                arguments.source,
+                arguments.out,
+                arguments.resolution,
+                filter=arguments.filter,
+                crop=arguments.crop,
+                storage=arguments.storage,
+                jpeg_quality=arguments.jpeg_quality,
+                max_images=arguments.max_images,
+                labels=arguments.labels,
+                workers=arguments.workers,
+                progress=show,
+            )
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from here", file=sys.stderr)
+            return STOPPED
     done = "already there, nothing changed" if result.unchanged else "written"
-    print(f"{arguments.out}: {result.count} images at {arguments.resolution}x{arguments.resolution}, {done}")
+    sides = ", ".join(f"{side}x{side}" for side in result.manifest.get("resolutions", arguments.resolution))
+    print(f"{arguments.out}: {result.count} images at {sides}, {done}")
+    if result.continued:
+        print(f"continued after the first {result.continued}, which an earlier run had read")
+    if result.manifest.get("enlarged"):
+        print(f"{result.manifest['enlarged']} were smaller than that and have been enlarged")
+    if result.manifest.get("ignored"):
+        print(f"{result.manifest['ignored']} files are no images by their suffix and were ignored")
     if result.skipped:
         print(f"skipped {len(result.skipped)}:")
-        for path, reason in result.skipped.items():
+        for path, reason in islice(result.skipped.items(), LISTED):
             print(f"  {path}: {reason}")
+        if len(result.skipped) > LISTED:
+            print(f"  ... all in the manifest: python tools/inspect_data.py {arguments.out}")
     return 0

@@ -1,109 +1,219 @@
-"""From a folder of images to an LMDB: decoded, cropped, resized and encoded on all cores, in one pass."""
+"""From any source of images to an LMDB: decoded, cropped, resized and encoded on all cores, in one pass."""
 
-import io
-from collections.abc import Callable, Iterator
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+import PIL
 
 from registry import UserError
-from stylenat.data import lmdb_images
-from stylenat.data.images import Crop, Filter, Unusable, decode, find_images, square
+from stylenat.data.images import Crop, Filter, Storage, Unusable, decode, encode, square
+from stylenat.data.lmdb_layout import open_layout
+from stylenat.data.lmdb_writer import Writer
+from stylenat.data.sources import Item, open_source, read
 
-Storage = Literal["png", "jpeg"]
-AHEAD = 64
-"""Images in flight: enough to keep the cores busy, few enough to bound the memory."""
+CHUNK = 8
+"""Images that a worker takes at once: a message to it costs as much as a small image."""
+AHEAD = 3
+"""Chunks in flight for each worker: enough to keep the cores busy, few enough to bound the memory."""
 
 
 @dataclass
 class Prepared:
-    """What became of a source. ``skipped`` maps a path to the reason."""
+    """What became of a source. ``skipped`` maps a name to the reason; ``continued`` counts items of earlier runs."""
 
-    count: int = 0
+    count: int
     skipped: dict[str, str] = field(default_factory=dict)
     unchanged: bool = False
+    continued: int = 0
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every image is made."""
+
+    resolutions: tuple[int, ...]
+    crop: Crop
+    filter: Filter
+    storage: Storage
+    jpeg_quality: int
+
+
+@dataclass(frozen=True)
+class Made:
+    """One image, as stored at each resolution. ``enlarged``: it was smaller than one of them."""
+
+    records: tuple[bytes, ...]
+    enlarged: bool
 
 
 def prepare(
     source: Path,
     out: Path,
-    resolution: int,
+    resolutions: int | Sequence[int],
     *,
     filter: Filter = "lanczos",
     crop: Crop = "center",
     storage: Storage = "png",
     jpeg_quality: int = 95,
     max_images: int | None = None,
+    labels: bool = False,
     workers: int = 2,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int, int], None] = lambda images, position, size: None,
 ) -> Prepared:
-    """Makes ``out`` from the images below ``source``, in the order of their paths.
+    """Makes ``out`` from the images of ``source``, in the source's order; or goes on where an earlier call stopped.
 
-    Images that do not decode are skipped, counted and listed. A finished ``out`` with the same settings is left alone.
+    Images that cannot be used are skipped, counted and listed. A finished ``out`` with the same settings is left
+    alone. Memory is bounded by a few images a worker, whatever the size of the source.
+
+    Args:
+        resolutions: all are made in the one pass, each from the original.
+        labels: store each image's class, which is the name of the folder that holds it.
+        workers: processes; 1 works in this one.
+        progress: called with images seen, and the source's position and size in units of its own.
 
     Raises:
-        UserError: nothing to read, an ``out`` that is something else, no disk space.
+        UserError: nothing to read, an ``out`` that is something else, no disk space (what is finished stays).
     """
-    if not source.is_dir():
-        raise UserError(f"there is no folder {source}; give the folder that holds the images")
+    resolutions = (resolutions,) if isinstance(resolutions, int) else tuple(sorted(set(resolutions)))
     settings: dict[str, Any] = {
-        "source": str(source.resolve()), "filter": filter, "crop": crop, "storage": storage,
-        "jpeg_quality": jpeg_quality if storage == "jpeg" else None, "max_images": max_images,
+        "source": str(source.resolve()), "resolutions": list(resolutions), "filter": filter, "crop": crop,
+        "storage": storage, "jpeg_quality": jpeg_quality if storage == "jpeg" else None, "max_images": max_images,
+        "labels": labels,
     }  # fmt: skip
     if out.exists():
-        manifest = lmdb_images.manifest_of(out)
-        wanted = settings | {"resolution": resolution}
-        if manifest is None or any(manifest.get(key) != value for key, value in wanted.items()):
-            raise UserError(f"{out} exists and was made otherwise; remove it or choose another name")
-        return Prepared(manifest["count"], manifest["skipped"], unchanged=True)
-    paths = find_images(source)
-    if not paths:
+        return _finished(out, settings)
+    items = open_source(source, max(resolutions))
+    if labels and items.kind == "lmdb":
+        raise UserError("classes come from folders, and an LMDB has none; leave out --labels")
+    recipe = Recipe(resolutions, crop, filter, storage, jpeg_quality)
+    listing = iter(items)
+    first = next(listing, None)
+    if first is None:
         raise UserError(f"there are no images below {source}")
-    result = Prepared()
-    manifest = settings | {"skipped": result.skipped}
 
-    def encoded(pool: ProcessPoolExecutor) -> Iterator[bytes]:
-        waiting: list[tuple[Path, Future[bytes]]] = []
-        todo = iter(paths)
-        while max_images is None or result.count < max_images:
-            while len(waiting) < AHEAD and (path := next(todo, None)) is not None:
-                waiting.append((path, pool.submit(encode, path, resolution, crop, filter, storage, jpeg_quality)))
-            if not waiting:
+    with Writer(out, resolutions, settings) as writer, _pool(workers) as pool:
+        state = writer.progress
+        continued = state.consumed
+        if continued:
+            if continued > 1:
+                first = next(islice(listing, continued - 2, None), None)
+            if first is None or first.name != state.last:
+                raise UserError(f"{source} has changed since {writer.partial} was begun; remove that to begin anew")
+            todo: Iterator[Item] = listing
+        else:
+            todo = _chain(first, listing)
+        for item, made in _made(todo, recipe, pool, workers):
+            if max_images is not None and state.count >= max_images:
                 break
-            path, future = waiting.pop(0)
-            try:
-                data = future.result()
-            except Unusable as error:
-                result.skipped[str(path.relative_to(source))] = str(error)
+            label = item.name.rpartition("/")[0].rpartition("/")[2] if labels else None
+            if isinstance(made, Made) and label != "":
+                writer.add(item.name, made.records, label, made.enlarged)
             else:
-                result.count += 1
-                yield data
-            progress(result.count + len(result.skipped), len(paths))
-        for _, future in waiting:
-            future.cancel()
+                writer.skip(item.name, made if isinstance(made, str) else "in no folder, hence without a class")
+            progress(state.consumed, item.position, items.size)
+        if state.count == 0:
+            writer.discard()
+            reason = made if isinstance(made, str) else "in no folder, hence without a class"
+            raise UserError(f"none of the {state.consumed} images in {source} is usable ({item.name}: {reason})")
+        manifest = writer.finish({"source_kind": items.kind, "ignored": items.ignored, "pillow": PIL.__version__})
+    return Prepared(manifest["count"], manifest["skipped"], continued=continued, manifest=manifest)
 
-    with ProcessPoolExecutor(workers) as pool:
+
+def _finished(out: Path, settings: dict[str, Any]) -> Prepared:
+    environment, layout = open_layout(out)
+    environment.close()
+    manifest = layout.manifest
+    if manifest is None:
+        raise UserError(f"{out} exists and is not of this project's making; choose another name")
+    # Format 1 knew one resolution and no labels.
+    made = {"resolutions": [manifest.get("resolution")], "labels": False} | manifest
+    other = [name for name, value in settings.items() if made.get(name) != value]
+    if other:
+        raise UserError(f"{out} exists and was made with another {', '.join(other)}; remove it or choose another name")
+    return Prepared(manifest["count"], manifest["skipped"], unchanged=True, manifest=manifest)
+
+
+def convert(items: list[Item], recipe: Recipe) -> list[Made | str]:
+    """Each item as it is stored, or the reason why it is not."""
+    made: list[Made | str] = []
+    for item in items:
         try:
-            lmdb_images.write(out, resolution, encoded(pool), manifest)
-        except UserError:
-            if not result.count and result.skipped:
-                reason = next(iter(result.skipped.values()))
-                raise UserError(f"none of the {len(paths)} images below {source} is usable ({reason})") from None
-            raise
-    return result
+            image = decode(read(item))
+            records = tuple(
+                encode(square(image, resolution, recipe.crop, recipe.filter), recipe.storage, recipe.jpeg_quality)
+                for resolution in recipe.resolutions
+            )
+            made.append(Made(records, min(image.size) < max(recipe.resolutions)))
+        except Unusable as error:
+            made.append(str(error))
+    return made
 
 
-def encode(path: Path, resolution: int, crop: Crop, filter: Filter, storage: Storage, jpeg_quality: int) -> bytes:
-    """One image file as it is stored. Raises Unusable with the reason."""
+def _made(
+    items: Iterator[Item], recipe: Recipe, pool: ProcessPoolExecutor | None, workers: int
+) -> Iterator[tuple[Item, Made | str]]:
+    """Items and what became of them, in order."""
+    if pool is None:
+        for item in items:
+            yield item, convert([item], recipe)[0]
+        return
+    waiting: deque[tuple[list[Item], Future[list[Made | str]]]] = deque()
+    more = True
+    while waiting or more:
+        while more and len(waiting) < AHEAD * workers:
+            chunk = list(islice(items, CHUNK))
+            more = bool(chunk)
+            if chunk:
+                waiting.append((chunk, pool.submit(convert, chunk, recipe)))
+        if waiting:
+            chunk, future = waiting.popleft()
+            try:
+                yield from zip(chunk, future.result(), strict=True)
+            except BrokenProcessPool as error:
+                raise UserError(
+                    "a worker process was killed, perhaps for want of memory; what is finished is kept: give the same "
+                    "command to go on, with fewer --workers"
+                ) from error
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
+    if workers == 1:
+        yield None
+        return
+    # Spawned, not forked: a fork would inherit the writer's lock and outlive a killed parent with it.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise Unusable(error.strerror or "unreadable") from error
-    image = square(decode(data), resolution, crop, filter)
-    out = io.BytesIO()
-    if storage == "png":
-        image.save(out, format="png")
-    else:
-        image.save(out, format="jpeg", quality=jpeg_quality, subsampling=0)
-    return out.getvalue()
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent decides when to stop.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _chain(first: Item, rest: Iterator[Item]) -> Iterator[Item]:
+    yield first
+    yield from rest

@@ -58,7 +58,7 @@ def test_transparency_lies_over_white_and_palettes_decode(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["nowhere", "o.lmdb", "--resolution", "16"], "no folder nowhere"),
+        (["nowhere", "o.lmdb", "--resolution", "16"], "nothing at nowhere"),
         (["empty", "o.lmdb", "--resolution", "16"], "no images below"),
         (["empty", "o.lmdb", "--resolution", "0"], "at least 1"),
         (["bad", "o.lmdb", "--resolution", "16"], "does not decode"),

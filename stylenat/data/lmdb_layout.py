@@ -1,0 +1,114 @@
+"""The layout of images in an LMDB, read and written by this project. A promise: it changes only with its version.
+
+``{resolution}-{index:05d}`` holds an encoded image, ``length`` the count in ASCII: so far the layout of
+stylegan2-pytorch, StyleSwin and StyleNAT. Ours adds
+
+* ``manifest``: JSON that says how the images were made (format 1 and 2);
+* ``sha256-{resolution}-{block:06d}``: the digests, 32 bytes each, of BLOCK records in a row (format 2);
+* ``labels-{block:06d}``: their class numbers, int32 little-endian, where there are classes (format 2).
+
+Format 2 may hold raw pixels, several resolutions and labels; format 1 holds one resolution of PNG or JPEG.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from registry import UserError
+
+FORMAT_VERSION = 2
+BLOCK = 4096
+
+
+def key(resolution: int, index: int) -> bytes:
+    return f"{resolution}-{index:05d}".encode()
+
+
+def digests_key(resolution: int, block: int) -> bytes:
+    return f"sha256-{resolution}-{block:06d}".encode()
+
+
+def labels_key(block: int) -> bytes:
+    return f"labels-{block:06d}".encode()
+
+
+def looks_like_lmdb(path: Path) -> bool:
+    """A folder with ``data.mdb``, or a file that begins as LMDB's do."""
+    if path.is_dir():
+        return (path / "data.mdb").is_file()
+    with open(path, "rb") as file:
+        return file.read(20)[16:20] == b"\xde\xc0\xef\xbe"
+
+
+def open_readonly(path: Path) -> lmdb.Environment:
+    """Without locks, so that any number of processes and a read-only disk will do.
+
+    Raises lmdb.Error when it is missing, damaged or shorter than it says: reading beyond a file's end would kill
+    the process.
+    """
+    environment = lmdb.open(
+        str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, max_readers=256
+    )
+    file = path / "data.mdb" if path.is_dir() else path
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if file.stat().st_size < needed:
+        environment.close()
+        raise lmdb.CorruptedError(f"truncated to {file.stat().st_size} of {needed} bytes")
+    return environment
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an LMDB holds. ``manifest`` is None for one that this project did not make."""
+
+    count: int
+    resolutions: tuple[int, ...]
+    manifest: dict[str, Any] | None
+
+    @property
+    def raw(self) -> bool:
+        return self.manifest is not None and self.manifest.get("storage") == "raw"
+
+    @classmethod
+    def read(cls, path: Path, transaction: lmdb.Transaction) -> "Layout":
+        """Raises UserError for another layout or a later version, lmdb.Error for damage."""
+        length, text = transaction.get(b"length"), transaction.get(b"manifest")
+        try:
+            manifest = None if text is None else json.loads(text)
+            version = 0 if manifest is None else manifest["format_version"]
+            count = 0 if length is None else int(length)
+        except (ValueError, KeyError, TypeError) as error:
+            raise lmdb.CorruptedError("its manifest or length is damaged") from error
+        if version > FORMAT_VERSION:
+            raise UserError(f"{path} was made by a later version of this project; upgrade to read it")
+        resolutions = _resolutions(transaction)
+        if length is None or not resolutions:
+            raise UserError(f"{path} has no `length` or no images: it is not a data set that can be read")
+        return cls(count, resolutions, manifest)
+
+
+def _resolutions(transaction: lmdb.Transaction) -> tuple[int, ...]:
+    found, cursor = [], transaction.cursor()
+    at = cursor.first()
+    while at:
+        prefix, _, index = bytes(cursor.key()).partition(b"-")
+        if prefix.isdigit() and index.isdigit():
+            found.append(int(prefix))
+        # "." follows "-": past every image of this resolution.
+        at = cursor.set_range(prefix + b".") if index else cursor.next()
+    return tuple(sorted(found))
+
+
+def open_layout(path: Path) -> tuple[lmdb.Environment, Layout]:
+    """An existing LMDB and what it holds. Raises UserError when it cannot be read."""
+    if not path.exists():
+        raise UserError(f"there is no data set at {path}; make it with `python tools/prepare.py SOURCE {path} ...`")
+    try:
+        environment = open_readonly(path)
+        with environment.begin() as transaction:
+            return environment, Layout.read(path, transaction)
+    except (lmdb.Error, OSError) as error:
+        raise UserError(f"{path} is not a readable LMDB ({error}); make it again or give another") from error

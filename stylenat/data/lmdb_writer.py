@@ -1,0 +1,228 @@
+"""Writes an LMDB of images that is whole or not there, and can be continued after any interruption.
+
+Everything goes to ``.NAME.partial`` beside the target. Records and the account of how far the source was read are
+committed in one transaction, so that a killed process leaves a consistent beginning; the last commit removes the
+account, and the folder is renamed.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import shutil
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from registry import UserError
+from stylenat.data.lmdb_layout import BLOCK, FORMAT_VERSION, digests_key, key, labels_key
+
+COMMIT_BYTES = 2**25
+PROGRESS = b".progress"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass
+class Progress:
+    """How far the source was read: ``consumed`` items, the last of them ``last``; ``count`` became records."""
+
+    settings: dict[str, Any]
+    consumed: int = 0
+    last: str = ""
+    count: int = 0
+    skipped: int = 0
+    enlarged: int = 0
+    classes: list[str] = field(default_factory=list)
+
+
+class Writer:
+    """A context that ends with ``finish``; leaving it earlier commits what there is and keeps it.
+
+    Args:
+        path: of the LMDB to come; resolutions: each item becomes one record of each.
+        settings: how the images are made; what was begun with others is refused.
+
+    Raises:
+        UserError: the disk is full, the place cannot be written, another process is writing it.
+    """
+
+    def __init__(self, path: Path, resolutions: Sequence[int], settings: dict[str, Any]) -> None:
+        self.path, self.resolutions = path, resolutions
+        self.partial = path.with_name(f".{path.name}.partial")
+        self.progress = Progress(settings)
+        self._digests: list[list[bytes]] = [[] for _ in resolutions]
+        self._labels: list[int] = []
+        self._uncommitted = 0
+
+    def __enter__(self) -> "Writer":
+        with self._faults():
+            self.partial.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.partial / "lock", "w")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._lock.close()
+                raise UserError(f"another process is preparing {self.path}; wait for it or stop it") from None
+            self._environment = lmdb.open(str(self.partial), map_size=2**42, lock=False)
+            self._transaction = self._environment.begin(write=True)
+            self._continue()
+        return self
+
+    def _continue(self) -> None:
+        """Takes up a beginning: the open blocks of digests are made again from the records themselves."""
+        text = self._transaction.get(PROGRESS)
+        if text is None:
+            return
+        begun = Progress(**json.loads(text))
+        if begun.settings != self.progress.settings:
+            other = [name for name, value in self.progress.settings.items() if begun.settings.get(name) != value]
+            self.close()
+            raise UserError(
+                f"{self.partial} was begun with another {', '.join(other)}; repeat that command to go on, or remove it"
+            )
+        self.progress = begun
+        first = begun.count // BLOCK * BLOCK
+        for digests, resolution in zip(self._digests, self.resolutions, strict=True):
+            records = (self._transaction.get(key(resolution, i)) for i in range(first, begun.count))
+            digests += [hashlib.sha256(record).digest() for record in records]
+        labels = self._transaction.pop(labels_key(begun.count // BLOCK))
+        self._labels = array("i", labels or b"").tolist()
+
+    def add(self, name: str, records: Sequence[bytes], label: str | None = None, enlarged: bool = False) -> None:
+        """One image at every resolution."""
+        progress, transaction = self.progress, self._transaction
+        with self._faults():
+            for digests, resolution, data in zip(self._digests, self.resolutions, records, strict=True):
+                transaction.put(key(resolution, progress.count), data)
+                digests.append(hashlib.sha256(data).digest())
+                self._uncommitted += len(data)
+            if label is not None:
+                if label not in progress.classes:
+                    progress.classes.append(label)
+                self._labels.append(progress.classes.index(label))
+            progress.count += 1
+            progress.enlarged += enlarged
+            if progress.count % BLOCK == 0:
+                self._close_block(progress.count // BLOCK - 1)
+        self._consumed(name)
+
+    def skip(self, name: str, reason: str) -> None:
+        """Notes why an item became no record."""
+        self._transaction.put(f".skipped-{self.progress.skipped:09d}".encode(), json.dumps([name, reason]).encode())
+        self.progress.skipped += 1
+        self._consumed(name)
+
+    def _consumed(self, name: str) -> None:
+        self.progress.consumed += 1
+        self.progress.last = name
+        if self._uncommitted >= COMMIT_BYTES:
+            self.commit()
+
+    def _close_block(self, block: int) -> None:
+        for digests, resolution in zip(self._digests, self.resolutions, strict=True):
+            if digests:
+                self._transaction.put(digests_key(resolution, block), b"".join(digests))
+                digests.clear()
+        self._save_labels(block)
+        self._labels = []
+
+    def _save_labels(self, block: int) -> None:
+        if self._labels:
+            labels = array("i", self._labels)
+            self._transaction.put(labels_key(block), labels.tobytes())
+
+    def commit(self) -> None:
+        """From here on, what was added so far survives a kill."""
+        with self._faults():
+            self._save_labels(self.progress.count // BLOCK)
+            self._transaction.put(PROGRESS, json.dumps(asdict(self.progress)).encode())
+            self._transaction.commit()
+            self._transaction = self._environment.begin(write=True)
+            self._uncommitted = 0
+
+    def finish(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Completes the manifest and puts the LMDB in its place. Returns the manifest as written."""
+        with self._faults():
+            transaction, progress = self._transaction, self.progress
+            self._close_block(progress.count // BLOCK)
+            skipped = {}
+            for i in range(progress.skipped):
+                name, reason = json.loads(transaction.pop(f".skipped-{i:09d}".encode()))
+                skipped[name] = reason
+            content = hashlib.sha256()
+            for resolution in self.resolutions:
+                for block in range(-(-progress.count // BLOCK)):
+                    content.update(transaction.get(digests_key(resolution, block)))
+            manifest = progress.settings | manifest
+            manifest |= {
+                "format_version": FORMAT_VERSION, "resolution": self.resolutions[0],
+                "resolutions": list(self.resolutions), "count": progress.count, "enlarged": progress.enlarged,
+                "classes": progress.classes, "skipped": skipped, "content_sha256": content.hexdigest(),
+            }  # fmt: skip
+            transaction.put(b"length", str(progress.count).encode())
+            transaction.put(b"manifest", json.dumps(manifest).encode())
+            transaction.delete(PROGRESS)
+            transaction.commit()
+            self._environment.sync(True)
+            self._environment.close()
+            (self.partial / "lock").unlink()
+            self.partial.rename(self.path)
+            self._lock.close()
+        return manifest
+
+    def discard(self) -> None:
+        """Leaves nothing behind."""
+        self.close()
+        shutil.rmtree(self.partial)
+
+    def close(self) -> None:
+        """Drops what is not committed and keeps the rest."""
+        if not self._lock.closed:
+            self._transaction.abort()
+            self._environment.close()
+            self._lock.close()
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if self._lock.closed:
+            return
+        try:
+            # After a fault of the storage itself, or one of ours, nothing more is written.
+            if kind is not None and issubclass(kind, (UserError, KeyboardInterrupt)):
+                self.commit()
+        except (UserError, lmdb.Error):
+            pass  # The error that ended the context is the one to report.
+        finally:
+            self.close()
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, lmdb.Error) as error:
+            number = getattr(error, "errno", None)
+            texts = ("No space left", "File too large", "quota exceeded")
+            if number in FULL or isinstance(error, lmdb.MapFullError) or any(text in str(error) for text in texts):
+                self.close()
+                raise UserError(
+                    f"no disk space left for {self.path}; what is finished is kept in {self.partial}: "
+                    "free some space and give the same command to go on"
+                ) from error
+            if isinstance(error, OSError) and not isinstance(error, lmdb.Error):
+                raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+            if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError)):
+                raise UserError(f"{self.partial} is damaged ({error}); remove it to begin anew") from error
+            raise
+
+
+def write(path: Path, resolution: int, images: Iterable[bytes], manifest: dict[str, Any]) -> dict[str, Any]:
+    """Writes a small set of encoded images at once; returns the manifest as written. Raises UserError as Writer."""
+    with Writer(path, [resolution], {}) as writer:
+        for i, data in enumerate(images):
+            if i >= writer.progress.consumed:
+                writer.add(str(i), [data])
+        return writer.finish(manifest)

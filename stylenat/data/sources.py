@@ -1,0 +1,243 @@
+"""Where images come from: a folder tree, a zip, a tar, an LMDB, a text file of paths.
+
+Every source lists its images one at a time in an order that never changes, and says how a worker process gets at
+one image's bytes by itself, so that neither the list nor the images need to fit in memory.
+"""
+
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import lmdb
+
+from registry import UserError
+from stylenat.data import lmdb_layout
+from stylenat.data.images import Unusable, is_image_name
+
+MAX_FILE_BYTES = 2**29
+"""A file beyond 512 MiB is not read: no image that fits MAX_PIXELS needs as much."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a source.
+
+    Attributes:
+        name: its path within the source; place: what ``read`` needs; position: in units of the source's ``size``.
+    """
+
+    name: str
+    place: tuple[Any, ...]
+    position: int
+
+
+class Source(Protocol):
+    """``kind`` names the sort; ``size`` is the position behind the last item; ``ignored`` counts what has no
+    image's suffix, as far as it was walked."""
+
+    kind: str
+    size: int
+    ignored: int
+
+    def __iter__(self) -> Iterator[Item]: ...
+
+
+def open_source(path: Path, resolution: int) -> Source:
+    """The source at a path.
+
+    Args:
+        resolution: wanted; of an LMDB that holds several, this one is read, or else the largest.
+
+    Raises:
+        UserError: nothing there, or not a source.
+    """
+    if not path.exists():
+        raise UserError(f"there is nothing at {path}; give a folder, zip, tar, LMDB or text file of paths")
+    try:
+        if lmdb_layout.looks_like_lmdb(path):
+            return LmdbSource(path, resolution)
+        if path.is_dir():
+            return FolderSource(path)
+        if zipfile.is_zipfile(path):
+            return ZipSource(path)
+        if tarfile.is_tarfile(path):
+            return TarSource(path)
+        if path.suffix.lower() in (".txt", ".lst", ".list"):
+            return ListSource(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    raise UserError(f"{path} is no folder, zip, tar, LMDB or text file of paths (.txt); nothing can be read from it")
+
+
+class FolderSource:
+    """Image files below a folder, in the order of their paths. Linked folders are not entered."""
+
+    kind = "folder"
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.ignored = path, 0
+        self.size = sum(1 for _ in self._walk(path, ""))
+        self.ignored = 0
+
+    def __iter__(self) -> Iterator[Item]:
+        self.ignored = 0
+        for i, name in enumerate(self._walk(self._path, "")):
+            yield Item(name, ("file", str(self._path / name)), i + 1)
+
+    def _walk(self, folder: Path, prefix: str) -> Iterator[str]:
+        with os.scandir(folder) as entries:
+            found = sorted((e.name, e.is_dir(follow_symlinks=False), e.is_file()) for e in entries)
+        for name, is_folder, is_file in found:
+            if is_folder:
+                yield from self._walk(folder / name, f"{prefix}{name}/")
+            elif is_file and is_image_name(name):
+                yield prefix + name
+            else:
+                self.ignored += 1
+
+
+class ListSource:
+    """Paths, one a line, relative to the text file's folder. Blank lines do not count."""
+
+    kind = "list"
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.ignored, self.size = path, 0, path.stat().st_size
+
+    def __iter__(self) -> Iterator[Item]:
+        position = 0
+        with open(self._path, "rb") as lines:
+            for line in lines:
+                position += len(line)
+                name = os.fsdecode(line.strip())
+                if name:
+                    yield Item(name, ("file", str(self._path.parent / name)), position)
+
+
+class ZipSource:
+    """Image files in a zip, in the order of their names."""
+
+    kind = "zip"
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.ignored = path, 0
+        names = [info.filename for info in _zip(str(path)).infolist() if not info.is_dir()]
+        self._names = sorted(name for name in names if is_image_name(name) and not name.startswith("__MACOSX/"))
+        self.size, self.ignored = len(self._names), len(names) - len(self._names)
+
+    def __iter__(self) -> Iterator[Item]:
+        for i, name in enumerate(self._names):
+            yield Item(name, ("zip", str(self._path), name), i + 1)
+
+
+class TarSource:
+    """Image files in a tar, compressed or not, in the order in which they lie there; read once, front to back."""
+
+    kind = "tar"
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.ignored, self.size = path, 0, path.stat().st_size
+        with open(path, "rb") as file:
+            self._plain = file.read(262)[257:] == b"ustar"
+
+    def __iter__(self) -> Iterator[Item]:
+        self.ignored = 0
+        with open(self._path, "rb") as file, tarfile.open(fileobj=file, mode="r:" if self._plain else "r:*") as tar:
+            try:
+                while (member := tar.next()) is not None:
+                    tar.members = []  # It would remember every member.
+                    if not member.isfile():
+                        continue
+                    if not is_image_name(member.name):
+                        self.ignored += 1
+                        continue
+                    if self._plain:
+                        place: tuple[Any, ...] = ("slice", str(self._path), member.offset_data, member.size)
+                    elif member.size > MAX_FILE_BYTES:
+                        place = ("unusable", f"file of {member.size} bytes")
+                    else:
+                        extracted = tar.extractfile(member)
+                        assert extracted is not None
+                        place = ("bytes", extracted.read())
+                    yield Item(member.name, place, file.tell())
+            except (tarfile.TarError, EOFError, OSError) as error:
+                raise UserError(f"{self._path} is damaged or incomplete ({error}); fetch or make it again") from error
+
+
+class LmdbSource:
+    """Another LMDB of this layout; of several resolutions, the one wanted or else the largest."""
+
+    kind = "lmdb"
+
+    def __init__(self, path: Path, resolution: int) -> None:
+        self._path, self.ignored = path, 0
+        try:
+            with lmdb_layout.open_readonly(path) as environment, environment.begin() as transaction:
+                layout = lmdb_layout.Layout.read(path, transaction)
+        except lmdb.Error as error:
+            raise UserError(f"{path} is not a readable LMDB ({error})") from error
+        self._resolution = resolution if resolution in layout.resolutions else max(layout.resolutions)
+        self._raw, self.size = layout.raw, layout.count
+
+    def __iter__(self) -> Iterator[Item]:
+        for i in range(self.size):
+            key = lmdb_layout.key(self._resolution, i).decode()
+            yield Item(key, ("lmdb", str(self._path), key, self._resolution if self._raw else 0), i + 1)
+
+
+def read(item: Item) -> bytes:
+    """The bytes of an image file. Raises Unusable when there is none, or none that can be read."""
+    how, *rest = item.place
+    try:
+        if how == "bytes":
+            return rest[0]
+        if how == "file":
+            if os.path.getsize(rest[0]) > MAX_FILE_BYTES:
+                raise Unusable(f"file of {os.path.getsize(rest[0])} bytes")
+            return Path(rest[0]).read_bytes()
+        if how == "zip":
+            archive = _zip(rest[0])
+            if archive.getinfo(rest[1]).file_size > MAX_FILE_BYTES:
+                raise Unusable(f"file of {archive.getinfo(rest[1]).file_size} bytes")
+            return archive.read(rest[1])
+        if how == "slice":
+            if rest[2] > MAX_FILE_BYTES:
+                raise Unusable(f"file of {rest[2]} bytes")
+            with open(rest[0], "rb") as file:
+                file.seek(rest[1])
+                return file.read(rest[2])
+        if how == "lmdb":
+            return _lmdb_record(*rest)
+    except OSError as error:
+        raise Unusable(error.strerror or "unreadable") from error
+    except (zipfile.BadZipFile, zipfile.zlib.error, RuntimeError, NotImplementedError, EOFError) as error:  # type: ignore[attr-defined]
+        raise Unusable("damaged or encrypted in the zip") from error
+    raise Unusable(rest[0])
+
+
+@lru_cache(maxsize=4)
+def _zip(path: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path} is a damaged zip ({error}); fetch or make it again") from error
+
+
+@lru_cache(maxsize=4)
+def _environment(path: str) -> lmdb.Environment:
+    return lmdb_layout.open_readonly(Path(path))
+
+
+def _lmdb_record(path: str, key: str, raw_resolution: int) -> bytes:
+    with _environment(path).begin() as transaction:
+        data = transaction.get(key.encode())
+    if data is None:
+        raise Unusable("missing in the LMDB")
+    if raw_resolution:  # As a file that the one decoder understands.
+        return f"P6 {raw_resolution} {raw_resolution} 255\n".encode() + data
+    return data
