@@ -140,3 +140,39 @@ def test_what_does_not_fit_is_named(registry):
 def test_options_that_cannot_be_built_are_refused_in_one_line(registry, options, message):
     with pytest.raises(UserError, match=message):
         layouts(registry)["stylenat"].build(configuration(**options))
+
+
+def test_a_plugin_brings_its_own_systems_names(tmp_path):
+    (tmp_path / "elsewhere.py").write_text("""
+from registry import hookimpl
+from stylenat.interfaces import Pair
+
+
+class Elsewhere:
+    networks = ("generator",)
+
+    def recognises(self, names):
+        return any(name.startswith("net/") for name in names)
+
+    def build(self, config):
+        from plugins.checkpoint_layouts.configurations import generator
+        return generator(config)
+
+    def pairs(self, network):
+        return [Pair(name, "net/" + name.replace(".", "/")) for name in network.state_dict()]
+
+    def constants(self, network):
+        return {}
+
+
+@hookimpl
+def stylenat_register(register):
+    register("checkpoint_layout", "elsewhere", Elsewhere)
+""")
+    registry = load_plugins([str(tmp_path / "elsewhere.py")])
+    known = layouts(registry)["elsewhere"]
+    network = known.build(configuration())
+    state = written(network, known)
+    assert layout_of(state, registry, "generator") == "elsewhere"
+    again = generator_from_reference(configuration(), state, registry)
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in network.state_dict().items())
