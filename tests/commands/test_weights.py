@@ -181,6 +181,17 @@ def test_a_run_that_goes_on_takes_its_own_checkpoint_not_the_initial_weights(tin
     assert all(torch.equal(again[key], value) for key, value in expected.items())
 
 
+def test_a_run_whose_checkpoints_are_all_damaged_starts_from_the_initial_weights_again(tiny):
+    imported(tiny)
+    bind = ["--bind", "train.initial_weights = 'imported'", "--bind", "train.iterations = 2"]
+    assert run([*tiny, *bind, "--run-dir", "tuned"]) == 0
+    expected = first_checkpoint("tuned", "ema")
+    (Path("tuned/checkpoints/step-000000002") / "state.pt").write_bytes(b"")
+    assert run([*tiny, *bind, "--run-dir", "tuned"]) == 0
+    again = first_checkpoint("tuned", "ema")
+    assert all(torch.equal(again[key], value) for key, value in expected.items())
+
+
 def test_initial_weights_that_do_not_fit_leave_nothing_behind(tiny, capsys):
     imported(tiny)
     capsys.readouterr()
