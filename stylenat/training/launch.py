@@ -47,8 +47,9 @@ def run_experiment(
     settings.dataset.prepare()
 
     # Before the folder is claimed: bad weights leave nothing behind.
-    initial = None
-    if settings.initial_weights is not None and not checkpoint.found(directory / "checkpoints"):
+    initial, own = None, directory / "checkpoints"
+    goes_on = resume not in ("auto", "never")
+    if settings.initial_weights is not None and not goes_on and checkpoint.newest_good(own, str) is None:
         initial = weights.initialise(state.networks(), Path(settings.initial_weights))
 
     config_text = experiment.operative_text()

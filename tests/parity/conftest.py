@@ -76,7 +76,9 @@ def recipe_weights(network, layout, lr_multiplier=0.01):
             a = 0.2 * a
             a[: len(a) // 2] += 1
         elif name.endswith(".weight") and not name.endswith("style.weight"):
-            a = a * (1.5 if ".qkv." in name else 0.8) / np.sqrt(np.prod(shape[1:]))
+            a = (
+                a * (1.5 if ".qkv." in name else 0.8) / float(np.sqrt(np.prod(shape[1:])))
+            )  # Python's float: the product stays float32.
         elif name.endswith(".bias"):
             a = 0.1 * a
         found[name] = torch.from_numpy(np.asarray(a, dtype=np.float32))
