@@ -97,7 +97,7 @@ def terminal_picture(partition: Partition, sites: list[AttentionSite], width: in
             lines += [
                 "  " + "".join(line.ljust(columns) for line in cells).rstrip() for cells in zip(*row, strict=True)
             ]
-    return "\n".join(lines[1:])
+    return "\n".join(["Keys of two queries, one in the middle and one near the top left corner:", *lines])
 
 
 def _braille(dots: set[tuple[int, int]], side: int) -> list[str]:
