@@ -7,7 +7,12 @@ setup(
         *find_packages(include=["registry*", "stylenat*", "plugins*"]),
         "stylenat.experiments",
         "stylenat.experiments.base",
+        "stylenat.templates",
     ],
     package_dir={"stylenat.experiments": "gin"},
-    package_data={"stylenat.experiments": ["*.gin"], "stylenat.experiments.base": ["*.gin"]},
+    package_data={
+        "stylenat.experiments": ["*.gin"],
+        "stylenat.experiments.base": ["*.gin"],
+        "stylenat.templates": ["*.txt"],
+    },
 )

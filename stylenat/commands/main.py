@@ -11,6 +11,7 @@ COMMANDS = {
     "import_weights": "read a published system's checkpoint",
     "export_weights": "write weights under a published system's names",
     "show_augmentations": "draw a sheet of what an experiment's augmentation does",
+    "new_plugin": "write a plugin to start from",
 }
 
 

@@ -97,7 +97,7 @@ def terminal_picture(partition: Partition, sites: list[AttentionSite], width: in
             lines += [
                 "  " + "".join(line.ljust(columns) for line in cells).rstrip() for cells in zip(*row, strict=True)
             ]
-    return "\n".join(lines[1:])
+    return "\n".join(["Keys of two queries, one in the middle and one near the top left corner:", *lines])
 
 
 def _braille(dots: set[tuple[int, int]], side: int) -> list[str]:
@@ -151,7 +151,7 @@ def save_picture(path: Path, name: str, partition: Partition, sites: list[Attent
 def _colours(group: HeadGroup, side: int) -> list[list[tuple[float, float, float]]]:
     """RGB rows: light ground, the keys of the two queries, the queries themselves darkest."""
     # A token of a large map is less than a pixel of the page: keys are drawn as large as can be told apart.
-    reach = max(side // 128, 0)
+    reach = min(side // 128, (group.dilation - 1) // 2)
     picture = [[(0.95, 0.95, 0.95)] * side for _ in range(side)]
     colours = (((0.35, 0.6, 0.85), (0.05, 0.2, 0.5)), ((0.98, 0.65, 0.25), (0.65, 0.3, 0.0)))
     for query, (key_colour, query_colour) in zip(queries(side), colours, strict=True):

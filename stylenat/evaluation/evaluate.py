@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from registry import UserError
@@ -100,6 +99,8 @@ def yardsticks(
 
 
 def _blurred(images: Tensor) -> Tensor:
+    from kornia.filters import gaussian_blur2d  # Here, or every run would wait for it before its first iteration.
+
     # The kernel reaches three sigma where the image is large enough to reflect it.
     reach = min(int(3 * BLUR_SIGMA), images.shape[-1] - 1)
     size = (2 * reach + 1, 2 * reach + 1)

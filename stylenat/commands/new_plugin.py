@@ -1,0 +1,116 @@
+"""``tools/new_plugin.py``: a complete small distribution for an author to change."""
+
+import argparse
+import keyword
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+
+from registry import API_VERSION, KINDS, UserError
+from registry.wording import did_you_mean
+from stylenat.commands._command import command
+
+EXAMPLES = """examples:
+  python tools/new_plugin.py fibonacci --kind partition
+  python tools/new_plugin.py sharpness --kind metric --out ~/plugins
+
+then:
+  cd stylenat-fibonacci && pip install -e '.[test]' && pytest
+  python tools/run.py --gin stylenat-fibonacci/fibonacci.gin
+"""
+TEMPLATES = Path(__file__).parents[1] / "templates"
+
+GIN = {
+    "partition": "block.hydra.partition = @partition.$name()",
+    "attention": "block.hydra.backend = @attention.$name()",
+    "block": "generator.style.block = @block.$name",
+    "generator": "train.generator = @generator.$name\ngenerator.$name.resolution = %SIDE",
+    "discriminator": "train.discriminator = @discriminator.$name\ndiscriminator.$name.resolution = %SIDE",
+    "loss": "train.loss = @loss.$name()",
+    "regularizer": "train.regularizers = [@regularizer.r1(), @regularizer.$name()]",
+    "augmentation": "train.augmentation = @augmentation.$name()",
+    "dataset": "train.dataset = @dataset.$name()\ndataset.$name.resolution = %SIDE",
+    "features": "metric.frechet_random_features.features = @features.$name()",
+    "metric": "train.metrics = [@metric.frechet_random_features(), @metric.$name()]",
+    "tracker": "train.trackers = [@tracker.progress(), @tracker.$name()]",
+}
+"""What puts each kind into the quickstart."""
+
+CHECKS = {
+    "block": "check_block($Class)",
+    "generator": "check_generator($Class, resolution=16)",
+    "discriminator": "check_discriminator($Class, resolution=16)",
+    "dataset": "check_dataset($Class(resolution=16))",
+    "tracker": "check_tracker($Class(), tmp_path)",
+}
+"""How the kind's checker is called, where that is not ``check_KIND($Class())``."""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="new_plugin",
+        description="Write a small distribution that installs, passes its tests and trains; then change it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", metavar="NAME", help="as gin files will say it: small letters, digits, underscores")
+    parser.add_argument("--kind", required=True, metavar="KIND", help=", ".join(GIN))
+    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where its folder goes (default: here)")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    folder = write_plugin(arguments.name, arguments.kind, arguments.out)
+    print(f"written: {folder}")
+    print(f"  pip install -e '{folder}[test]' && pytest {folder}")
+    print(f"  python tools/run.py --gin {folder / (arguments.name + '.gin')}")
+    return 0
+
+
+def write_plugin(name: str, kind: str, out: Path) -> Path:
+    """Writes ``out/stylenat-NAME``, whole or not at all, and returns it.
+
+    Raises UserError for a name that Python, gin or pip cannot take, an unknown kind, or a folder that is there.
+    """
+    if kind not in GIN:
+        known = f"The kinds are {', '.join(GIN)}"
+        if kind in KINDS:
+            raise UserError(f"there is no template for the kind {kind!r}. {known}")
+        raise UserError(f"there is no kind {kind!r}{did_you_mean(kind, GIN) or '.'} {known}")
+    if not (name.isascii() and name.isidentifier() and name == name.lower() and name[0] != "_" and name[-1] != "_"):
+        raise UserError(f"{name!r} cannot name a plugin; use small letters, digits and underscores, a letter first")
+    if keyword.iskeyword(name) or name == "train":
+        raise UserError(f"{name!r} has a meaning of its own; choose another name")
+    class_name = "".join(part.capitalize() for part in name.split("_"))
+    module = f"stylenat_{name}"
+    values = {"name": name, "kind": kind, "Class": class_name, "module": module, "api": str(API_VERSION)}
+    values |= {"distribution": module.replace("_", "-"), "python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
+    values["gin"] = Template(GIN[kind]).substitute(values)
+    values["check"] = Template(CHECKS.get(kind, "check_$kind($Class())")).substitute(values)
+    values["fixture"] = "tmp_path" if "tmp_path" in values["check"] else ""
+    files = {
+        "pyproject.toml": "pyproject",
+        "README.md": "readme",
+        f"{name}.gin": "gin",
+        f"{module}.py": kind,
+        f"test_{name}.py": "test",
+    }
+    folder = out / values["distribution"]
+    if folder.exists():
+        raise UserError(f"{folder} is there already; choose another name or --out")
+    temporary = out / f".{folder.name}.partial"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for file, template in files.items():
+            text = (TEMPLATES / f"{template}.txt").read_text(encoding="utf-8")
+            (temporary / file).write_text(Template(text).substitute(values), encoding="utf-8")
+        temporary.rename(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(f"cannot write {folder}: {error.strerror}") from error
+    return folder

@@ -1,0 +1,71 @@
+"""A generated plugin passes its own tests and trains, whatever its kind."""
+
+import importlib
+import runpy
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import registry
+from registry import KINDS, load_plugins
+from stylenat.commands.new_plugin import GIN, main
+from stylenat.commands.run import main as run
+from stylenat.testing import CHECKERS
+
+
+def test_every_kind_that_has_a_checker_has_a_template():
+    assert set(GIN) == set(CHECKERS) <= set(KINDS)
+
+
+@pytest.mark.parametrize("kind", GIN)
+def test_a_generated_plugin_passes_its_own_tests_and_trains(kind, tiny, tmp_path, monkeypatch, capsys):
+    name = f"my_{kind}"
+    assert main([name, "--kind", kind]) == 0
+    folder = tmp_path / f"stylenat-my-{kind.replace('_', '-')}"
+    assert {path.name for path in folder.iterdir()} == {
+        "pyproject.toml", "README.md", f"{name}.gin", f"stylenat_{name}.py", f"test_{name}.py",
+    }  # fmt: skip
+    monkeypatch.syspath_prepend(str(folder))
+    point = metadata.EntryPoint(name, f"stylenat_{name}", "stylenat")
+    assert f'{name} = "stylenat_{name}"' in (folder / "pyproject.toml").read_text()
+
+    def installed(extra=(), **options):
+        return load_plugins(extra, entry_points=[*metadata.entry_points(group="stylenat"), point], **options)
+
+    monkeypatch.setattr(registry, "load_plugins", installed)
+    tests = runpy.run_path(str(folder / f"test_{name}.py"))
+    own = tests[f"test_{name}_keeps_the_contract_of_its_kind"]
+    own(tmp_path / "run") if kind == "tracker" else own()
+    tests["test_the_gin_file_names_it"]()
+
+    # What the tiny run binds in the plugin's place is left out; so are the parts it does without.
+    replaced = {"generator": "generator.style", "discriminator": "discriminator.wavelet"}.get(kind, "no such")
+    replaced = {"metric": "train.metrics", "tracker": "train.trackers"}.get(kind, replaced)
+    pairs = list(zip(tiny[2::2], tiny[3::2], strict=True))
+    kept = [word for pair in pairs if not pair[1].startswith(replaced) for word in pair]
+    assert run(["--gin", str(folder / f"{name}.gin"), *kept, "--run-dir", "trained"]) == 0
+    assert f"{kind}.{name}" in Path("trained/config.gin").read_text()
+    del sys.modules[f"stylenat_{name}"]
+    importlib.invalidate_caches()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["x", "--kind", "partitions"], "did you mean 'partition'?"),
+        (["My-Idea", "--kind", "loss"], "small letters, digits and underscores"),
+        (["lambda", "--kind", "loss"], "a meaning of its own"),
+        (["there", "--kind", "loss"], "is there already"),
+        (["x", "--kind", "loss", "--out", "a_file"], "cannot write"),
+    ],
+)
+def test_what_cannot_be_written_gets_one_line_and_leaves_nothing(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("stylenat-there").mkdir()
+    Path("a_file").write_text("")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error
+    assert {path.name for path in tmp_path.iterdir()} == {"stylenat-there", "a_file"}

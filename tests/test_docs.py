@@ -1,0 +1,65 @@
+"""What docs/plugins.md and docs/gin.md show works as shown."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from registry import API_VERSION, KINDS, UserError, load_experiment, load_plugins
+from stylenat.commands._command import CORE, experiments_folder
+from stylenat.commands.new_plugin import GIN
+from stylenat.commands.run import main as run
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def blocks(file: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / file).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def load(text: str, tmp_path: Path, *plugins: str):
+    (tmp_path / "docs.gin").write_text(text)
+    registry = load_plugins(plugins, core=CORE)
+    return load_experiment(registry, [tmp_path / "docs.gin"], search_path=[experiments_folder()])
+
+
+def test_the_one_file_plugin_trains_is_drawn_and_passes_its_test(tiny, tmp_path, monkeypatch, capsys):
+    plugin, test, version = blocks("plugins.md", "python")
+    Path("fibonacci.py").write_text(plugin)
+    assert plugin.startswith("# fibonacci.py\n") and test.startswith("# test_fibonacci.py\n")
+    bind = ["--plugin", "fibonacci.py", "--bind", "block.hydra.partition = @partition.fibonacci()"]
+    assert run([*tiny, *bind, "--run-dir", "run"]) == 0
+    assert "partition.fibonacci.kernel_size = 3" in Path("run/config.gin").read_text()
+    explain = ["--plugin", "fibonacci.py", "--explain", "partition.fibonacci", "--picture", "fibonacci.png"]
+    assert run(explain) == 0
+    assert Path("fibonacci.png").read_bytes().startswith(b"\x89PNG") and "dilation 13" in capsys.readouterr().out
+    Path("test_fibonacci.py").write_text(test)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    runpy.run_path("test_fibonacci.py")["test_fibonacci"]()
+    del sys.modules["fibonacci"]
+    assert version.strip() == f"STYLENAT_API = {API_VERSION}"
+
+
+def test_the_contract_table_has_every_kind_that_can_be_written():
+    text = (DOCS / "plugins.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE)) == set(GIN) <= set(KINDS)
+
+
+@pytest.mark.parametrize("text", blocks("gin.md", "gin"))
+def test_each_gin_example_is_a_whole_experiment(text, tmp_path):
+    experiment = load(text, tmp_path)
+    assert experiment.get("train")() is not None
+
+
+ERRORS = [line.split("|") for line in blocks("gin.md", "errors")[0].strip().splitlines()]
+
+
+@pytest.mark.parametrize(("text", "message"), ERRORS)
+def test_each_of_the_ten_errors_says_so(text, message, tmp_path):
+    assert len(ERRORS) == 10
+    with pytest.raises(UserError) as caught:
+        load(f"include 'quickstart.gin'\n{text}", tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'docs.gin'}:2: ") and message.strip() in str(caught.value)
+    assert "\n" not in str(caught.value)
