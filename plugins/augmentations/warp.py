@@ -63,6 +63,21 @@ def warp(images: Tensor, maps: np.ndarray, low_pass: str = "mip") -> Tensor:
     return _sym6(images, maps) if low_pass == "sym6" else _mip(images, maps)
 
 
+def _grid(maps: Tensor, side: int) -> Tensor:
+    """Where each output pixel lies in the input, [batch, side, side, 2]: ``affine_grid``, which is ten times slower."""
+    place = (torch.arange(side, device=maps.device, dtype=maps.dtype) * 2 + (1 - side)) / side
+    x, y, offset = maps[:, None].unbind(dim=3)  # each [batch, 1, 2]
+    along_x = torch.addcmul(offset, x, place[:, None])
+    along_y = y * place[:, None]
+    return along_x[:, None] + along_y[:, :, None]
+
+
+def _half_size(images: Tensor) -> Tensor:
+    """Means of 2x2 pixels, several times faster than ``avg_pool2d`` forward and backward on a CPU."""
+    images = images[:, :, ::2] + images[:, :, 1::2]
+    return (images[..., ::2] + images[..., 1::2]) * 0.25
+
+
 def _mip(images: Tensor, maps: np.ndarray) -> Tensor:
     """A trilinear mip map of two levels: an image that is minified by a factor f > 1 is mixed from the image and its
     half-size copy, in the proportion log2(f) of the latter: exact up to f = 2 and as blurred as there beyond.
@@ -70,13 +85,13 @@ def _mip(images: Tensor, maps: np.ndarray) -> Tensor:
     f is the largest over all directions, as in graphics: nothing aliases, and a stretched image is a little too soft
     along its other axis.
     """
-    grid = F.affine_grid(torch.from_numpy(maps).to(images), list(images.shape), align_corners=False)
+    grid = _grid(torch.from_numpy(maps).to(images), images.shape[-1])
     fine = _Warp.apply(images, grid)
     levels = np.log2(minification(maps)).clip(0, 1)
     if levels.max() < 1e-6:  # Blits and enlargements, which must stay exact.
         return fine
     level = torch.from_numpy(levels).to(images)[:, None, None, None]
-    return torch.lerp(fine, _Warp.apply(F.avg_pool2d(images, 2), grid), level)
+    return torch.lerp(fine, _Warp.apply(_half_size(images), grid), level)
 
 
 def _sym6(images: Tensor, maps: np.ndarray) -> Tensor:
@@ -101,8 +116,7 @@ def _sym6(images: Tensor, maps: np.ndarray) -> Tensor:
     # The downsampling's taps reach beyond the border: that much more is resampled.
     wide = 2 * side + 2 * LEAD
     moved[:, :, :2] *= wide / (2 * side)
-    grid = F.affine_grid(torch.from_numpy(moved).to(images), [batch, channels, wide, wide], align_corners=False)
-    planes = _Warp.apply(large, grid).flatten(0, 1)[:, None]
+    planes = _Warp.apply(large, _grid(torch.from_numpy(moved).to(images), wide)).flatten(0, 1)[:, None]
     for shape, stride in (((1, 1, 1, 12), (1, 2)), ((1, 1, 12, 1), (2, 1))):
         planes = F.conv2d(planes, taps.view(shape) / 2**0.5, stride=stride)
     return planes.view(images.shape)

@@ -1,10 +1,8 @@
 """``tools/show_augmentations.py``: a contact sheet of what an experiment's augmentation does to its images."""
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from stylenat.commands._command import CORE, command, experiments_folder
 
@@ -17,7 +15,8 @@ EXAMPLES = """examples:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="show_augmentations",
-        description="Draw a sheet: one row a transform of train.augmentation, from weak to strong draws.",
+        description="Draw what train.augmentation does to an image: a row for each transform, a column for each\n"
+        "strength. Strengths are quantiles of the transform's draw, 0.5 its median, and p in the last row.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -53,24 +52,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     from stylenat.evaluation.grids import labelled_rows, save_png
 
     image = to_networks(dataset[arguments.image])
+    random = torch.Generator().manual_seed(arguments.seed)
     strengths = [(i + 0.5) / arguments.columns for i in range(arguments.columns)]
-    rows = demonstration(augmentation, image, strengths, torch.Generator().manual_seed(arguments.seed))
-    sheet = labelled_rows({name: to_uint8(row) for name, row in rows.items()}, [f"{s:.2f}" for s in strengths])
+    if hasattr(augmentation, "demonstrate"):
+        rows = {"as it is": image.expand(len(strengths), -1, -1, -1)}
+        rows |= augmentation.demonstrate(image, strengths, random)
+        heads = [f"{strength:.2f}" for strength in strengths]
+    else:
+        # It cannot say which transforms it has: a square of what it does by chance.
+        drawn = augmentation(image.expand(len(strengths) ** 2, -1, -1, -1), random)
+        rows = {f"draws {i + 1}": part for i, part in enumerate(drawn.split(len(strengths)))}
+        heads = [""] * len(strengths)
+    sheet = labelled_rows({name: to_uint8(row) for name, row in rows.items()}, heads)
     try:
         save_png(arguments.out, sheet)
     except OSError as error:
         raise UserError(f"cannot write {arguments.out}: {error.strerror}") from error
     print(f"{len(rows)} rows at {arguments.columns} strengths in {arguments.out}")
     return 0
-
-
-def demonstration(augmentation: Any, image: Any, strengths: list[float], random: Any) -> dict[str, Any]:
-    """Rows of images by name; of an augmentation that has no ``demonstrate``, a few rows of what it does."""
-    if hasattr(augmentation, "demonstrate"):
-        return {"as it is": image.expand(len(strengths), -1, -1, -1)} | augmentation.demonstrate(
-            image, strengths, random
-        )
-    count = len(strengths)
-    made = augmentation(image.expand(count * count, -1, -1, -1), random)
-    rows = math.ceil(len(made) / count)
-    return {f"draws {i + 1}": made[i * count : (i + 1) * count] for i in range(rows)}

@@ -13,7 +13,7 @@ from plugins.augmentations import affine, bands, colour, corruption
 from plugins.augmentations.ada import AdaptiveAugmentation
 from plugins.augmentations.displayed import from_displayed, to_displayed
 from plugins.augmentations.draws import ORDER, ROW, draw, probabilities
-from plugins.augmentations.warp import warp
+from plugins.augmentations.warp import _grid, warp
 
 SIDE = 24
 CLOSE = {"atol": 1e-9, "rtol": 0}
@@ -301,6 +301,12 @@ def test_reflection_leaves_no_border(low_pass):
     ada = AdaptiveAugmentation("bg", initial_p=1.0, policy="fixed", low_pass=low_pass)
     for seed in range(4):
         torch.testing.assert_close(ada(flat, torch.Generator().manual_seed(seed)), flat, atol=1e-5, rtol=0)
+
+
+def test_sampling_places_are_pytorchs():
+    maps = torch.randn(4, 2, 3, dtype=torch.float64)
+    expected = F.affine_grid(maps, [4, 3, SIDE, SIDE], align_corners=False)
+    torch.testing.assert_close(_grid(maps, SIDE), expected, atol=1e-12, rtol=0)
 
 
 def test_single_precision_is_enough():
