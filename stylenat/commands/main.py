@@ -6,7 +6,8 @@ from importlib import import_module
 
 COMMANDS = {
     "run": "train, evaluate and sample what gin files say",
-    "prepare": "make an LMDB from a folder of images",
+    "prepare": "make an LMDB from any pile of images",
+    "inspect_data": "show, check and export an LMDB of images",
     "sample": "write pictures from a run",
 }
 
@@ -16,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: stylenat COMMAND ...\n")
-        print("\n".join(f"  {name:<10}{doc}" for name, doc in COMMANDS.items()))
+        print("\n".join(f"  {name:<14}{doc}" for name, doc in COMMANDS.items()))
         return 0 if arguments else 2
     if arguments[0] not in COMMANDS:
         print(f"error: there is no command {arguments[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
