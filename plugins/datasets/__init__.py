@@ -7,4 +7,5 @@ from registry import hookimpl
 def stylenat_register(register):
     register("dataset", "lmdb", "plugins.datasets.lmdb_dataset:LmdbDataset")
     register("dataset", "folder", "plugins.datasets.folder:Folder")
+    register("dataset", "zip", "plugins.datasets.zip_dataset:Zip")
     register("dataset", "lfw_faces", "plugins.datasets.lfw_faces:LfwFaces")

@@ -11,9 +11,11 @@ Format 2 may hold raw pixels, several resolutions and labels; format 1 holds one
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import lmdb
 
@@ -43,20 +45,35 @@ def looks_like_lmdb(path: Path) -> bool:
         return file.read(20)[16:20] == b"\xde\xc0\xef\xbe"
 
 
+_environments: WeakValueDictionary[str, lmdb.Environment] = WeakValueDictionary()
+_identities: dict[str, tuple[int, ...]] = {}
+
+
 def open_readonly(path: Path) -> lmdb.Environment:
     """Without locks, so that any number of processes and a read-only disk will do.
+
+    LMDB allows a file to be open once in a process, so all its readers here share one environment, which nobody
+    closes: it goes with the last of them. A forked child must not use its parent's and opens its own.
 
     Raises lmdb.Error when it is missing, damaged or shorter than it says: reading beyond a file's end would kill
     the process.
     """
-    environment = lmdb.open(
-        str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, max_readers=256
-    )
-    file = path / "data.mdb" if path.is_dir() else path
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if file.stat().st_size < needed:
+    place, file = str(path.resolve()), path / "data.mdb" if path.is_dir() else path
+    status = file.stat()
+    identity = (os.getpid(), status.st_ino, status.st_size, status.st_mtime_ns)
+    environment = _environments.get(place)
+    if environment is not None and _identities[place] != identity:  # Forked, or the file is another one now.
         environment.close()
-        raise lmdb.CorruptedError(f"truncated to {file.stat().st_size} of {needed} bytes")
+        environment = None
+    if environment is None:
+        environment = lmdb.open(
+            place, subdir=path.is_dir(), readonly=True, lock=False, readahead=False, max_readers=256
+        )
+        needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        if status.st_size < needed:
+            environment.close()
+            raise lmdb.CorruptedError(f"truncated to {status.st_size} of {needed} bytes")
+        _environments[place], _identities[place] = environment, identity
     return environment
 
 

@@ -24,6 +24,8 @@ from stylenat.data.sources import Item, open_source, read
 
 CHUNK = 8
 """Images that a worker takes at once: a message to it costs as much as a small image."""
+NO_CLASS = ("", ".", "..")
+"""Not names of folders; ``..`` would lead an export out of its own."""
 AHEAD = 3
 """Chunks in flight for each worker: enough to keep the cores busy, few enough to bound the memory."""
 
@@ -118,7 +120,7 @@ def prepare(
             if max_images is not None and state.count >= max_images:
                 break
             label = item.name.rpartition("/")[0].rpartition("/")[2] if labels else None
-            if isinstance(made, Made) and label != "":
+            if isinstance(made, Made) and label not in NO_CLASS:
                 writer.add(item.name, made.records, label, made.enlarged)
             else:
                 writer.skip(item.name, made if isinstance(made, str) else "in no folder, hence without a class")
@@ -132,8 +134,7 @@ def prepare(
 
 
 def _finished(out: Path, settings: dict[str, Any]) -> Prepared:
-    environment, layout = open_layout(out)
-    environment.close()
+    _, layout = open_layout(out)
     manifest = layout.manifest
     if manifest is None:
         raise UserError(f"{out} exists and is not of this project's making; choose another name")

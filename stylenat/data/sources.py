@@ -13,8 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import lmdb
-
 from registry import UserError
 from stylenat.data import lmdb_layout
 from stylenat.data.images import Unusable, is_image_name
@@ -176,11 +174,7 @@ class LmdbSource:
 
     def __init__(self, path: Path, resolution: int) -> None:
         self._path, self.ignored = path, 0
-        try:
-            with lmdb_layout.open_readonly(path) as environment, environment.begin() as transaction:
-                layout = lmdb_layout.Layout.read(path, transaction)
-        except lmdb.Error as error:
-            raise UserError(f"{path} is not a readable LMDB ({error})") from error
+        _, layout = lmdb_layout.open_layout(path)
         self._resolution = resolution if resolution in layout.resolutions else max(layout.resolutions)
         self._raw, self.size = layout.raw, layout.count
 
@@ -220,21 +214,22 @@ def read(item: Item) -> bytes:
     raise Unusable(rest[0])
 
 
-@lru_cache(maxsize=4)
 def _zip(path: str) -> zipfile.ZipFile:
+    status = os.stat(path)
+    # A forked process needs its own: two would move one file position.
+    return _opened_zip(path, os.getpid(), status.st_ino, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _opened_zip(path: str, *identity: int) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
         raise UserError(f"{path} is a damaged zip ({error}); fetch or make it again") from error
 
 
-@lru_cache(maxsize=4)
-def _environment(path: str) -> lmdb.Environment:
-    return lmdb_layout.open_readonly(Path(path))
-
-
 def _lmdb_record(path: str, key: str, raw_resolution: int) -> bytes:
-    with _environment(path).begin() as transaction:
+    with lmdb_layout.open_readonly(Path(path)).begin() as transaction:
         data = transaction.get(key.encode())
     if data is None:
         raise Unusable("missing in the LMDB")

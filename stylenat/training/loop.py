@@ -52,7 +52,7 @@ def train(
             for images in stream.batches(state.step):
                 if state.step >= settings.iterations or stop.requested:
                     break
-                scalars = iteration(settings, state, to_networks(images.to(device)))
+                scalars = iteration(settings, state, to_networks(images.to(device)).contiguous())
                 state.step += 1
                 run.step = state.step
                 hook.step_ended(run=run, step=state.step, scalars=scalars)

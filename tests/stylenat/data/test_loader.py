@@ -1,11 +1,14 @@
 import itertools
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry import UserError
 from stylenat.data import loader
 from stylenat.data.loader import ImageOrder, ImageStream
+from stylenat.data.pixels import to_networks, to_uint8
 
 
 class Numbers:
@@ -41,3 +44,47 @@ def test_a_resumed_stream_sees_the_very_next_image_with_or_without_workers(monke
     monkeypatch.setattr(loader, "CACHE_BYTES", 0)
     for workers in (0, 2):
         assert all(torch.equal(a, b) for a, b in zip(whole, batches(0, workers), strict=True))
+
+
+@given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 5), st.integers(0, 30), st.integers(0, 3))
+def test_ranks_share_every_batch_without_overlap_wherever_a_run_resumes(count, per_rank, world_size, start, seed):
+    class Counted(Numbers):
+        def __len__(self):
+            return count
+
+    def stream(rank, world_size):
+        size = per_rank * ranks
+        return ImageStream(Counted(), size, seed=seed, horizontal_flips=True, rank=rank, world_size=world_size).places(
+            start
+        )
+
+    ranks = world_size
+    whole = stream(0, 1)
+    shares = [stream(rank, ranks) for rank in range(ranks)]
+    for batch in range(start, start + 4):
+        together = [place for place in zip(*(next(share) for share in shares), strict=True)]
+        flat = [place for places in together for place in places]
+        order = ImageOrder(count, seed, True)
+        size = per_rank * ranks
+        assert flat == next(whole) == [order[batch * size + i] for i in range(size)]
+
+
+def test_a_batch_that_does_not_divide_among_the_processes_is_refused():
+    with pytest.raises(UserError, match="does not divide among 3"):
+        ImageStream(Numbers(), 4, seed=0, horizontal_flips=False, world_size=3)
+
+
+def test_flips_are_drawn_anew_every_epoch_for_half_of_the_images():
+    order = ImageOrder(2000, 0, True)
+    flipped = [{order[epoch * 2000 + i][0] for i in range(2000) if order[epoch * 2000 + i][1]} for epoch in (0, 1)]
+    assert all(900 < len(images) < 1100 for images in flipped)
+    assert 800 < len(flipped[0] ^ flipped[1]) < 1200
+    assert not any(ImageOrder(2000, 0, False)[i][1] for i in range(2000))
+
+
+def test_normalising_is_the_same_in_either_memory_format():
+    images = torch.randint(0, 256, (3, 3, 16, 8), dtype=torch.uint8)
+    last = to_networks(images.contiguous(memory_format=torch.channels_last))
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(last, to_networks(images), atol=1e-6)
+    assert (to_uint8(last) == images).all()

@@ -1,0 +1,55 @@
+"""Data set ``zip``: the images in a zip as they lie, decoded on every read. For small jobs."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from registry import UserError
+from stylenat.data.images import Crop, Filter, Unusable, decode, square
+from stylenat.data.sources import Item, ZipSource, open_source, read
+
+
+class Zip:
+    """Images in a zip, in the order of their names, cropped and resized as ``tools/prepare.py`` does.
+
+    Args:
+        path: the zip; resolution: side that images are resized to.
+        crop: ``center`` or ``none``; filter: of the resize.
+    """
+
+    def __init__(self, path: str, resolution: int, crop: Crop = "center", filter: Filter = "lanczos") -> None:
+        self.path, self.resolution = Path(path), resolution
+        self.crop, self.filter = crop, filter
+        self._items: list[Item] | None = None
+
+    def describe(self) -> str:
+        return f"zip {self.path} resized to {self.resolution}x{self.resolution}"
+
+    def prepare(self) -> None:
+        source = open_source(self.path, self.resolution)
+        if not isinstance(source, ZipSource):
+            raise UserError(f"{self.path} is no zip; bind dataset.zip.path to one, or take dataset.{source.kind}")
+        self._items = list(source)
+        if not self._items:
+            raise UserError(f"there are no images in {self.path}")
+
+    def _found(self) -> list[Item]:
+        if self._items is None:
+            self.prepare()
+        assert self._items is not None
+        return self._items
+
+    def __len__(self) -> int:
+        return len(self._found())
+
+    def __getitem__(self, index: int) -> Tensor:
+        item = self._found()[index]
+        try:
+            image = square(decode(read(item)), self.resolution, self.crop, self.filter)
+        except Unusable as error:
+            raise UserError(
+                f"{self.path}: {item.name} {error}; remove it, or let tools/prepare.py skip such files"
+            ) from error
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -1,0 +1,65 @@
+"""``tools/inspect_data.py``: what an LMDB of images holds, and whether it is whole."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from stylenat.commands._command import USER_ERROR, command
+
+EXAMPLES = """examples:
+  python tools/inspect_data.py data/ffhq256.lmdb
+  python tools/inspect_data.py data/ffhq256.lmdb --verify --sheet sheet.png
+  python tools/inspect_data.py data/ffhq256.lmdb --export files/
+"""
+SAMPLE = 2000
+"""Images that mean and standard deviation are taken over."""
+LISTED = 20
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="inspect_data",
+        description="Show what an LMDB of images holds; check it, draw it, write it out as files.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("data", type=Path, metavar="DATA.lmdb", help="of this project or of stylegan2-pytorch's layout")
+    parser.add_argument("--resolution", type=int, metavar="R", help="where there are several (default: the largest)")
+    parser.add_argument("--verify", action="store_true", help="decode every record and compare the hashes")
+    parser.add_argument("--sheet", type=Path, metavar="OUT.png", help="write a contact sheet of 64 images")
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="write every image as a file into a new folder")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    from rich.progress import track
+
+    from stylenat.data.inspection import Inspection
+
+    data = Inspection(arguments.data, arguments.resolution)
+    for name, value in data.summary().items():
+        print(f"{name:>16}  {value}")
+    print(f"{'file':>16}  {data.size_bytes() / 2**20:.1f} MiB")
+    for name, reason in list((data.layout.manifest or {}).get("skipped", {}).items()):
+        print(f"{'skipped':>16}  {name}: {reason}")
+    count = data.layout.count
+    if arguments.verify:
+        total = count * len(data.layout.resolutions)
+        found = [problem for problem in track(data.problems(), "verifying", total, transient=True) if problem]
+        for problem in found[:LISTED]:
+            print(f"{'damaged':>16}  {problem}")
+        print(f"{'verified':>16}  {total} records, {len(found)} problems")
+        if found:
+            return USER_ERROR
+    mean, std = data.mean_and_std(SAMPLE)
+    print(f"{'mean RGB':>16}  {', '.join(f'{value:.4f}' for value in mean)}  (of {min(SAMPLE, count)} images, 0..1)")
+    print(f"{'std RGB':>16}  {', '.join(f'{value:.4f}' for value in std)}")
+    if arguments.sheet:
+        data.sheet(arguments.sheet)
+        print(f"{'sheet':>16}  {arguments.sheet}")
+    if arguments.export:
+        written = sum(1 for _ in track(data.export(arguments.export), "exporting", count, transient=True))
+        print(f"{'exported':>16}  {written} images to {arguments.export}")
+    return 0

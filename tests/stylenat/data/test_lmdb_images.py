@@ -1,0 +1,142 @@
+"""The reader in many processes, and what the inspection finds."""
+
+import os
+from pathlib import Path
+
+import lmdb
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from plugins.datasets.lmdb_dataset import LmdbDataset
+from registry import UserError
+from stylenat.commands.inspect_data import main
+from stylenat.data.prepare import prepare
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    for name in ("cat", "cup"):
+        (folder / "photos" / name).mkdir(parents=True)
+    cat, cup = skimage.data.chelsea(), skimage.data.coffee()
+    for i in range(20):
+        Image.fromarray(cat[5 * i : 5 * i + 64, 9 * i : 9 * i + 64]).save(folder / "photos" / "cat" / f"{i}.png")
+        Image.fromarray(cup[5 * i : 5 * i + 64, 9 * i : 9 * i + 64]).save(folder / "photos" / "cup" / f"{i}.png")
+    for storage in ("png", "jpeg", "raw"):
+        prepare(folder / "photos", folder / f"{storage}.lmdb", 32, storage=storage, labels=True, workers=1)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("storage", ["png", "jpeg", "raw"])
+def test_worker_processes_read_what_this_one_reads(made, storage, method):
+    data = LmdbDataset(str(made / f"{storage}.lmdb"), 32)
+    here = [data[i].clone() for i in range(len(data))]  # Open in the parent before any child exists.
+    loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context=method)
+    assert all(torch.equal(a, b) for a, b in zip(here, loader, strict=True))
+    assert torch.equal(data[0], here[0])
+
+
+def test_reading_takes_no_lock_and_needs_no_right_to_write(made, tmp_path):
+    path = made / "png.lmdb"
+    os.chmod(path, 0o555)
+    try:
+        first, second = LmdbDataset(str(path), 32), LmdbDataset(str(path), 32)
+        assert torch.equal(first[3], second[3])
+        assert [file.name for file in path.iterdir()] == ["data.mdb"]
+    finally:
+        os.chmod(path, 0o755)
+
+
+def test_constructing_touches_no_file_and_pickles(made):
+    import pickle
+
+    data = LmdbDataset("nowhere.lmdb", 32)
+    data.path = made / "raw.lmdb"
+    data.prepare()
+    copy = pickle.loads(pickle.dumps(data))
+    assert torch.equal(copy[5], data[5])
+
+
+def copied(made, tmp_path, change):
+    path = tmp_path / "changed.lmdb"
+    path.mkdir()
+    (path / "data.mdb").write_bytes((made / "png.lmdb" / "data.mdb").read_bytes())
+    with lmdb.open(str(path), lock=False) as environment, environment.begin(write=True) as transaction:
+        change(transaction)
+    return path
+
+
+def flip_a_bit(transaction):
+    record = bytearray(transaction.get(b"32-00003"))
+    record[len(record) // 2] ^= 1
+    transaction.put(b"32-00003", bytes(record))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (flip_a_bit, "image 3 at 32 is not what was stored"),
+        (lambda t: t.put(b"32-00003", bytes(t.get(b"32-00004"))), "image 3 at 32 is not what was stored"),
+        (lambda t: t.delete(b"32-00003"), "image 3 at 32 is missing"),
+    ],
+)
+def test_verify_names_the_damaged_record(made, tmp_path, capsys, change, message):
+    assert main([str(made / "png.lmdb"), "--verify"]) == 0
+    assert "40 records, 0 problems" in capsys.readouterr().out
+    assert main([str(copied(made, tmp_path, change)), "--verify"]) == 2
+    assert message in capsys.readouterr().out
+
+
+def test_a_damaged_record_stops_the_reader_with_its_number(made, tmp_path):
+    path = copied(made, tmp_path, lambda t: t.put(b"32-00003", b"\x89PNG nonsense"))
+    with pytest.raises(UserError, match="image 3 does not decode"):
+        LmdbDataset(str(path), 32)[3]
+
+
+def test_inspection_draws_and_exports_what_was_prepared(made, tmp_path, capsys):
+    sheet, files = tmp_path / "sheet.png", tmp_path / "files"
+    assert main([str(made / "raw.lmdb"), "--sheet", str(sheet), "--export", str(files)]) == 0
+    text = capsys.readouterr().out
+    assert "mean RGB" in text and "exported  40 images" in text
+    assert Image.open(sheet).size[0] > 400
+    assert sorted(path.name for path in files.iterdir()) == ["cat", "cup"]
+    again = prepare(files, tmp_path / "again.lmdb", 32, storage="raw", workers=1)
+    assert again.manifest["content_sha256"] == prepare(made / "raw.lmdb", tmp_path / "b.lmdb", 32, storage="raw",
+                                                       workers=1).manifest["content_sha256"]  # fmt: skip
+    assert main([str(made / "raw.lmdb"), "--export", str(files)]) == 2
+
+
+def test_mean_and_deviation_are_those_of_the_pixels(made):
+    from stylenat.data.inspection import Inspection
+
+    data = LmdbDataset(str(made / "png.lmdb"), 32)
+    pixels = torch.stack([data[i] for i in range(40)]).double() / 255
+    mean, std = Inspection(Path(made / "png.lmdb")).mean_and_std(100)
+    assert torch.allclose(mean, pixels.mean((0, 2, 3))) and torch.allclose(
+        std, pixels.std((0, 2, 3), correction=0), atol=1e-12
+    )
+
+
+def test_a_set_of_format_1_is_read_and_verified(made, tmp_path, capsys):
+    import hashlib
+    import json
+
+    path = tmp_path / "one.lmdb"
+    data = LmdbDataset(str(made / "png.lmdb"), 32)
+    with data._ready().begin() as t:
+        records = [bytes(t.get(f"32-{i:05d}".encode())) for i in range(3)]
+    content = hashlib.sha256(b"".join(hashlib.sha256(record).digest() for record in records)).hexdigest()
+    manifest = {"format_version": 1, "resolution": 32, "count": 3, "content_sha256": content, "storage": "png",
+                "filter": "lanczos", "crop": "center", "skipped": {}, "source": "photos"}  # fmt: skip
+    with lmdb.open(str(path), map_size=2**24) as environment, environment.begin(write=True) as transaction:
+        for i, record in enumerate(records):
+            transaction.put(f"32-{i:05d}".encode(), record)
+        transaction.put(b"length", b"3")
+        transaction.put(b"manifest", json.dumps(manifest).encode())
+    assert torch.equal(LmdbDataset(str(path), 32)[2], data[2])
+    assert main([str(path), "--verify"]) == 0
+    assert "3 records, 0 problems" in capsys.readouterr().out
