@@ -1,5 +1,6 @@
 """How a name in a gin file becomes an object. Knows nothing of GANs, and imports no torch."""
 
+from registry.bounds import Bounds, Count, CountOrZero, Finite, NotNegative, Positive, Share
 from registry.errors import UserError
 from registry.experiment import Experiment, load_experiment
 from registry.hooks import hookimpl
@@ -14,13 +15,20 @@ __all__ = [
     "KINDS",
     "OLDEST_API_VERSION",
     "AttentionSite",
+    "Bounds",
+    "Count",
+    "CountOrZero",
     "Entry",
     "Experiment",
+    "Finite",
     "HeadGroup",
     "Kind",
     "Listed",
+    "NotNegative",
     "Origin",
+    "Positive",
     "Registry",
+    "Share",
     "Suspect",
     "UserError",
     "arguments",

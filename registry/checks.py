@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import gin
 
+from registry.bounds import Bounds
 from registry.errors import UserError
 from registry.gintext import Reference, render
 from registry.kinds import KINDS
@@ -24,6 +25,7 @@ SEQUENCES = (list, tuple, Sequence, Iterable, Collection)
 MAPPINGS = (dict, Mapping)
 # The modules in an annotation's text, but not the dots of a Literal's quoted text.
 MODULES = re.compile(r"(?<!['\w.])(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")
+BOUNDED = re.compile(r"Annotated\[(\w+), ([^\]]+)\]")
 # What every Protocol class has of its own accord and no implementation owes.
 NOT_OWED = {"__init__", "__subclasshook__"}
 
@@ -46,7 +48,8 @@ class Parameter:
         """The annotation as people write it; empty when there is none."""
         if self.annotation is MISSING:
             return ""
-        return MODULES.sub("", inspect.formatannotation(self.annotation))
+        text = MODULES.sub("", inspect.formatannotation(self.annotation))
+        return BOUNDED.sub(r"\1 (\2)", text)
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ def fits(value: Any, annotation: Any, target_of: TargetOf) -> bool:
     if origin in (Union, types.UnionType):
         return any(fits(value, argument, target_of) for argument in arguments)
     if origin is Annotated:
-        return fits(value, arguments[0], target_of)
+        bounds = (extra for extra in arguments[1:] if isinstance(extra, Bounds))
+        return fits(value, arguments[0], target_of) and all(bound.hold(value) for bound in bounds)
     if origin is Literal:
         return any(type(value) is type(option) and value == option for option in arguments)
     if annotation in (None, types.NoneType):
@@ -157,8 +161,8 @@ def fits(value: Any, annotation: Any, target_of: TargetOf) -> bool:
         if not isinstance(value, dict) or not arguments:
             return isinstance(value, dict)
         return all_fit(value, arguments[0]) and all_fit(value.values(), arguments[1])
-    # Objects: a bare number or text is none of the framework's; of other classes we do not judge.
-    return not (_is_protocol(wanted) and type(value) in SCALARS)
+    # Objects: a bare value is none of the framework's; of other classes we do not judge.
+    return not (_is_protocol(wanted) and (value is None or type(value) in (*SCALARS, list, tuple, dict)))
 
 
 def _object_fits(reference: Reference, wanted: Any, arguments: tuple[Any, ...], target_of: TargetOf) -> bool:

@@ -85,6 +85,8 @@ def read_text(text: str, label: str) -> list[Statement]:
 def find_file(name: str, folders: Sequence[Path], where: str = "") -> Path:
     """The file as it was named, if it is there, or else in the first of the folders that has it."""
     for folder in (Path(), *folders):
+        if (folder / name).is_dir() and name:
+            raise UserError(f"{where + ': ' if where else ''}{folder / name} is a folder, not a gin file")
         if (folder / name).is_file():
             return folder / name
     known = {path.name for path in Path().glob("*.gin")}
@@ -97,7 +99,7 @@ def find_file(name: str, folders: Sequence[Path], where: str = "") -> Path:
 
 def _read_file(path: Path, search_path: Sequence[Path], chain: tuple[Path, ...]) -> list[Statement]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a gin file: {error}") from error
     chain = (*chain, path.resolve())

@@ -225,7 +225,10 @@ class Metric(Protocol):
 
 
 class Tracker(Protocol):
-    """Kind ``tracker``: an object with lifecycle hooks (``registry.hooks``), each marked ``@hookimpl``."""
+    """Kind ``tracker``: an object with lifecycle hooks (``registry.hooks``), each marked ``@hookimpl``.
+
+    One that keeps something to look at may have ``where() -> dict[str, str]``: lines printed when the run ends.
+    """
 
     def state_dict(self) -> dict[str, Any]:
         """What it needs to go on after a resume, such as its run's identity."""

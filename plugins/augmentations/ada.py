@@ -13,7 +13,7 @@ from plugins.augmentations import affine, bands, colour, corruption
 from plugins.augmentations.adaptation import Adaptation
 from plugins.augmentations.draws import ORDER, PRESETS, ROW, TRANSFORMS, Draws, draw, probabilities
 from plugins.augmentations.warp import LOW_PASSES, warp
-from registry import UserError
+from registry import Count, Share, UserError
 
 
 class AdaptiveAugmentation:
@@ -38,12 +38,12 @@ class AdaptiveAugmentation:
         self,
         preset: str = "bgc",
         multipliers: dict[str, float] | None = None,
-        initial_p: float = 0.0,
-        max_p: float = 1.0,
+        initial_p: Share = 0.0,
+        max_p: Share = 1.0,
         policy: Literal["adaptive", "fixed", "none"] = "adaptive",
         target: float = 0.6,
-        interval: int = 4,
-        images_to_full: int = 500_000,
+        interval: Count = 4,
+        images_to_full: Count = 500_000,
         low_pass: Literal["mip", "sym6"] = "mip",
     ) -> None:
         if preset not in PRESETS:

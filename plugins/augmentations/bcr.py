@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from plugins.augmentations.simple import cut, jittered, moved
+from registry import NotNegative, Share
 
 
 class BalancedConsistencyTransforms:
@@ -23,12 +24,12 @@ class BalancedConsistencyTransforms:
 
     def __init__(
         self,
-        flip: float = 0.5,
-        translation: float = 0.125,
-        brightness: float = 0.5,
-        saturation: float = 1.0,
-        contrast: float = 0.5,
-        cutout: float = 0.5,
+        flip: Share = 0.5,
+        translation: Share = 0.125,
+        brightness: NotNegative = 0.5,
+        saturation: NotNegative = 1.0,
+        contrast: NotNegative = 0.5,
+        cutout: Share = 0.5,
     ) -> None:
         self.flip, self.translation, self.cutout = flip, translation, cutout
         self.brightness, self.saturation, self.contrast = brightness, saturation, contrast

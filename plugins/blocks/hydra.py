@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from registry import AttentionSite
+from registry import AttentionSite, Count, Finite, Positive
 from stylenat.attention.hydra import FullAttention, HydraAttention, checked_groups
 from stylenat.interfaces import AttentionBackend, Partition
 from stylenat.networks.layers import AdaIN
@@ -27,12 +27,12 @@ class HydraBlock(nn.Module):
         site: AttentionSite,
         style_dim: int,
         partition: Partition,
-        mlp_ratio: int = 4,
+        mlp_ratio: Count = 4,
         qkv_bias: bool = True,
-        qk_scale: float | None = None,
+        qk_scale: Positive | None = None,
         backend: str | AttentionBackend | None = None,
-        gamma_bias: float = 0.0,
-        style_gain: float = 1.0,
+        gamma_bias: Finite = 0.0,
+        style_gain: Finite = 1.0,
     ) -> None:
         super().__init__()
         channels, heads = site.channels, site.num_heads

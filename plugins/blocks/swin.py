@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from registry import AttentionSite, UserError
+from registry import AttentionSite, Count, Finite, Positive, UserError
 from stylenat.networks.layers import AdaIN
 
 
@@ -107,13 +107,13 @@ class SwinBlock(nn.Module):
         *,
         site: AttentionSite,
         style_dim: int,
-        window: int = 8,
-        full_resolution: int = 8,
-        mlp_ratio: int = 4,
+        window: Count = 8,
+        full_resolution: Count = 8,
+        mlp_ratio: Count = 4,
         qkv_bias: bool = True,
-        qk_scale: float | None = None,
-        gamma_bias: float = 0.0,
-        style_gain: float = 1.0,
+        qk_scale: Positive | None = None,
+        gamma_bias: Finite = 0.0,
+        style_gain: Finite = 1.0,
     ) -> None:
         super().__init__()
         side, channels = site.resolution, site.channels

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from registry import Count
+
 
 class RandomConvolution:
     """Means and standard deviations of random convolutions at several scales.
@@ -20,7 +22,7 @@ class RandomConvolution:
     name = "random_convolution"
     scales = 3
 
-    def __init__(self, channels: int = 32, seed: int = 0) -> None:
+    def __init__(self, channels: Count = 32, seed: int = 0) -> None:
         self.dim = 2 * channels * self.scales
         random = torch.Generator().manual_seed(seed)
         self._weights = [

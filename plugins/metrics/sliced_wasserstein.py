@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from registry import Count
+
 
 class _Patches:
     """A bounded number of 7x7 patches of each image at every level of its Laplacian pyramid."""
@@ -49,7 +51,7 @@ class SlicedWasserstein:
 
     name = "swd"
 
-    def __init__(self, patches: int = 64, projections: int = 256, smallest: int = 16, seed: int = 0) -> None:
+    def __init__(self, patches: Count = 64, projections: Count = 256, smallest: Count = 16, seed: int = 0) -> None:
         self.patches, self.projections, self.smallest, self.seed = patches, projections, smallest, seed
 
     def accumulator(self) -> _Patches:

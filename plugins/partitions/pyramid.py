@@ -1,6 +1,6 @@
 """Partition ``pyramid``: many groups whose dilations double (StyleNAT's Church model, in the paper's words)."""
 
-from registry import AttentionSite, HeadGroup, even_groups
+from registry import AttentionSite, Count, HeadGroup, even_groups
 
 
 class Pyramid:
@@ -13,7 +13,7 @@ class Pyramid:
         kernel_size: side of every neighborhood; odd, at least 3.
     """
 
-    def __init__(self, kernel_size: int = 7) -> None:
+    def __init__(self, kernel_size: Count = 7) -> None:
         self.kernel_size = kernel_size
 
     def __call__(self, site: AttentionSite) -> list[HeadGroup]:

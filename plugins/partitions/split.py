@@ -1,6 +1,6 @@
 """Partition ``split``: half the heads local, half global (StyleNAT's FFHQ models)."""
 
-from registry import AttentionSite, HeadGroup, even_groups
+from registry import AttentionSite, Count, HeadGroup, even_groups
 
 
 class Split:
@@ -12,7 +12,7 @@ class Split:
         kernel_size: side of the neighborhood; odd, 3 to 7, since kernel_size x resolution / 8 must fit.
     """
 
-    def __init__(self, kernel_size: int = 7) -> None:
+    def __init__(self, kernel_size: Count = 7) -> None:
         self.kernel_size = kernel_size
 
     def __call__(self, site: AttentionSite) -> list[HeadGroup]:

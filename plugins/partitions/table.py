@@ -1,6 +1,6 @@
 """Partition ``table``: every resolution's neighborhoods written out."""
 
-from registry import AttentionSite, HeadGroup, UserError, even_groups
+from registry import AttentionSite, Count, HeadGroup, UserError, even_groups
 
 
 class Table:
@@ -11,7 +11,7 @@ class Table:
         kernel_sizes: resolution to the kernel sizes of its groups, one for each dilation; or one size for all.
     """
 
-    def __init__(self, dilations: dict[int, list[int]], kernel_sizes: dict[int, list[int]] | int = 7) -> None:
+    def __init__(self, dilations: dict[int, list[Count]], kernel_sizes: dict[int, list[Count]] | int = 7) -> None:
         self.dilations, self.kernel_sizes = dilations, kernel_sizes
 
     def __call__(self, site: AttentionSite) -> list[HeadGroup]:
@@ -32,7 +32,7 @@ class Table:
             )
         return even_groups(site.num_heads, list(zip(kernel_sizes, dilations, strict=True)))
 
-    def _row(self, table: dict[int, list[int]], name: str, resolution: int) -> list[int]:
+    def _row(self, table: dict[int, list[Count]], name: str, resolution: int) -> list[int]:
         if resolution not in table:
             raise UserError(f"partition.table.{name} has no row for {resolution}x{resolution}; it has {sorted(table)}")
         return table[resolution]

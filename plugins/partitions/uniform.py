@@ -1,6 +1,6 @@
 """Partition ``uniform``: no split at all."""
 
-from registry import AttentionSite, HeadGroup
+from registry import AttentionSite, Count, HeadGroup
 
 
 class Uniform:
@@ -11,7 +11,7 @@ class Uniform:
         dilation: distance between neighbouring keys, the same at every resolution.
     """
 
-    def __init__(self, kernel_size: int = 7, dilation: int = 1) -> None:
+    def __init__(self, kernel_size: Count = 7, dilation: Count = 1) -> None:
         self.kernel_size, self.dilation = kernel_size, dilation
 
     def __call__(self, site: AttentionSite) -> list[HeadGroup]:

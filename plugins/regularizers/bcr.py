@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from plugins.augmentations.bcr import BalancedConsistencyTransforms
+from registry import NotNegative, Share
 from stylenat.interfaces import StepContext
 
 
@@ -26,14 +27,14 @@ class BalancedConsistency:
 
     def __init__(
         self,
-        real_weight: float = 10.0,
-        fake_weight: float = 10.0,
-        flip: float = 0.5,
-        translation: float = 0.125,
-        brightness: float = 0.5,
-        saturation: float = 1.0,
-        contrast: float = 0.5,
-        cutout: float = 0.5,
+        real_weight: NotNegative = 10.0,
+        fake_weight: NotNegative = 10.0,
+        flip: Share = 0.5,
+        translation: Share = 0.125,
+        brightness: NotNegative = 0.5,
+        saturation: NotNegative = 1.0,
+        contrast: NotNegative = 0.5,
+        cutout: Share = 0.5,
     ) -> None:
         self.real_weight, self.fake_weight = real_weight, fake_weight
         self.transform = BalancedConsistencyTransforms(flip, translation, brightness, saturation, contrast, cutout)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from registry import Count, NotNegative
 from stylenat.interfaces import StepContext
 
 
@@ -19,7 +20,7 @@ class R1:
     network = "discriminator"
     own_step = True
 
-    def __init__(self, gamma: float = 10.0, interval: int = 16) -> None:
+    def __init__(self, gamma: NotNegative = 10.0, interval: Count = 16) -> None:
         self.gamma, self.interval = gamma, interval
 
     def __call__(self, context: StepContext) -> Tensor:

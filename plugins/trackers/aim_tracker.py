@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from registry import UserError, hookimpl
+from registry import Count, hookimpl
 from stylenat.training.run import Run
 
 NETWORKS = ("generator", "discriminator")
@@ -39,18 +39,22 @@ class AimTracker:
         self,
         repo: str = ".",
         experiment: str | None = None,
-        every: int = 50,
+        every: Count = 50,
         log_images: bool = True,
         tags: Sequence[str] = (),
     ) -> None:
-        if every < 1:
-            raise UserError(f"tracker.aim.every = {every}; give at least 1 iteration")
         self.repo, self.experiment, self.every = repo, experiment, every
         self.log_images, self.tags = log_images, tags
         self._run: Any = None
         self._identity: dict[str, str] = {}
         self._newest: dict[str, tuple[int, Any]] = {}
         self._said: set[tuple[str, type]] = set()
+
+    def where(self) -> dict[str, str]:
+        """How to look at what was tracked."""
+        if self._run is None and not self._identity:
+            return {}
+        return {"curves": "aim up" if self.repo == "." else f"aim up --repo {self.repo}"}
 
     @hookimpl
     def run_started(self, run: Run) -> None:

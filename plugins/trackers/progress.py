@@ -17,7 +17,7 @@ from rich.table import Column
 from rich.text import Text
 
 from plugins.trackers.above import printing_above
-from registry import hookimpl
+from registry import Positive, hookimpl
 from stylenat.training.run import Run
 
 SHOWN = {"loss/discriminator": "D", "loss/generator": "G", "augmentation/p": "p"}
@@ -43,7 +43,7 @@ class Progress:
         line_every: seconds between lines elsewhere.
     """
 
-    def __init__(self, every: float = 1.0, line_every: float = 10.0) -> None:
+    def __init__(self, every: Positive = 1.0, line_every: Positive = 10.0) -> None:
         self.every, self.line_every = every, line_every
         self._open = ExitStack()
         self._bar: Bar | None = None

@@ -11,6 +11,8 @@ from stylenat.interfaces import AttentionBackend
 def checked_groups(groups: list[HeadGroup], site: AttentionSite, source: str) -> list[HeadGroup]:
     """The groups, if they can stand at the site. Raises UserError naming ``source`` and the rule that is broken."""
     where = f"{source} at {site.resolution}x{site.resolution}"
+    if not isinstance(groups, list | tuple) or not all(isinstance(g, HeadGroup) for g in groups):
+        raise UserError(f"{where}: it must return a list of registry.HeadGroup; got {groups!r}")
     if any(g.num_heads < 1 for g in groups) or sum(g.num_heads for g in groups) != site.num_heads:
         raise UserError(
             f"{where}: its groups have {[g.num_heads for g in groups]} heads, which must be positive and add up to "

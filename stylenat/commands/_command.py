@@ -21,6 +21,9 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
             # Gin appends where it was when a configurable's own code raised.
             print(f"error: {str(error).partition(chr(10) + '  In call to configurable')[0]}", file=sys.stderr)
             return USER_ERROR
+        except KeyboardInterrupt:
+            print("stopped at once; what was saved stays", file=sys.stderr)
+            return STOPPED
 
     return guarded
 

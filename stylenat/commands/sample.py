@@ -1,6 +1,8 @@
 """``tools/sample.py``: pictures from a run or checkpoint."""
 
 import argparse
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +12,9 @@ EXAMPLES = """examples:
   python tools/sample.py runs/quickstart-1a2b3c4d --seeds 0-15 --out samples
   python tools/sample.py runs/NAME/checkpoints/step-000001000 --seeds 3,7 --truncation-psi 0.7 --out samples
 """
+
+MOST = 100_000
+"""Seeds in one range."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from registry import UserError, load_experiment, load_plugins
     from stylenat.training import checkpoint
 
+    if not math.isfinite(arguments.truncation_psi):
+        raise UserError(f"--truncation-psi must be finite; got {arguments.truncation_psi}")
     folder, path = _located(arguments.run)
     experiment = load_experiment(load_plugins(arguments.plugin, core=CORE), [str(folder / "config.gin")])
     try:
@@ -72,9 +79,12 @@ def parsed_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+        numbers = [first, last] if dash else [first]
+        if not all(n.isdecimal() and len(n) < 19 for n in numbers) or int(numbers[-1]) < int(first):
             raise UserError(f"--seeds takes numbers and ranges such as 0-15 or 3,7; got {text!r}")
-        seeds += range(int(first), int(last or first) + 1)
+        if int(numbers[-1]) - int(first) >= MOST:
+            raise UserError(f"--seeds {part} is more than {MOST} images; ask for fewer at a time")
+        seeds += range(int(first), int(numbers[-1]) + 1)
     return seeds
 
 
@@ -89,7 +99,7 @@ def _located(run: Path) -> tuple[Path, Path]:
         raise UserError(
             f"{run} is neither a run folder nor a checkpoint; give runs/NAME or a folder in its checkpoints"
         )
-    path = checkpoint.newest_good(run / "checkpoints", print)
+    path = checkpoint.newest_good(run / "checkpoints", lambda line: print(line, file=sys.stderr))
     if path is None:
-        raise UserError(f"{run} has no checkpoint yet")
+        raise UserError(f"{run} has no undamaged checkpoint")
     return run, path

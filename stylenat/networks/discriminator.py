@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from registry import UserError
+from registry import Count, UserError
 from stylenat.networks.layers import EqualWeight, SpectralNorm, blur, leaky_relu
 from stylenat.networks.widths import resolutions, widths
 
@@ -94,10 +94,10 @@ class WaveletDiscriminator(nn.Module):
         self,
         *,
         resolution: int,
-        channel_multiplier: int = 2,
-        channels: list[int] | None = None,
+        channel_multiplier: Count = 2,
+        channels: list[Count] | None = None,
         spectral_norm: bool = True,
-        stddev_group: int = 4,
+        stddev_group: Count = 4,
     ) -> None:
         super().__init__()
         # The Haar transform halves the side: features live at 4, 8, ..., resolution / 2. The published network

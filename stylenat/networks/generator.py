@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from registry import AttentionSite, UserError
+from registry import AttentionSite, Count, Finite, Positive, UserError
 from stylenat.networks.layers import EqualLinear, PixelNorm, leaky_relu, upsample_image
 from stylenat.networks.widths import resolutions, widths
 
@@ -110,15 +110,15 @@ class StyleGenerator(nn.Module):
         *,
         resolution: int,
         block: Callable[..., nn.Module],
-        channel_multiplier: int = 2,
-        channels: list[int] | None = None,
-        latent_dim: int = 512,
-        style_dim: int = 512,
-        mapping_layers: int = 8,
-        mapping_lr_multiplier: float = 0.01,
-        head_dim: int = 32,
-        min_heads: int = 4,
-        to_rgb_gain: float = 0.02,
+        channel_multiplier: Count = 2,
+        channels: list[Count] | None = None,
+        latent_dim: Count = 512,
+        style_dim: Count = 512,
+        mapping_layers: Count = 8,
+        mapping_lr_multiplier: Positive = 0.01,
+        head_dim: Count = 32,
+        min_heads: Count = 4,
+        to_rgb_gain: Finite = 0.02,
     ) -> None:
         super().__init__()
         sides = resolutions(resolution, "generator.style.resolution")

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -90,6 +91,8 @@ def verify(path: Path) -> dict[str, Any]:
         version, sums = manifest["format_version"], manifest["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{path} has no readable {MANIFEST}") from error
+    if type(version) is not int or not isinstance(sums, dict) or not sums:
+        raise Damaged(f"{path / MANIFEST} is not a checkpoint's manifest")
     if version > FORMAT_VERSION:
         raise UserError(f"{path} has checkpoint format {version}; this version reads up to {FORMAT_VERSION}: upgrade")
     for name, expected in sums.items():
@@ -106,7 +109,7 @@ def newest_good(directory: Path, warn: Any) -> Path | None:
             verify(path)
             return path
         except Damaged as error:
-            warn(f"{error}; using the checkpoint before it")
+            warn(f"{error}; passing it over")
     return None
 
 
@@ -120,8 +123,11 @@ def weights(path: Path, name: str) -> dict[str, Tensor]:
 
 
 def state(path: Path) -> dict[str, Any]:
-    """Everything of a checkpoint but the weights."""
-    return torch.load(path / "state.pt", weights_only=True, map_location="cpu")
+    """Everything of a checkpoint but the weights. Raises UserError when it is not there or would run code."""
+    try:
+        return torch.load(path / "state.pt", weights_only=True, map_location="cpu")
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        raise UserError(f"cannot read {path / 'state.pt'}: {str(error).splitlines()[0]}") from error
 
 
 def _checksum(path: Path) -> str:

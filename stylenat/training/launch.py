@@ -1,5 +1,7 @@
 """From a loaded experiment to a run: claims its folder, finds its checkpoint, trains, and says where things are."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,9 +12,10 @@ from registry import Experiment, Registry, UserError
 from stylenat import weights
 from stylenat.evaluation.evaluate import RealStatistics, yardsticks
 from stylenat.evaluation.table import metrics_table
+from stylenat.interfaces import Tracker
 from stylenat.training import checkpoint
 from stylenat.training.loop import train
-from stylenat.training.run import Run, claim, environment, write_environment
+from stylenat.training.run import Run, environment, make_folder, recognise, write_environment
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
 
@@ -35,7 +38,7 @@ def run_experiment(
     Raises:
         UserError: whatever of the gin file, the data or the folder stands in the way; before anything is written.
     """
-    console = Console()
+    console = _console()
     settings: Training = experiment.get("train")()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -53,8 +56,10 @@ def run_experiment(
         initial = weights.initialise(state.networks(), Path(settings.initial_weights))
 
     config_text = experiment.operative_text()
-    existed = claim(directory, config_text, experiment.differences)
+    existed = recognise(directory, experiment.differences)
     loaded = _load(state, directory, resume, console)
+    if not existed and state.step >= settings.iterations:
+        raise UserError(f"{loaded} is at iteration {state.step}: bind train.iterations above it to train on")
     run = Run(
         name=directory.name,
         experiment=experiment.name,
@@ -75,6 +80,8 @@ def run_experiment(
     if initial is not None and loaded is None:
         console.print(f"starting from {initial['path']}: {', '.join(initial['sha256'])}", soft_wrap=True)
     if not existed:
+        make_folder(directory, config_text)
+    if not (directory / "environment.json").exists():
         write_environment(directory, run.environment)
 
     for tracker in settings.trackers:
@@ -88,8 +95,13 @@ def run_experiment(
     if status == "finished" and metrics:
         real = RealStatistics(settings.dataset, settings.metrics, settings.batch_size)
         console.print(metrics_table(metrics, yardsticks(settings.dataset, settings.metrics, settings.batch_size, real)))
-    _say_where(console, run, status)
+    _say_where(console, run, status, settings.trackers)
     return status
+
+
+def _console() -> Console:
+    """The terminal; where the output goes elsewhere, wide enough for every name."""
+    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def _load(state: TrainingState, directory: Path, resume: str, console: Console) -> Path | None:
@@ -118,13 +130,13 @@ def _load(state: TrainingState, directory: Path, resume: str, console: Console) 
     return path
 
 
-def _say_where(console: Console, run: Run, status: str) -> None:
+def _say_where(console: Console, run: Run, status: str, trackers: Sequence[Tracker]) -> None:
     lines = {
         "run folder": run.directory,
         "samples": run.directory / "samples" / f"step-{run.step:09d}.png" if status == "finished" else None,
         "checkpoint": checkpoint.checkpoint_path(run.directory / "checkpoints", run.step),
         "more samples": f"python tools/sample.py {run.directory} --seeds 0-15 --out samples",
-        "curves": "aim up",
+        **{name: how for tracker in trackers for name, how in getattr(tracker, "where", dict)().items()},
         "to go on": "the same command" if status == "stopped" else None,
     }
     for name, value in lines.items():

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from registry import UserError
 from stylenat.data.loader import ImageStream
 from stylenat.data.pixels import to_networks
 from stylenat.evaluation.evaluate import RealStatistics, evaluate
@@ -173,6 +174,16 @@ def save_samples(settings: Training, state: TrainingState, run: Run, hook: Any) 
 def save_checkpoint(settings: Training, state: TrainingState, run: Run, hook: Any) -> Path:
     """Writes ``checkpoints/step-...``."""
     folder = run.directory / "checkpoints"
+    diverged = [
+        name
+        for name, network in state.networks().items()
+        if not all(parameter.isfinite().all() for parameter in network.parameters())
+    ]
+    if diverged:
+        raise UserError(
+            f"the weights of {', '.join(diverged)} are no longer finite at iteration {state.step}: training diverged. "
+            f"Earlier checkpoints are kept in {folder}; lower the learning rates and start a new run"
+        )
     path = checkpoint.save(folder, state.step, state.networks(), state.state_dict(), settings.keep_checkpoints)
     hook.checkpoint_saved(run=run, step=state.step, path=path)
     return path

@@ -72,31 +72,40 @@ def environment(seed: int, plugins: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def claim(directory: Path, config_text: str, differences: Callable[[str], list[str]]) -> bool:
-    """Makes the folder, or recognises it as this experiment's own. Returns whether it existed.
+def recognise(directory: Path, differences: Callable[[str], list[str]]) -> bool:
+    """Whether the folder is this experiment's own already; nothing is written.
 
     Args:
-        config_text: the experiment's operative config.
         differences: called with the folder's config text; returns lines that say what differs.
 
     Raises:
-        UserError: the folder belongs to another experiment, or to no run at all, or cannot be written.
+        UserError: the folder belongs to another experiment, or to no run at all.
     """
     config = directory / "config.gin"
     if config.exists():
-        lines = differences(config.read_text(encoding="utf-8"))
+        try:
+            lines = differences(config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{config} cannot be read ({error}); choose another --run-dir") from error
         if lines:
-            raise UserError(f"{directory} holds another experiment ({'; '.join(lines[:5])}); choose another --run-dir")
+            raise UserError(
+                f"{directory} holds another experiment ({'; '.join(lines[:5])}); choose another --run-dir "
+                "(with --resume CHECKPOINT it goes on from there under the new settings)"
+            )
         return True
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory} exists and is not a run folder; choose another --run-dir")
+    return False
+
+
+def make_folder(directory: Path, config_text: str) -> None:
+    """A new run's folder with its config. Raises UserError when it cannot be written."""
     try:
         (directory / "checkpoints").mkdir(parents=True)
         (directory / "samples").mkdir()
-        write_text(config, config_text)
+        write_text(directory / "config.gin", config_text)
     except OSError as error:
         raise UserError(f"cannot write the run folder {directory}: {error.strerror}") from error
-    return False
 
 
 def write_environment(directory: Path, values: dict[str, Any]) -> None:

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from torch import nn
 
-from registry import UserError
+from registry import Bounds, Count, CountOrZero, Finite, Positive, UserError
 from stylenat.interfaces import Augmentation, Dataset, Loss, Metric, Regularizer, Tracker
+
+Beta = Annotated[float, Bounds(0, 0.999999)]
 
 
 @dataclass(kw_only=True)
@@ -43,49 +46,40 @@ class Training:
     loss: Loss
     augmentation: Augmentation
     dataset: Dataset
-    iterations: int
-    batch_size: int
+    iterations: Count
+    batch_size: Count
     regularizers: Sequence[Regularizer] = ()
     metrics: Sequence[Metric] = ()
     trackers: Sequence[Tracker] = ()
     seed: int = 0
-    generator_learning_rate: float = 5e-5
-    discriminator_learning_rate: float = 2e-4
-    betas: tuple[float, float] = (0.0, 0.99)
-    decay_start: int | None = None
-    discriminator_clip: float | None = 5.0
-    ema_half_life: float = 10_000
-    ema_rampup: float | None = None
+    generator_learning_rate: Positive = 5e-5
+    discriminator_learning_rate: Positive = 2e-4
+    betas: tuple[Beta, Beta] = (0.0, 0.99)
+    decay_start: CountOrZero | None = None
+    discriminator_clip: Positive | None = 5.0
+    ema_half_life: Positive = 10_000
+    ema_rampup: Positive | None = None
     share_fakes: bool = False
     horizontal_flips: bool = True
-    workers: int = 0
-    threads: int | None = None
-    checkpoint_every: int = 10_000
-    sample_every: int = 1_000
-    evaluate_every: int = 10_000
-    keep_checkpoints: int = 3
-    sample_count: int = 64
-    truncation_psi: float = 1.0
-    evaluation_samples: int = 50_000
-    device: str = "auto"
+    workers: CountOrZero = 0
+    threads: Count | None = None
+    checkpoint_every: Count = 10_000
+    sample_every: Count = 1_000
+    evaluate_every: Count = 10_000
+    keep_checkpoints: Count = 3
+    sample_count: Count = 64
+    truncation_psi: Finite = 1.0
+    evaluation_samples: Annotated[int, Bounds(2)] = 50_000
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     initial_weights: str | None = None
     frozen_discriminator_layers: int = 0
 
     def __post_init__(self) -> None:
-        positive = (
-            "iterations",
-            "batch_size",
-            "checkpoint_every",
-            "sample_every",
-            "evaluate_every",
-            "keep_checkpoints",
-        )
-        for name in (*positive, "sample_count"):
-            if getattr(self, name) < 1:
-                raise UserError(f"train.{name} must be at least 1; got {getattr(self, name)}")
+        for name in ("metrics", "regularizers"):
+            names = [part.name for part in getattr(self, name)]
+            if len(set(names)) < len(names):
+                raise UserError(f"train.{name} has two of one name: {', '.join(names)}; keep one of each")
         if self.decay_start is not None and not 0 <= self.decay_start < self.iterations:
             raise UserError(
                 f"train.decay_start must lie before train.iterations = {self.iterations}; got {self.decay_start}"
             )
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise UserError(f"train.device must be 'auto', 'cpu' or 'cuda'; got {self.device!r}")

@@ -61,5 +61,5 @@ def test_code_in_a_state_file_is_not_run(tmp_path, network):
 
     path = checkpoint.save(tmp_path, 1, {"generator": network}, {}, keep=3)
     torch.save({"step": Bomb()}, path / "state.pt")
-    with pytest.raises(Exception, match="(?i)weights.only"):
+    with pytest.raises(UserError, match="(?i)weights.only"):
         checkpoint.state(path)
