@@ -26,8 +26,8 @@ def to_networks(images: Tensor) -> Tensor:
         # Whole rows of pixels at once: three channels by themselves are too short a vector for the processor.
         width = images.shape[-1]
         scale, shift = ((c.flatten().repeat(width)) for c in (1 / (255 * std), -mean / std))
-        for image, row in zip(images.permute(0, 2, 3, 1), result.permute(0, 2, 3, 1), strict=True):
-            row.flatten(1).copy_(image.flatten(1)).mul_(scale).add_(shift)
+        rows = result.permute(0, 2, 3, 1).flatten(2)
+        rows.copy_(images.permute(0, 2, 3, 1).flatten(2)).mul_(scale).add_(shift)
         return result
     return result.copy_(images).mul_(1 / 255).sub_(mean).div_(std)
 
