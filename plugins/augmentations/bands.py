@@ -4,7 +4,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from kornia.filters import filter2d_separable
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -54,6 +53,8 @@ def filtered(images: Tensor, gains: np.ndarray) -> Tensor:
     """
     taps = torch.from_numpy(gains @ filter_bank()).to(images)
     grey = ((gains[:, :1] ** 2 - 1) * (SHIFT / SCALE))[:, :, None, None]
+    from kornia.filters import filter2d_separable  # A second to import, and most presets have no bands.
+
     images = filter2d_separable(reflected(images, taps.shape[1] // 2), taps, taps, padding="valid")
     return images + torch.from_numpy(grey).to(images)
 

@@ -35,6 +35,7 @@ GIN = {
     "features": "metric.frechet_random_features.features = @features.$name()",
     "metric": "train.metrics = [@metric.frechet_random_features(), @metric.$name()]",
     "tracker": "train.trackers = [@tracker.progress(), @tracker.$name()]",
+    "checkpoint_layout": "# A layout is found by the names in a checkpoint (tools/import_weights.py): nothing to bind.",
 }
 """What puts each kind into the quickstart."""
 
@@ -97,7 +98,7 @@ def write_plugin(name: str, kind: str, out: Path) -> Path:
         "README.md": "readme",
         f"{name}.gin": "gin",
         f"{module}.py": kind,
-        f"test_{name}.py": "test",
+        f"test_{name}.py": f"test_{kind}" if (TEMPLATES / f"test_{kind}.txt").exists() else "test",
     }
     folder = out / values["distribution"]
     if folder.exists():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from stylenat.testing.attention import check_attention
 from stylenat.testing.augmentation import check_augmentation
+from stylenat.testing.checkpoint_layout import check_checkpoint_layout
 from stylenat.testing.contract import CannotCheck, ContractError
 from stylenat.testing.dataset import check_dataset
 from stylenat.testing.evaluation import check_features, check_metric
@@ -29,6 +30,7 @@ CHECKERS: dict[str, Callable[..., None]] = {
     "features": check_features,
     "metric": check_metric,
     "tracker": check_tracker,
+    "checkpoint_layout": check_checkpoint_layout,
 }
 """The checker of each kind."""
 

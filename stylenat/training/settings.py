@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from torch import nn
 
-from registry import Bounds, Count, CountOrZero, Finite, Positive, UserError
+from registry import Bounds, Count, CountOrZero, Finite, NotNegative, Positive, UserError
 from stylenat.interfaces import Augmentation, Dataset, Loss, Metric, Regularizer, Tracker
 
 Beta = Annotated[float, Bounds(0, 0.999999)]
@@ -52,8 +52,8 @@ class Training:
     metrics: Sequence[Metric] = ()
     trackers: Sequence[Tracker] = ()
     seed: int = 0
-    generator_learning_rate: Positive = 5e-5
-    discriminator_learning_rate: Positive = 2e-4
+    generator_learning_rate: NotNegative = 5e-5
+    discriminator_learning_rate: NotNegative = 2e-4
     betas: tuple[Beta, Beta] = (0.0, 0.99)
     decay_start: CountOrZero | None = None
     discriminator_clip: Positive | None = 5.0

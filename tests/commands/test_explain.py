@@ -91,5 +91,5 @@ def test_the_listing_has_types_defaults_and_the_plugins_that_did_not_load(capsys
     registry.suspects.append(Suspect("bad", Origin("bad", "0.3"), "RuntimeError: [no] way", ""))
     print_listing(listing(registry, "partition"), registry.suspects)
     out = capsys.readouterr().out
-    assert "kernel_size: int = 7" in out and "stylenat 0.1.0" in out
+    assert "kernel_size: int (at least 1) = 7" in out and "stylenat 0.1.0" in out
     assert "did not load: bad (bad 0.3): RuntimeError: [no] way" in out

@@ -38,7 +38,7 @@ def test_the_list_names_every_kind_with_its_parameters(capsys):
     assert main(["--list", "partition"]) == 0
     partitions = capsys.readouterr().out
     assert "partition.pyramid" in partitions and "partition.pyramid" in everything and "loss.hinge" in everything
-    assert "kernel_size: int = 7" in partitions and "loss.hinge" not in partitions
+    assert "kernel_size: int (at least 1) = 7" in partitions and "loss.hinge" not in partitions
     assert main(["--list", "partitions"]) == 2
     assert "partition" in capsys.readouterr().err
 

@@ -99,6 +99,16 @@ def test_trackers_are_told_how_a_run_that_fails_ended(tiny, monkeypatch, tmp_pat
         (["--bind", "train.iterations = 'many'"], "int"),
         (["--bind", "train.iterations = 0"], "at least 1"),
         (["--bind", "train.loss = @loss.hinged()"], "hinge"),
+        (["--bind", "train.loss = None"], "takes Loss, not None"),
+        (["--bind", "train.regularizers = [None]"], "takes Sequence[Regularizer]"),
+        (["--bind", "train.generator_learning_rate = -1.0"], "float (at least 0)"),
+        (["--bind", "train.generator_learning_rate = 1e999"], "float (at least 0)"),
+        (["--bind", "train.betas = (0.0, 1.0)"], "0 to"),
+        (["--bind", "train.threads = 0"], "at least 1"),
+        (["--bind", "train.evaluation_samples = 1"], "at least 2"),
+        (["--bind", "regularizer.r1.interval = 0"], "at least 1"),
+        (["--bind", "generator.style.channels = [0, 16, 16]"], "at least 1"),
+        (["--bind", "train.metrics = [@metric.swd(), @metric.swd()]"], "two of one name"),
         (["--bind", "train.batch_size = 6"], "does not divide"),
         (["--bind", "train.device = 'cuda'"], "no CUDA device"),
         (["--bind", "block.hydra.partition = @partition.uniform()", "--bind", "partition.uniform.dilation = 2"],
@@ -116,6 +126,24 @@ def test_bad_input_gets_one_line_and_exit_code_2(tiny, arguments, message, capsy
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith("error: ") and message in error[0]
     assert not list(Path(".").rglob("checkpoints/*"))
+
+
+def test_a_run_that_diverges_says_so_and_keeps_the_checkpoints_before(tiny, capsys):
+    assert main([*tiny, "--bind", "train.generator_learning_rate = 1e30", "--run-dir", "run"]) == 2
+    assert "no longer finite" in capsys.readouterr().err
+    assert not list(Path("run/checkpoints").iterdir())
+
+
+def test_training_goes_on_under_new_settings_from_a_checkpoint(tiny, capsys):
+    assert main([*tiny, "--run-dir", "run"]) == 0
+    longer = [*tiny, "--bind", "train.iterations = 6"]
+    assert main([*longer, "--run-dir", "run"]) == 2
+    assert "--resume CHECKPOINT" in capsys.readouterr().err
+    checkpoint = "run/checkpoints/step-000000004"
+    assert main([*tiny, "--run-dir", "more", "--resume", checkpoint]) == 2
+    assert not Path("more").exists()
+    assert main([*longer, "--run-dir", "more", "--resume", checkpoint]) == 0
+    assert Path("more/checkpoints/step-000000006").exists() and Path("more/environment.json").exists()
 
 
 def test_a_folder_of_another_experiment_is_refused_with_the_difference(tiny, capsys):

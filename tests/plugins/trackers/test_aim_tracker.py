@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from plugins.trackers.aim_tracker import AimTracker
-from registry import UserError
 
 aim = pytest.importorskip("aim")
 Context = pytest.importorskip("aim.storage.context").Context
@@ -261,8 +260,3 @@ def test_the_users_ctrl_c_is_not_taken_for_a_failure_of_aims(make_run, repo):
         tracker.step_ended(run, 1, {"loss/generator": Interrupted()})
     tracker._newest.clear()
     tracker.run_ended(run, "failed")
-
-
-def test_no_iterations_between_scalars_is_refused():
-    with pytest.raises(UserError, match="tracker.aim.every = 0"):
-        AimTracker(every=0)
