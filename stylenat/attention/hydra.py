@@ -1,5 +1,7 @@
 """HydraAttention: one attention layer whose heads look at different neighborhoods (StyleNAT, section 3.2)."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -70,6 +72,9 @@ class HydraAttention(_Attention):
         super().__init__(channels, num_heads, qkv_bias, scale)
         self.groups = list(groups)
         self.backend = backend
+        self._calls = _calls(self.groups)
+        order = [head for call in self._calls for head in call.heads]
+        self._back = None if order == sorted(order) else sorted(range(num_heads), key=order.__getitem__)
         self.relative_position_bias = nn.ParameterList(
             nn.Parameter(nn.init.trunc_normal_(torch.empty(g.num_heads, span, span), std=0.02))
             for g in self.groups
@@ -78,22 +83,53 @@ class HydraAttention(_Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, height, width, channels] to the same."""
-        sizes = [g.num_heads for g in self.groups]
-        q, k, v = (t.split(sizes, dim=3) for t in self._split(x))
-        out = [
-            neighborhood_attention(
-                q[i],
-                k[i],
-                v[i],
-                kernel_size=g.kernel_size,
-                dilation=g.dilation,
-                bias=self.relative_position_bias[i],
-                scale=self.scale,
-                backend=self.backend,
+        qkv = self._split(x)
+        out = []
+        for call in self._calls:
+            q, k, v = (t[:, :, :, call.index] for t in qkv)
+            tables = [self.relative_position_bias[i] for i in call.groups]
+            out.append(
+                neighborhood_attention(
+                    q,
+                    k,
+                    v,
+                    kernel_size=call.kernel_size,
+                    dilation=call.dilation,
+                    bias=torch.cat(tables) if len(tables) > 1 else tables[0],
+                    scale=self.scale,
+                    backend=self.backend,
+                )
             )
-            for i, g in enumerate(self.groups)
-        ]
-        return self.proj((torch.cat(out, dim=3) if len(out) > 1 else out[0]).flatten(3))
+        heads = torch.cat(out, dim=3) if len(out) > 1 else out[0]
+        return self.proj((heads if self._back is None else heads[:, :, :, self._back]).flatten(3))
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of the op: the groups that share a neighborhood, and their heads."""
+
+    kernel_size: int
+    dilation: int
+    groups: tuple[int, ...]
+    heads: tuple[int, ...]
+
+    @property
+    def index(self) -> slice | list[int]:
+        """A view of the heads where they are consecutive, else a selection."""
+        first, last = self.heads[0], self.heads[-1] + 1
+        return slice(first, last) if last - first == len(self.heads) else list(self.heads)
+
+
+def _calls(groups: list[HeadGroup]) -> list[_Call]:
+    """Groups merged by (kernel size, dilation), in the order of their first heads."""
+    members: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
+    head = 0
+    for i, g in enumerate(groups):
+        indices, heads = members.setdefault((g.kernel_size, g.dilation), ([], []))
+        indices.append(i)
+        heads += range(head, head + g.num_heads)
+        head += g.num_heads
+    return [_Call(*key, tuple(indices), tuple(heads)) for key, (indices, heads) in members.items()]
 
 
 class FullAttention(_Attention):

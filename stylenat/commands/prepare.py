@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     filters = ("lanczos", "box", "bilinear", "bicubic", "hamming", "nearest")
     parser.add_argument("--filter", choices=filters, default="lanczos", help="of the resize (default: %(default)s)")
     crops = ("center", "none")
-    parser.add_argument("--crop", choices=crops, default="center", help="none skips what is not square")
+    parser.add_argument("--crop", choices=crops, default="center", help="none refuses what is not square")
     storages = ("png", "jpeg", "webp", "raw")
     storage = "webp is lossless, raw is uint8 pixels (default: %(default)s)"
     parser.add_argument("--storage", choices=storages, default="png", help=storage)

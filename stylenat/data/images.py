@@ -25,6 +25,9 @@ MAX_PIXELS = 2**27
 """Images beyond this many pixels (400 MB decoded) may be decompression bombs and are not decoded."""
 
 
+NOT_SQUARE = "not square"
+
+
 class Unusable(Exception):
     """An image that cannot be used, and why."""
 
@@ -91,7 +94,7 @@ def square(image: Image.Image, resolution: int, crop: Crop, filter: Filter) -> I
     side = min(width, height)
     if width != height:
         if crop == "none":
-            raise Unusable(f"not square ({width}x{height})")
+            raise Unusable(f"{NOT_SQUARE} ({width}x{height})")
         left, top = (width - side) // 2, (height - side) // 2
         image = image.crop((left, top, left + side, top + side))
     return image if side == resolution else image.resize((resolution, resolution), FILTERS[filter])

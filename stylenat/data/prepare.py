@@ -17,7 +17,7 @@ from typing import Any
 import PIL
 
 from registry import UserError
-from stylenat.data.images import Crop, Filter, Storage, Unusable, decode, encode, square
+from stylenat.data.images import NOT_SQUARE, Crop, Filter, Storage, Unusable, decode, encode, square
 from stylenat.data.lmdb_layout import open_layout
 from stylenat.data.lmdb_writer import Writer
 from stylenat.data.sources import Item, open_source, read
@@ -86,7 +86,8 @@ def prepare(
         progress: called with images seen, and the source's position and size in units of its own.
 
     Raises:
-        UserError: nothing to read, an ``out`` that is something else, no disk space (what is finished stays).
+        UserError: nothing to read, an image that is not square where nothing is to be cropped, an ``out`` that is
+            something else, no disk space (what is finished stays).
     """
     resolutions = (resolutions,) if isinstance(resolutions, int) else tuple(sorted(set(resolutions)))
     settings: dict[str, Any] = {
@@ -119,6 +120,9 @@ def prepare(
         for item, made in _made(todo, recipe, pool, workers):
             if max_images is not None and state.count >= max_images:
                 break
+            if isinstance(made, str) and made.startswith(NOT_SQUARE):
+                writer.discard()
+                raise UserError(f"{item.name} is {made}: take --crop center, or leave it out of {source}")
             label = item.name.rpartition("/")[0].rpartition("/")[2] if labels else None
             if isinstance(made, Made) and label not in NO_CLASS:
                 writer.add(item.name, made.records, label, made.enlarged)

@@ -95,3 +95,13 @@ def test_the_faces_are_written_once(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     faces.prepare()
     assert len(faces) == 100 and faces[0].shape == (3, 16, 16)
+
+
+def test_without_a_crop_what_is_not_square_is_refused_by_name(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "in" / "a.png")
+    Image.new("RGB", (20, 24)).save(tmp_path / "in" / "b.png")
+    assert main([str(tmp_path / "in"), str(tmp_path / "x.lmdb"), "--resolution", "16", "--crop", "none"]) == 2
+    error = capsys.readouterr().err
+    assert "b.png is not square (20x24)" in error and "--crop center" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -1,0 +1,80 @@
+"""The FFHQ-256 generator on a CPU: inference and one training iteration, beside the machine's own matrix product.
+
+    python benchmarks/generator.py [--threads 2] [--repeats 3] [--batch 1,4] [--train]
+
+The published code takes 10.4 s an image (inference) and 103 s an iteration with R1 where the yardstick runs at 175
+GFLOP/s; its matrix products alone are 172 GFLOP an image.
+"""
+
+import argparse
+import resource
+import time
+
+import torch
+from measure import alternating, gflops, product
+from rich.console import Console
+from rich.table import Table
+
+from registry import load_experiment, load_plugins
+from stylenat.commands._command import CORE, experiments_folder
+from stylenat.training.loop import iteration
+from stylenat.training.state import TrainingState
+
+GFLOP = 172.0
+PUBLISHED = {"inference": 10.4, "iteration with R1": 103.0}
+YARDSTICK = 175.0
+BINDS = ["train.batch_size = 1", "discriminator.wavelet.stddev_group = 1", "train.device = 'cpu'"]
+
+
+def peak() -> str:
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch", default="1,4")
+    parser.add_argument("--train", action="store_true", help="one training iteration as well (minutes)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    experiment = load_experiment(load_plugins(core=CORE), ["ffhq256.gin"], BINDS, search_path=[experiments_folder()])
+    table = Table(title=f"{arguments.threads} threads, minimum / median of {arguments.repeats}")
+    for column in ("what", "seconds an image", "yardstick", "x published", "x its products' time", "peak memory"):
+        table.add_column(column, justify="right")
+
+    def row(what: str, seconds: list[float], rate: float, published: float, flop: str) -> None:
+        best, middle = min(seconds), sorted(seconds)[len(seconds) // 2]
+        table.add_row(what, f"{best:.2f} / {middle:.2f}", f"{rate:.0f} GFLOP/s",
+                      f"{published * YARDSTICK / rate / best:.1f}", flop, peak())  # fmt: skip
+
+    generator = experiment.value("train.generator")().eval()
+    for batch in map(int, arguments.batch.split(",")):
+        latents = torch.randn(batch, generator.latent_dim)
+        with torch.no_grad():
+            sides = {"yardstick": product(), "generator": lambda latents=latents: generator(latents)}
+            times = alternating(sides, arguments.repeats)
+        rate = gflops(times["yardstick"])
+        seconds = [value / batch for value in times["generator"].repeats]
+        row(f"inference, batch {batch}", seconds, rate, PUBLISHED["inference"], f"{min(seconds) * rate / GFLOP:.2f}")
+
+    if arguments.train:
+        del generator
+        settings = experiment.get("train")()
+        state = TrainingState(settings, torch.device("cpu"))
+        real = torch.randn(1, 3, 256, 256)
+        iteration(settings, state, real)  # Warm.
+        seconds = []
+        rates = []
+        for _ in range(arguments.repeats):
+            state.step = 0  # An iteration in which every lazy regularizer is due.
+            rates.append(gflops(alternating({"yardstick": product()}, 2)["yardstick"]))
+            began = time.perf_counter()
+            iteration(settings, state, real)
+            seconds.append(time.perf_counter() - began)
+        row("iteration with R1, batch 1", seconds, max(rates), PUBLISHED["iteration with R1"], "")
+    Console(width=130).print(table)
+
+
+if __name__ == "__main__":
+    main()

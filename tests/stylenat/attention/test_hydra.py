@@ -1,0 +1,38 @@
+"""HydraAttention merges groups that share a neighborhood; that changes nothing but the number of calls."""
+
+import pytest
+import torch
+
+from registry import HeadGroup
+from stylenat.attention import hydra
+
+
+@pytest.mark.parametrize(
+    "groups, calls",
+    [
+        ([(2, 3, 1), (2, 3, 2)], 2),
+        ([(1, 3, 1), (1, 3, 1), (2, 3, 2)], 2),
+        ([(1, 3, 2), (1, 5, 1), (1, 3, 2), (1, 5, 1)], 2),
+    ],
+)
+def test_groups_of_one_neighborhood_are_one_call(groups, calls, monkeypatch):
+    groups = [HeadGroup(*g) for g in groups]
+    layer = hydra.HydraAttention(16, 4, groups)
+    made = []
+
+    def counting(*args, **options):
+        made.append(options["dilation"])
+        return op(*args, **options)
+
+    op = hydra.neighborhood_attention
+    monkeypatch.setattr(hydra, "neighborhood_attention", counting)
+    x = torch.randn(2, 9, 8, 16)
+    ours = layer(x)
+    assert len(made) == calls
+
+    parts = [t.split([g.num_heads for g in groups], dim=3) for t in layer._split(x)]
+    plain = [
+        op(*qkv, kernel_size=g.kernel_size, dilation=g.dilation, bias=table, scale=layer.scale)
+        for *qkv, g, table in zip(*parts, groups, layer.relative_position_bias, strict=True)
+    ]
+    torch.testing.assert_close(ours, layer.proj(torch.cat(plain, dim=3).flatten(3)))
