@@ -130,8 +130,8 @@ class _Batches(TorchDataset):
     def __getitem__(self, places: Places) -> Tensor:
         side = self._dataset.resolution
         # A decoder's images lie channels-last; copying them as they lie is ten times faster than turning them.
-        batch = torch.empty(len(places), side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+        batch = torch.empty(len(places), side, side, 3, dtype=torch.uint8)
         for slot, (index, flip) in zip(batch, places, strict=True):
-            image = self._dataset[index]
-            slot.copy_(image.flip(-1) if flip else image)
-        return batch
+            image = self._dataset[index].permute(1, 2, 0)
+            slot.copy_(image.flip(1) if flip else image)
+        return batch.permute(0, 3, 1, 2)
