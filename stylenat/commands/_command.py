@@ -1,6 +1,7 @@
 """What every command line shares: exit codes, and where the shipped experiments lie."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 from registry import UserError
 
 USER_ERROR, STOPPED = 2, 75
+
+# Before torch is imported: large tensors in huge pages; clearing fresh memory page by page takes a fifth of the time.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
