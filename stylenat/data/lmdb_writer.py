@@ -21,6 +21,7 @@ import lmdb
 
 from registry import UserError
 from stylenat.data.lmdb_layout import BLOCK, FORMAT_VERSION, digests_key, key, labels_key
+from stylenat.files import disk_full
 
 COMMIT_BYTES = 2**25
 PROGRESS = b".progress"
@@ -206,7 +207,9 @@ class Writer:
         except (OSError, lmdb.Error) as error:
             number = getattr(error, "errno", None)
             texts = ("No space left", "File too large", "quota exceeded")
-            if number in FULL or isinstance(error, lmdb.MapFullError) or any(text in str(error) for text in texts):
+            full = number in FULL or isinstance(error, lmdb.MapFullError) or any(text in str(error) for text in texts)
+            # A short write comes as a mere "Input/output error": then the free space decides.
+            if full or (isinstance(error, lmdb.Error) and disk_full(error, self.path.parent)):
                 self.close()
                 raise UserError(
                     f"no disk space left for {self.path}; what is finished is kept in {self.partial}: "
