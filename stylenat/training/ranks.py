@@ -9,6 +9,11 @@ def world_size() -> int:
     return distributed.get_world_size() if _together() else 1
 
 
+def rank() -> int:
+    """This process's number among them, from 0. Only process 0 writes."""
+    return distributed.get_rank() if _together() else 0
+
+
 def mean_over_ranks(value: Tensor) -> Tensor:
     """The mean of a tensor over all processes, the same bits in each; the tensor itself where there is one."""
     if not _together():
@@ -16,6 +21,15 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     total = value.clone()
     distributed.all_reduce(total)
     return torch.div(total, world_size())
+
+
+def gathered(value: Tensor) -> list[Tensor]:
+    """The tensors of all processes, in their order; every process must bring the same shape. No gradient."""
+    if not _together():
+        return [value]
+    parts = [torch.empty_like(value) for _ in range(world_size())]
+    distributed.all_gather(parts, value.contiguous())
+    return parts
 
 
 def _together() -> bool:

@@ -1,0 +1,26 @@
+"""Alone, a process is number 0 of 1 and hears only itself; two hear each other in order."""
+
+import torch
+from torch import distributed, multiprocessing
+
+from stylenat.training import ranks
+
+
+def test_a_process_alone_talks_to_nobody():
+    value = torch.tensor([1.0, 2.0])
+    assert (ranks.rank(), ranks.world_size()) == (0, 1)
+    assert ranks.gathered(value)[0] is value
+    assert ranks.mean_over_ranks(value) is value
+
+
+def _one_of_two(rank: int, rendezvous: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    value = torch.tensor([float(rank), 10.0])
+    assert (ranks.rank(), ranks.world_size()) == (rank, 2)
+    assert torch.stack(ranks.gathered(value)).tolist() == [[0.0, 10.0], [1.0, 10.0]]
+    assert ranks.mean_over_ranks(value).tolist() == [0.5, 10.0]
+    distributed.destroy_process_group()
+
+
+def test_two_processes_hear_each_other_in_order(tmp_path):
+    multiprocessing.spawn(_one_of_two, (str(tmp_path / "rendezvous"),), nprocs=2)
