@@ -1,5 +1,7 @@
 """Alone, a process is number 0 of 1 and hears only itself; two hear each other in order."""
 
+import os
+
 import torch
 from torch import distributed, multiprocessing
 
@@ -14,6 +16,7 @@ def test_a_process_alone_talks_to_nobody():
 
 
 def _one_of_two(rank: int, rendezvous: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
     value = torch.tensor([float(rank), 10.0])
     assert (ranks.rank(), ranks.world_size()) == (rank, 2)
@@ -23,4 +26,4 @@ def _one_of_two(rank: int, rendezvous: str) -> None:
 
 
 def test_two_processes_hear_each_other_in_order(tmp_path):
-    multiprocessing.spawn(_one_of_two, (str(tmp_path / "rendezvous"),), nprocs=2)
+    multiprocessing.start_processes(_one_of_two, (str(tmp_path / "rendezvous"),), nprocs=2, start_method="fork")
