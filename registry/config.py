@@ -169,6 +169,7 @@ def checked_config(registry: Registry, statements: Sequence[Statement]) -> Confi
         except UserError as error:
             raise UserError(at(statement.where, str(error))) from error
     _check_macros_are_used(resolved)
+    _check_scopes_are_opened(resolved)
     return config
 
 
@@ -244,4 +245,19 @@ def _check_macros_are_used(statements: Sequence[Statement]) -> None:
             raise UserError(
                 f"{statement.where}: nothing uses the macro %{statement.scope}{guess} Macros in use: "
                 f"{listed(used)}. To bind a parameter write NAME.PARAMETER = value"
+            )
+
+
+def _check_scopes_are_opened(statements: Sequence[Statement]) -> None:
+    """A fragment may bind in scopes that another opens; on a command line one that nothing opens is a misspelling."""
+    values = [leaf for statement in statements for leaf in leaves(statement.value)]
+    opened = {leaf.scope for leaf in values if isinstance(leaf, Reference) and leaf.scope}
+    for statement in statements:
+        scope = statement.scope
+        if not statement.where.startswith("--bind") or statement.selector == MACRO or not scope:
+            continue
+        if not any(f"{other}/".startswith(f"{scope}/") for other in opened):
+            raise UserError(
+                f"{statement.where}: nothing opens the scope {scope!r}{did_you_mean(scope, opened) or '.'} Scopes in "
+                f"use: {listed(opened)}; for a parameter everywhere write it without {scope}/"
             )

@@ -134,6 +134,11 @@ def test_a_macro_on_the_command_line_that_nothing_uses_is_refused(mistake):
     assert message.startswith("--bind 'stepz = 6': nothing uses the macro %stepz; did you mean 'steps'?")
 
 
+def test_a_scope_on_the_command_line_that_nothing_opens_is_refused(mistake):
+    message = mistake(GOOD, "scope/train.iterations = 6")
+    assert message.startswith("--bind 'scope/train.iterations = 6': nothing opens the scope 'scope'.")
+
+
 def test_a_macro_that_nothing_uses_is_fine_in_a_file(workshop):
     workshop.experiment(GOOD + "width = 5")
 
