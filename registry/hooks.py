@@ -41,8 +41,12 @@ def images_sampled(run, step, images, path):
 
 
 @hookspec
-def metrics_evaluated(run, step, metrics):
-    """An evaluation has ended. ``metrics`` maps a name to a float."""
+def metrics_evaluated(run, step, metrics, details):
+    """An evaluation has ended. ``metrics`` maps a name to a float.
+
+    ``details``, plain data ready for JSON: ``spread`` and ``intervals`` by the names of those metrics that know
+    theirs, and ``protocol``, what the numbers depend on beside the model (docs/evaluation.md).
+    """
 
 
 @hookspec

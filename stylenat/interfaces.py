@@ -187,8 +187,19 @@ class Dataset(Protocol):
         """uint8 [3, resolution, resolution], RGB."""
 
 
+class Identified(Protocol):
+    """What a data set may also offer, so that its statistics are found again without reading it."""
+
+    def content_hash(self) -> str | None:
+        """Changes whenever an image does; None when it is not known. Called after ``prepare()``."""
+
+
 class Features(Protocol):
     """Kind ``features``: an image embedding that metrics are measured in.
+
+    It may also have ``check()``, which raises UserError when its weights are missing, and ``protocol()``, plain
+    values that say all that its vectors depend on: weights' checksum, resize, precision, parameters. Features of
+    equal protocols are computed once for all metrics, and only those with a protocol are kept for the next run.
 
     Attributes:
         name: goes into metric names; dim: length of a feature vector.
@@ -198,18 +209,75 @@ class Features(Protocol):
     dim: int
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 [batch, 3, height, width] to float32 [batch, dim]. No gradient."""
+        """uint8 [batch, 3, height, width] to float32 [batch, dim] on their device. No gradient."""
+
+
+class Sampler(Protocol):
+    """The generator that is measured. Sample number i depends on the seed and i alone."""
+
+    def __call__(self, start: int, count: int) -> Tensor:
+        """uint8 [count, 3, resolution, resolution] of those sample indices."""
+
+    def latents(self, start: int, count: int) -> Tensor:
+        """[count, latent_dim] of those sample indices."""
+
+    def styles(self, latents: Tensor) -> Tensor:
+        """Truncated styles [count, style_dim]."""
+
+    def images(self, styles: Tensor) -> Tensor:
+        """uint8 [count, 3, resolution, resolution]."""
+
+
+class Walk(Protocol):
+    """What a metric of the generator itself needs in the place of features: vectors of samples, not of images.
+
+    It may also have ``check()`` and ``protocol()`` as features do.
+    """
+
+    name: str
+
+    def along(self, sampler: Sampler, start: int, count: int) -> Tensor:
+        """float32 [count, dim] of those sample indices, each the same whatever the count."""
 
 
 class Accumulator(Protocol):
-    """Collects what a metric needs of one set of images, in bounded memory."""
+    """Collects what a metric needs of one set of images.
+
+    It may also have
+
+    * ``shared_as``: a name; metrics with equal needs share the accumulator of that name;
+    * ``state_dict()`` and ``load_state_dict()`` of tensors: with ``shared_as``, what makes those of the real set last;
+    * ``limit``: images after which it takes no more.
+    """
 
     def update(self, images: Tensor) -> None:
-        """uint8 [batch, 3, height, width]."""
+        """uint8 [batch, 3, height, width]; of a metric that ``needs`` something, that thing's [batch, dim]."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A value that knows its uncertainty.
+
+    Attributes:
+        spread: one standard deviation, over subsets or splits.
+        interval: 95 %.
+    """
+
+    value: float
+    spread: float | None = None
+    interval: tuple[float, float] | None = None
 
 
 class Metric(Protocol):
-    """Kind ``metric``: compares two sets of images, each seen once.
+    """Kind ``metric``: compares two sets of images, each seen once, in a fixed order and in blocks of 16.
+
+    It may also have
+
+    * ``needs``: the ``Features`` (or ``Walk``) whose vectors its accumulators take instead of images. Each is
+      computed once for all metrics;
+    * ``protocol()``: plain values that define it beside ``needs``: its parameters, a version;
+    * ``higher_is_better``: True for all its values; ``uses_real``: False when ``compare`` looks at ``fake`` alone;
+    * ``check()``: raises UserError when it cannot be measured here. The others go on.
 
     Attributes:
         name: key in metrics.jsonl and of the tracked series.
@@ -220,8 +288,8 @@ class Metric(Protocol):
     def accumulator(self) -> Accumulator:
         """A fresh, empty one."""
 
-    def compare(self, real: Accumulator, fake: Accumulator) -> float:
-        """The metric's value; lower is better unless the docstring says otherwise."""
+    def compare(self, real: Accumulator, fake: Accumulator) -> "float | Measured | Mapping[str, float | Measured]":
+        """The metric's value, or several values by their names; lower is better unless it says otherwise."""
 
 
 class Tracker(Protocol):

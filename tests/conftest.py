@@ -6,6 +6,12 @@ import torch
 torch.set_num_threads(int(os.environ.get("STYLENAT_TEST_THREADS", "2")))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def statistics_cache(tmp_path_factory):
+    """Real sets' statistics in a folder of the tests' own."""
+    os.environ["STYLENAT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """Arguments of ``run`` for a run of seconds, in an empty current folder."""

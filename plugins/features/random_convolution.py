@@ -1,6 +1,7 @@
 """Features ``random_convolution``: a fixed random network, so that something can be measured with no download."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,12 +24,16 @@ class RandomConvolution:
     scales = 3
 
     def __init__(self, channels: Count = 32, seed: int = 0) -> None:
-        self.dim = 2 * channels * self.scales
+        self.dim, self.channels, self.seed = 2 * channels * self.scales, channels, seed
         random = torch.Generator().manual_seed(seed)
         self._weights = [
             torch.randn(channels, width, 3, 3, generator=random) / math.sqrt(9 * width)
             for width in (3, *[channels] * (self.scales - 1))
         ]
+
+    def protocol(self) -> dict[str, Any]:
+        """All that the vectors depend on."""
+        return {"name": self.name, "version": 1, "channels": self.channels, "seed": self.seed, "resize": "none"}
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:

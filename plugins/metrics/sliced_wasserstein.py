@@ -1,21 +1,33 @@
 """Metric ``swd``: sliced Wasserstein distance between local patches (Progressive GAN, section 5)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from registry import Count
 
+MOST = 8192
+"""Images of each set that are looked at, the first ones: what bounds the memory."""
+
 
 class _Patches:
     """A bounded number of 7x7 patches of each image at every level of its Laplacian pyramid."""
+
+    limit = MOST
 
     def __init__(self, patches: int, smallest: int, seed: int) -> None:
         self._patches, self._smallest = patches, smallest
         self._random = torch.Generator().manual_seed(seed)
         self._levels: list[list[Tensor]] = []
+        self._seen = 0
 
     def update(self, images: Tensor) -> None:
+        images = images[: MOST - self._seen].cpu()
+        self._seen += len(images)
+        if not len(images):
+            return
         for level, band in enumerate(_laplacian_pyramid(images.float(), self._smallest)):
             if level == len(self._levels):
                 self._levels.append([])
@@ -23,10 +35,14 @@ class _Patches:
 
     def _drawn(self, band: Tensor) -> Tensor:
         """[batch, 3, side, side] to float16 [batch * patches, 3 * 49]."""
-        unfolded = F.unfold(band, 7)  # [batch, 147, places]
-        places = torch.randint(unfolded.shape[2], (len(band), 1, self._patches), generator=self._random)
-        picked = unfolded.gather(2, places.expand(-1, unfolded.shape[1], -1))
-        return picked.transpose(1, 2).reshape(-1, unfolded.shape[1]).half()
+        count, channels, _, side = band.shape
+        across = side - 6
+        places = torch.randint(across**2, (count, self._patches), generator=self._random)
+        corners = places // across * side + places % across
+        window = (torch.arange(7)[:, None] * side + torch.arange(7)).flatten()
+        pixels = (corners[:, :, None] + window).flatten(1)[:, None].expand(-1, channels, -1)
+        picked = band.flatten(2).gather(2, pixels).view(count, channels, self._patches, 49)
+        return picked.transpose(1, 2).reshape(-1, channels * 49).half()
 
     def descriptors(self) -> list[Tensor]:
         """One [patches, 147] a level, each colour normalised to mean 0 and deviation 1 as published."""
@@ -40,7 +56,7 @@ class _Patches:
 
 
 class SlicedWasserstein:
-    """Mean sliced Wasserstein-1 distance over pyramid levels, times 1000. Lower is better.
+    """Mean sliced Wasserstein-1 distance over pyramid levels, times 1000, of the first 8192 images of each set.
 
     Args:
         patches: drawn of each image and level.
@@ -53,6 +69,12 @@ class SlicedWasserstein:
 
     def __init__(self, patches: Count = 64, projections: Count = 256, smallest: Count = 16, seed: int = 0) -> None:
         self.patches, self.projections, self.smallest, self.seed = patches, projections, smallest, seed
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "version": 1, "patches": self.patches, "projections": self.projections, "smallest": self.smallest,
+            "seed": self.seed, "images_at_most": MOST,
+        }  # fmt: skip
 
     def accumulator(self) -> _Patches:
         return _Patches(self.patches, self.smallest, self.seed)

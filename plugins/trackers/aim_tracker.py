@@ -21,7 +21,8 @@ class AimTracker:
 
     A scalar keeps its name, but one that ends in a network's, such as ``loss/generator``, becomes the series
     ``loss`` with context ``{"net": "generator"}``. Metrics and sample grids (``samples``) are of the average's
-    weights: their context is ``{"net": "ema"}``. Every step is the iteration. ``run.hparams`` and
+    weights: their context is ``{"net": "ema"}``. A metric's spread is the series ``NAME/spread``; ``run.protocol`` is
+    the last evaluation's. Every step is the iteration. ``run.hparams`` and
     ``run.environment`` hold what config.gin and environment.json hold; the text ``config.gin`` is the former.
 
     Args:
@@ -77,9 +78,14 @@ class AimTracker:
             self._track_newest()
 
     @hookimpl
-    def metrics_evaluated(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+    def metrics_evaluated(self, run: Run, step: int, metrics: Mapping[str, float], details: Mapping[str, Any]) -> None:
         for name, value in metrics.items():
             self._track(value, name, step, "ema")
+        for name, value in details["spread"].items():
+            self._track(value, f"{name}/spread", step, "ema")
+        if self._run is not None:
+            with self._going_on("store the protocol of the metrics"):
+                self._run["protocol"] = _plain(details["protocol"])
 
     @hookimpl
     def images_sampled(self, run: Run, step: int, path: Path) -> None:

@@ -4,22 +4,21 @@ Nothing but evaluations goes in: curves of every iteration are for the other tra
 """
 
 import json
-import math
-import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from registry import UserError, hookimpl
+from stylenat.evaluation.records import append_evaluation
 from stylenat.training.run import Run, write_text
 
 
 class JsonLines:
-    """Appends ``{"step", "images", "time", "metrics"}``; a resume drops what lies beyond its own step.
+    """Appends ``{"step", "images", "time", "metrics", "spread", "intervals", "protocol"}``; a resume drops what lies
+    beyond its own step.
 
-    ``images``: real images seen so far; ``time``: UTC, ISO 8601. A metric that is not finite is written as
-    null, which every JSON reader takes.
+    ``images``: real images seen so far; ``time``: UTC, ISO 8601; the last three are said in docs/evaluation.md. A
+    number that is not finite is written as null, which every JSON reader takes.
     """
 
     @hookimpl
@@ -34,17 +33,8 @@ class JsonLines:
             write_text(path, kept)
 
     @hookimpl
-    def metrics_evaluated(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
-        record = {
-            "step": step,
-            "images": step * run.batch_size,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "metrics": {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()},
-        }
-        with open(self._path(run), "a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def metrics_evaluated(self, run: Run, step: int, metrics: Mapping[str, float], details: Mapping[str, Any]) -> None:
+        append_evaluation(self._path(run), step, step * run.batch_size, metrics, details)
 
     def state_dict(self) -> dict[str, Any]:
         return {}

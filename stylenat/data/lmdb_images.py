@@ -64,6 +64,11 @@ class LmdbImages:
         """Names of the classes; empty when none were stored."""
         return (self.layout.manifest or {}).get("classes", [])
 
+    def content_hash(self) -> str | None:
+        """Of all records and the resolution that is read; None where the LMDB has no manifest or an old one."""
+        content = (self.layout.manifest or {}).get("content_sha256")
+        return content and f"{content} at {self.resolution}"
+
     def labels(self) -> Tensor:
         """int64 [count]: each image's class, an index into ``classes``. Raises UserError when none were stored."""
         if not self.classes:

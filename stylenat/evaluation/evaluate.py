@@ -1,108 +1,136 @@
-"""Metrics of a generator against a data set, in one pass over generated images, beside their yardsticks."""
+"""Metrics of a generator against a data set, each value with the protocol it was measured by."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from registry import UserError
-from stylenat.interfaces import Accumulator, Dataset, Metric
+from stylenat.evaluation.cache import StatisticsCache
+from stylenat.evaluation.collect import Collection, Progress, collect_generated, described
+from stylenat.evaluation.protocol import make_protocol
+from stylenat.evaluation.real import RealSet
+from stylenat.interfaces import Dataset, Measured, Metric, Sampler
+from stylenat.training.ranks import world_size
 
-Generate = Callable[[int, int], Tensor]
-BLUR_SIGMA = 2.0
-"""Pixels; of the yardstick that a metric should find clearly worse than real images."""
-
-
-class RealStatistics:
-    """What the metrics need of the real set, gathered on first use."""
-
-    def __init__(self, dataset: Dataset, metrics: Sequence[Metric], batch_size: int) -> None:
-        self._dataset, self._metrics, self._batch_size = dataset, metrics, batch_size
-        self._accumulators: list[Accumulator] | None = None
-
-    def accumulators(self) -> list[Accumulator]:
-        """One for each metric."""
-        if self._accumulators is None:
-            batches = real_batches(self._dataset, range(len(self._dataset)), self._batch_size)
-            self._accumulators = accumulate(self._metrics, batches)
-        return self._accumulators
+ENOUGH = 10_000
+"""Images below which distances between sets are biased enough to warn (arXiv 1911.07023)."""
 
 
-def real_batches(dataset: Dataset, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
-    """uint8 batches of the images with these indices, in order."""
-    for start in range(0, len(indices), batch_size):
-        yield torch.stack([dataset[i] for i in indices[start : start + batch_size]])
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: value by name; spread: one standard deviation, interval: 95 %, for those that know theirs.
+        protocol: plain data, see ``stylenat.evaluation.protocol``.
+    """
+
+    metrics: dict[str, float]
+    spread: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    protocol: dict[str, Any]
+
+    def details(self) -> dict[str, Any]:
+        """All but the values, ready for JSON: what the hook ``metrics_evaluated`` is given beside them."""
+        intervals = {name: list(bounds) for name, bounds in self.intervals.items()}
+        return {"spread": dict(self.spread), "intervals": intervals, "protocol": self.protocol}
+
+    def better(self, name: str, one: float, other: float) -> float:
+        """The better of two values of a metric."""
+        higher = self.protocol["metrics"][name]["better"] == "higher"
+        return max(one, other) if higher else min(one, other)
 
 
-def accumulate(metrics: Sequence[Metric], batches: Iterator[Tensor]) -> list[Accumulator]:
-    """One accumulator for each metric, fed every batch once."""
-    accumulators = [metric.accumulator() for metric in metrics]
-    for images in batches:
-        for accumulator in accumulators:
-            accumulator.update(images)
-    return accumulators
-
-
-def compare(metrics: Sequence[Metric], real: list[Accumulator], fake: list[Accumulator]) -> dict[str, float]:
-    """Each metric's value by its name."""
-    return {m.name: m.compare(r, f) for m, r, f in zip(metrics, real, fake, strict=True)}
-
-
-def evaluate(
-    generate: Generate,
-    dataset: Dataset,
-    metrics: Sequence[Metric],
-    num_samples: int,
-    batch_size: int,
-    real_statistics: RealStatistics | None = None,
-) -> dict[str, float]:
-    """Every metric's value by its name.
+class Evaluator:
+    """Metrics against one real set, whose statistics are gathered once, on first use.
 
     Args:
-        generate: (start, count) to uint8 images of those sample indices.
-        real_statistics: of the same data set and metrics, when they are kept from an earlier call.
+        device: where features are computed, the generator's.
+        cache: where the real set's statistics last; None for nowhere.
+        real_samples: only so many of the first real images; None for all.
     """
-    if not metrics:
-        return {}
-    real = (real_statistics or RealStatistics(dataset, metrics, batch_size)).accumulators()
-    starts = range(0, num_samples, batch_size)
-    fakes = (generate(start, min(batch_size, num_samples - start)) for start in starts)
-    return compare(metrics, real, accumulate(metrics, fakes))
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        metrics: Sequence[Metric],
+        device: torch.device | str = "cpu",
+        cache: StatisticsCache | None = None,
+        real_samples: int | None = None,
+    ) -> None:
+        self.metrics, self.device = metrics, torch.device(device)
+        self.real = RealSet(dataset, metrics, self.device, cache, real_samples)
+
+    def evaluate(
+        self,
+        generate: Sampler | Callable[[int, int], Tensor],
+        num_samples: int,
+        progress: Progress | None = None,
+        real_progress: Progress | None = None,
+    ) -> Evaluation:
+        """Every metric's values, the same in every process.
+
+        Args:
+            generate: (start, count) to uint8 images of those sample indices; metrics of the generator itself need a
+                ``Sampler``.
+
+        Raises:
+            UserError: too few images for a metric.
+        """
+        if not self.metrics:
+            return Evaluation({}, {}, {}, make_protocol({}, {}, {}, {}))
+        real = self.real.collection(real_progress)
+        fake = collect_generated(self.metrics, generate, num_samples, self.device, progress)
+        return self._compared(real, fake, generated_protocol(generate, num_samples))
+
+    def _compared(self, real: Collection, fake: Collection, generated: Mapping[str, Any]) -> Evaluation:
+        metrics, spread, intervals, protocols = {}, {}, {}, {}
+        for number, metric in enumerate(self.metrics):
+            own = metric_protocol(metric)
+            for name, value in values(metric, real[number], fake[number]).items():
+                if name in metrics:
+                    raise UserError(f"two metrics give a value called {name!r}; keep one of them")
+                metrics[name], protocols[name] = value.value, own
+                if value.spread is not None:
+                    spread[name] = value.spread
+                if value.interval is not None:
+                    intervals[name] = value.interval
+        machine = {"device": self.device.type, "processes": world_size(), "threads": torch.get_num_threads()}
+        protocol = make_protocol(protocols, generated, self.real.protocol(), machine)
+        return Evaluation(metrics, spread, intervals, protocol)
 
 
-def yardsticks(
-    dataset: Dataset, metrics: Sequence[Metric], batch_size: int, real_statistics: RealStatistics
-) -> dict[str, dict[str, float]]:
-    """What the metrics say of images whose quality one knows, by name: the scale on which to read a result.
+def values(metric: Metric, real: Any, fake: Any) -> dict[str, Measured]:
+    """A metric's values by name, whatever form it gives them in."""
+    found = metric.compare(real, fake)
+    named = found if isinstance(found, Mapping) else {metric.name: found}
+    return {name: value if isinstance(value, Measured) else Measured(float(value)) for name, value in named.items()}
 
-    Raises:
-        UserError: fewer than four real images, of which no halves can be compared.
-    """
-    count = len(dataset)
-    if count < 4:
-        raise UserError(f"{dataset.describe()} has {count} images; evaluation needs at least 4")
 
-    def reals(indices: Sequence[int]) -> Iterator[Tensor]:
-        return real_batches(dataset, indices, batch_size)
-
-    real = real_statistics.accumulators()
-    halves = [accumulate(metrics, reals(range(start, count, 2))) for start in (0, 1)]
-    blurred = accumulate(metrics, (_blurred(images) for images in reals(range(count))))
-    total = sum(images.double().sum(dim=0) for images in reals(range(count)))
-    mean = (total / count).round().to(torch.uint8)
-    constant = accumulate(metrics, (mean.expand(len(images), -1, -1, -1) for images in reals(range(count))))
+def metric_protocol(metric: Metric) -> dict[str, Any]:
+    """What defines a metric's values: all of it must agree where two are to be ranked."""
     return {
-        "real half, other half": compare(metrics, halves[0], halves[1]),
-        f"reals blurred, {BLUR_SIGMA:g} px": compare(metrics, real, blurred),
-        "the mean image": compare(metrics, real, constant),
+        "name": metric.name,
+        "better": "higher" if getattr(metric, "higher_is_better", False) else "lower",
+        "uses_real": getattr(metric, "uses_real", True),
+        "parameters": dict(metric.protocol()) if hasattr(metric, "protocol") else {},
+        "extractor": described(getattr(metric, "needs", None)),
     }
 
 
-def _blurred(images: Tensor) -> Tensor:
-    from kornia.filters import gaussian_blur2d  # Here, or every run would wait for it before its first iteration.
+def generated_protocol(generate: Any, count: int) -> dict[str, Any]:
+    """Of the generated images: what the sampler says of them, and how many."""
+    return {"count": count, **(generate.protocol() if hasattr(generate, "protocol") else {})}
 
-    # The kernel reaches three sigma where the image is large enough to reflect it.
-    reach = min(int(3 * BLUR_SIGMA), images.shape[-1] - 1)
-    size = (2 * reach + 1, 2 * reach + 1)
-    blurred = gaussian_blur2d(images.float(), size, (BLUR_SIGMA, BLUR_SIGMA), border_type="reflect")
-    return blurred.round().clamp(0, 255).to(torch.uint8)
+
+def warnings_for(num_samples: int) -> list[str]:
+    """What a reader of the results should know."""
+    if num_samples >= ENOUGH:
+        return []
+    return [
+        f"{num_samples} generated images are few: below {ENOUGH} distances are too large, by an amount that depends on "
+        "the generator (arXiv 1911.07023); compare them at equal counts only"
+    ]

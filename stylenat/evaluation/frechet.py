@@ -1,36 +1,74 @@
 """The Fréchet distance between two Gaussians (arXiv 1706.08500), from float64 statistics."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from registry import UserError
+
+PENDING = 256
+"""Rows that are summed at once: the outer products of few are all memory traffic."""
+
 
 class GaussianStatistics:
-    """Mean and covariance of feature vectors, summed in float64 in bounded memory."""
+    """Mean and covariance of feature vectors, summed in float64 on the features' device, in bounded memory."""
 
-    def __init__(self, dim: int) -> None:
-        self.count = 0
-        self._sum = torch.zeros(dim, dtype=torch.float64)
-        self._outer = torch.zeros(dim, dim, dtype=torch.float64)
+    shared_as = "gaussian"
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum = torch.empty(0, dtype=torch.float64)
+        self._outer = torch.empty(0, 0, dtype=torch.float64)
+        self._pending: list[Tensor] = []
+        self._waiting = 0
 
     def update(self, features: Tensor) -> None:
-        """features: [batch, dim]."""
-        features = features.detach().cpu().double()
-        self.count += len(features)
-        self._sum += features.sum(dim=0)
-        self._outer += features.t() @ features
+        """features: [batch, dim]. The sums' bits depend on the rows' order and on how they are cut into batches."""
+        self._pending.append(features.detach().double())
+        self._waiting += len(features)
+        if self._waiting >= PENDING:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        rows = torch.cat(self._pending)
+        if not self._count:
+            self._sum = rows.new_zeros(rows.shape[1])
+            self._outer = rows.new_zeros(rows.shape[1], rows.shape[1])
+        self._sum += rows.sum(dim=0)
+        self._outer.addmm_(rows.t(), rows)
+        self._count += len(rows)
+        self._pending, self._waiting = [], 0
+
+    @property
+    def count(self) -> int:
+        return self._count + self._waiting
 
     def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
-        """[dim] and [dim, dim], unbiased."""
-        mean = self._sum / self.count
-        covariance = (self._outer - self.count * torch.outer(mean, mean)) / (self.count - 1)
-        return mean, covariance
+        """[dim] and [dim, dim], unbiased, on the CPU. Raises UserError for fewer than two rows."""
+        self._flush()
+        if self._count < 2:
+            raise UserError(f"a covariance needs at least 2 images; there are {self._count}")
+        mean = self._sum / self._count
+        covariance = (self._outer - self._count * torch.outer(mean, mean)) / (self._count - 1)
+        return mean.cpu(), covariance.cpu()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        self._flush()
+        return {"count": torch.tensor(self._count), "sum": self._sum.cpu(), "outer": self._outer.cpu()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self._count, self._sum, self._outer = int(state["count"]), state["sum"], state["outer"]
 
 
 def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> float:
     """|mean1 - mean2|² + tr(C1 + C2 - 2 (C1 C2)^½), by symmetric eigendecomposition: no complex parts.
 
     tr (C1 C2)^½ is the sum of the roots of the eigenvalues of C1^½ C2 C1^½, which is symmetric and positive
-    semi-definite; eigenvalues that rounding or rank deficiency pushes below 0 count as 0.
+    semi-definite; eigenvalues that rounding or rank deficiency (fewer images than dimensions) pushes below 0 count
+    as 0. There the distance is that of the degenerate Gaussians, as exact as elsewhere.
     """
     values, vectors = torch.linalg.eigh(covariance1)
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.t()

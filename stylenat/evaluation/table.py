@@ -4,14 +4,19 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
+from stylenat.evaluation.evaluate import Evaluation
 
-def metrics_table(metrics: Mapping[str, float], yardsticks: Mapping[str, Mapping[str, float]]) -> Table:
-    """One row a metric; columns for the run and each yardstick. Lower is better throughout."""
-    table = Table(title="distance to the real images (lower is better)")
+
+def metrics_table(evaluation: Evaluation, yardsticks: Mapping[str, Mapping[str, float]], title: str) -> Table:
+    """One row a value; columns for the run and each yardstick. An arrow says which way is better."""
+    table = Table(title=f"{title} (↓ lower is better, ↑ higher)")
     table.add_column("metric")
     table.add_column("this run", justify="right", style="bold")
     for name in yardsticks:
         table.add_column(name, justify="right")
-    for metric, value in metrics.items():
-        table.add_row(metric, f"{value:.4g}", *(f"{stick[metric]:.4g}" for stick in yardsticks.values()))
+    for name, value in evaluation.metrics.items():
+        arrow = "↑" if evaluation.protocol["metrics"][name]["better"] == "higher" else "↓"
+        spread = f" ± {evaluation.spread[name]:.2g}" if name in evaluation.spread else ""
+        sticks = [f"{stick[name]:.4g}" if name in stick else "–" for stick in yardsticks.values()]
+        table.add_row(f"{name} {arrow}", f"{value:.4g}{spread}", *sticks)
     return table

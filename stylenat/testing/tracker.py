@@ -9,9 +9,17 @@ import torch
 
 from registry import hooks
 from stylenat.evaluation.grids import image_grid, save_png
+from stylenat.evaluation.protocol import make_protocol
 from stylenat.interfaces import Tracker
 from stylenat.testing.contract import ContractError, pictures, require, require_plain_state, untouched
 from stylenat.training.run import Run
+
+DETAILS = {
+    "spread": {"fid": 0.1},
+    "intervals": {"fid": [12.3, 12.7]},
+    "protocol": make_protocol({"fid": {"name": "fid", "better": "lower"}}, {"count": 10}, {"count": 10}, {}),
+}
+"""Of an evaluation, as the hook ``metrics_evaluated`` gives them."""
 
 LIFECYCLE = ("run_started", "step_ended", "images_sampled", "metrics_evaluated", "checkpoint_saved", "run_ended")
 
@@ -63,6 +71,6 @@ def _play(tracker: Tracker, run: Run, until: int, status: str) -> None:
             run.step = step
             hook.step_ended(run=run, step=step, scalars=scalars | {"augmentation/p": 0.1})
         hook.images_sampled(run=run, step=until, images=images, path=path)
-        hook.metrics_evaluated(run=run, step=until, metrics={"fid": 12.5})
+        hook.metrics_evaluated(run=run, step=until, metrics={"fid": 12.5}, details=DETAILS)
         hook.checkpoint_saved(run=run, step=until, path=checkpoint)
         hook.run_ended(run=run, status=status)

@@ -10,8 +10,10 @@ from rich.console import Console
 
 from registry import Experiment, Registry, UserError
 from stylenat import weights
-from stylenat.evaluation.evaluate import RealStatistics, yardsticks
+from stylenat.evaluation.cache import StatisticsCache, cache_folder
+from stylenat.evaluation.evaluate import Evaluator
 from stylenat.evaluation.table import metrics_table
+from stylenat.evaluation.yardsticks import yardsticks
 from stylenat.interfaces import Tracker
 from stylenat.training import checkpoint
 from stylenat.training.loop import train
@@ -88,13 +90,13 @@ def run_experiment(
         registry.manager.register(tracker)
     console.print(f"{settings.dataset.describe()}: {len(settings.dataset)} images", soft_wrap=True)
     try:
-        status, metrics = train(settings, state, run, registry.manager.hook)
+        status, evaluation = train(settings, state, run, registry.manager.hook)
     finally:
         for tracker in settings.trackers:
             registry.manager.unregister(tracker)
-    if status == "finished" and metrics:
-        real = RealStatistics(settings.dataset, settings.metrics, settings.batch_size)
-        console.print(metrics_table(metrics, yardsticks(settings.dataset, settings.metrics, settings.batch_size, real)))
+    if status == "finished" and evaluation and evaluation.metrics:
+        evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(cache_folder(), print))
+        console.print(metrics_table(evaluation, yardsticks(evaluator), "distance to the real images"))
     _say_where(console, run, status, settings.trackers)
     return status
 

@@ -10,14 +10,14 @@ from torch import Tensor
 from registry import UserError
 from stylenat.data.loader import ImageStream
 from stylenat.data.pixels import to_networks
-from stylenat.evaluation.evaluate import RealStatistics, evaluate
+from stylenat.evaluation.cache import StatisticsCache, cache_folder
+from stylenat.evaluation.evaluate import Evaluation, Evaluator
 from stylenat.evaluation.grids import image_grid, save_png
 from stylenat.interfaces import StepContext
-from stylenat.networks.sampling import mean_style, sample
+from stylenat.networks.sampling import Sampler, sampler_of
 from stylenat.training import checkpoint
 from stylenat.training.ema import ema_decay, update_average
 from stylenat.training.interrupt import StopRequest
-from stylenat.training.random_streams import latents_by_index
 from stylenat.training.run import Run
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
@@ -26,14 +26,14 @@ from stylenat.training.steps import discriminator_step, generator_step, linear_d
 
 def train(
     settings: Training, state: TrainingState, run: Run, hook: Any
-) -> tuple[Literal["finished", "stopped"], dict[str, float]]:
+) -> tuple[Literal["finished", "stopped"], Evaluation | None]:
     """Trains from ``state.step`` to ``settings.iterations`` or until asked to stop.
 
     Args:
         hook: pluggy's hook relay; trackers are registered there.
 
     Returns:
-        How it ended, and the last metrics.
+        How it ended, and the last evaluation.
     """
     device = next(state.generator.parameters()).device
     stream = ImageStream(
@@ -43,8 +43,8 @@ def train(
         horizontal_flips=settings.horizontal_flips,
         workers=settings.workers,
     )
-    real_statistics = RealStatistics(settings.dataset, settings.metrics, settings.batch_size)
-    metrics: dict[str, float] = {}
+    evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(cache_folder(), print))
+    evaluation: Evaluation | None = None
     saved = state.step
 
     with StopRequest() as stop:
@@ -62,17 +62,11 @@ def train(
                 if last or state.step % settings.sample_every == 0:
                     save_samples(settings, state, run, hook)
                 if last or state.step % settings.evaluate_every == 0:
-                    metrics = evaluate(
-                        sampler(settings, state),
-                        settings.dataset,
-                        settings.metrics,
-                        settings.evaluation_samples,
-                        settings.batch_size,
-                        real_statistics,
-                    )
+                    evaluation = evaluator.evaluate(sampler(settings, state), settings.evaluation_samples)
+                    metrics = evaluation.metrics
                     for name, value in metrics.items():
-                        state.best[name] = min(value, state.best.get(name, value))
-                    hook.metrics_evaluated(run=run, step=state.step, metrics=metrics)
+                        state.best[name] = evaluation.better(name, value, state.best.get(name, value))
+                    hook.metrics_evaluated(run=run, step=state.step, metrics=metrics, details=evaluation.details())
                 if last or state.step % settings.checkpoint_every == 0:
                     save_checkpoint(settings, state, run, hook)
                     saved = state.step
@@ -83,7 +77,7 @@ def train(
             raise
         status: Literal["finished", "stopped"] = "finished" if state.step >= settings.iterations else "stopped"
         hook.run_ended(run=run, status=status)
-    return status, metrics
+    return status, evaluation
 
 
 def iteration(settings: Training, state: TrainingState, real: Tensor) -> dict[str, Any]:
@@ -150,16 +144,9 @@ def iteration(settings: Training, state: TrainingState, real: Tensor) -> dict[st
     return scalars | dict(augment.scalars())
 
 
-def sampler(settings: Training, state: TrainingState) -> Callable[[int, int], Tensor]:
-    """(start, count) to uint8 images of those sample indices, from the average's weights."""
-    psi = settings.truncation_psi
-    centre = mean_style(state.ema) if psi != 1 else None
-
-    def generate(start: int, count: int) -> Tensor:
-        latents = latents_by_index(settings.seed, start, count, state.ema.latent_dim)
-        return sample(state.ema, latents, psi, centre, settings.batch_size)
-
-    return generate
+def sampler(settings: Training, state: TrainingState) -> Sampler:
+    """Images by their sample index, from the average's weights."""
+    return sampler_of(state.ema, settings.seed, settings.truncation_psi, settings.batch_size)
 
 
 def save_samples(settings: Training, state: TrainingState, run: Run, hook: Any) -> Path:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from plugins.trackers.aim_tracker import AimTracker
+from stylenat.testing.tracker import DETAILS
 
 aim = pytest.importorskip("aim")
 Context = pytest.importorskip("aim.storage.context").Context
@@ -80,9 +81,10 @@ def test_a_lazy_regularizer_that_never_meets_a_tracked_iteration_is_tracked_at_i
 def test_metrics_keep_their_names_and_are_of_the_averages_weights(make_run, repo):
     tracker, run = AimTracker(repo), make_run()
     tracker.run_started(run)
-    tracker.metrics_evaluated(run, 100, {"fid": 12.5})
+    tracker.metrics_evaluated(run, 100, {"fid": 12.5}, DETAILS)
     tracker.run_ended(run, "finished")
-    assert series(repo, tracker) == {("fid", "ema"): {100: 12.5}}
+    assert series(repo, tracker) == {("fid", "ema"): {100: 12.5}, ("fid/spread", "ema"): {100: 0.1}}
+    assert stored(repo, tracker)["protocol"]["generated"] == {"count": 10}
 
 
 def test_a_sample_grid_is_stored_pixel_for_pixel(make_run, repo, tmp_path):
@@ -206,7 +208,7 @@ def test_without_aim_it_is_said_once_what_is_missing_and_training_goes_on(
     monkeypatch.setitem(sys.modules, "aim", None)
     tracker, run = AimTracker(repo, every=1), make_run()
     tracked(tracker, run, {"loss/generator": 1.0}, [1, 2])
-    tracker.metrics_evaluated(run, 2, {"fid": 1.0})
+    tracker.metrics_evaluated(run, 2, {"fid": 1.0}, DETAILS)
     tracker.images_sampled(run, 2, tmp_path / "grid.png")
     tracker.run_ended(run, "finished")
     (line,) = capsys.readouterr().err.splitlines()

@@ -6,6 +6,7 @@ import pytest
 
 from plugins.trackers.jsonl import JsonLines
 from registry import UserError
+from stylenat.testing.tracker import DETAILS
 
 
 def written(run):
@@ -14,21 +15,21 @@ def written(run):
 
 def evaluated(run, *steps):
     for step in steps:
-        JsonLines().metrics_evaluated(run, step, {"fid": step / 2})
+        JsonLines().metrics_evaluated(run, step, {"fid": step / 2}, DETAILS)
 
 
 def test_an_evaluation_is_one_object_on_a_line(make_run):
     run = make_run()
     evaluated(run, 10, 20)
     first, second = written(run)
-    assert first.keys() == {"step", "images", "time", "metrics"}
+    assert first.keys() == {"step", "images", "time", "metrics", "spread", "intervals", "protocol"}
     assert (second["step"], second["images"], second["metrics"]) == (20, 80, {"fid": 10.0})
     assert datetime.now(UTC) - datetime.fromisoformat(first["time"]) < timedelta(minutes=1)
 
 
 def test_a_metric_that_is_not_finite_becomes_null_so_that_every_json_reader_takes_the_file(make_run):
     run = make_run()
-    JsonLines().metrics_evaluated(run, 1, {"fid": float("nan"), "swd": float("inf")})
+    JsonLines().metrics_evaluated(run, 1, {"fid": float("nan"), "swd": float("inf")}, DETAILS)
     assert written(run)[0]["metrics"] == {"fid": None, "swd": None}
 
 

@@ -1,0 +1,185 @@
+"""The protocol of a result: what a number depends on beside the model, as plain data that travels with it.
+
+A line of ``metrics.jsonl`` (docs/evaluation.md) holds it once for all its results. Nothing here imports torch: who
+compares runs only reads. Two results may be ranked when ``differences`` finds none.
+"""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from registry import UserError
+
+FORMAT_VERSION = 1
+
+COMPARED = {
+    "generated": ("count", "resolution", "truncation_psi", "truncation_centre", "precision"),
+    "real": ("pixels_sha256", "count", "resolution"),
+}
+"""What must agree, beside everything under a result's own ``metric``. All else is information: versions, the machine,
+names and paths, the seed (another draw of the same measurement, whose size the spread says)."""
+
+PACKAGES = ("stylenat", "torch", "torchvision", "torch-fidelity", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One metric's value, as a line of ``metrics.jsonl`` has it.
+
+    Attributes:
+        name: such as ``fid``; value: None where it was not finite.
+        step, images, time: iteration, real images seen in training, UTC; None where the line does not say.
+        spread: one standard deviation, of what docs/evaluation.md says for the metric; interval: 95 %. None for none.
+        protocol: ``metric`` (this metric's definition, parameters and extractor), ``generated``, ``real``,
+            ``versions``, ``machine``; None for a result that was written without one.
+    """
+
+    name: str
+    value: float | None
+    step: int | None = None
+    images: int | None = None
+    time: str | None = None
+    spread: float | None = None
+    interval: tuple[float, float] | None = None
+    protocol: Mapping[str, Any] | None = None
+
+    @property
+    def higher_is_better(self) -> bool:
+        """As its protocol says; a result without one is a distance."""
+        return bool(self.protocol) and self.protocol["metric"].get("better") == "higher"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field on which two protocols differ, such as ``generated.count``, with both values."""
+
+    field: str
+    first: Any
+    second: Any
+
+    def __str__(self) -> str:
+        return f"{self.field}: {_short(self.first)} and {_short(self.second)}"
+
+
+def differences(first: Result, second: Result) -> list[Difference]:
+    """Why two results must not be ranked against each other; empty when they may.
+
+    A result without a protocol is comparable with nothing: what it was measured on is not known.
+    """
+    if first.name != second.name:
+        return [Difference("name", first.name, second.name)]
+    if first.protocol is None or second.protocol is None:
+        told = ["recorded" if result.protocol is not None else "not recorded" for result in (first, second)]
+        return [Difference("protocol", *told)]
+    ours, theirs = compared(first.protocol), compared(second.protocol)
+    return [
+        Difference(field, ours.get(field), theirs.get(field))
+        for field in dict.fromkeys([*ours, *theirs])
+        if ours.get(field) != theirs.get(field)
+    ]
+
+
+def compared(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that two protocols must agree on, by dotted name. Those of the real set only where it is used."""
+    fields = _flat(protocol["metric"], "metric")
+    for part, names in COMPARED.items():
+        if part == "generated" or protocol["metric"].get("uses_real", True):
+            fields |= {f"{part}.{name}": protocol.get(part, {}).get(name) for name in names}
+    return fields
+
+
+def read_results(path: Path) -> list[Result]:
+    """All results of a ``metrics.jsonl``, in its order; of this version, of older ones and without protocols.
+
+    A last line that a crash left torn is passed over.
+
+    Raises:
+        UserError: no such file, a damaged line, or one that a later version wrote.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    results: list[Result] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            results += results_of(record)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if number == len(lines):  # A crash tears the last line only.
+                break
+            raise UserError(f"{path} line {number} is no evaluation; mend it or move the file away") from error
+    return results
+
+
+def results_of(record: Mapping[str, Any]) -> list[Result]:
+    """The results of one evaluation. Raises UserError for a protocol of a later version, ValueError for other data."""
+    protocol = record.get("protocol")
+    if protocol is not None and protocol["format_version"] > FORMAT_VERSION:
+        raise UserError(f"a result has protocol format {protocol['format_version']}; upgrade to read it")
+    results = []
+    for name, value in record["metrics"].items():
+        interval = record.get("intervals", {}).get(name)
+        results.append(
+            Result(
+                name,
+                None if value is None else float(value),
+                record.get("step"),
+                record.get("images"),
+                record.get("time"),
+                record.get("spread", {}).get(name),
+                None if interval is None or None in interval else (float(interval[0]), float(interval[1])),
+                None if protocol is None else of_metric(protocol, name),
+            )
+        )
+    return results
+
+
+def of_metric(protocol: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """One result's own protocol out of an evaluation's."""
+    shared = {part: values for part, values in protocol.items() if part != "metrics"}
+    return {"metric": protocol["metrics"][name], **shared}
+
+
+def make_protocol(
+    metrics: Mapping[str, Mapping[str, Any]],
+    generated: Mapping[str, Any],
+    real: Mapping[str, Any],
+    machine: Mapping[str, Any],
+) -> dict[str, Any]:
+    """An evaluation's protocol, ready for JSON.
+
+    Args:
+        metrics: of each result by its name.
+    """
+    return {
+        "format_version": FORMAT_VERSION,
+        "metrics": {name: dict(values) for name, values in metrics.items()},
+        "generated": dict(generated),
+        "real": dict(real),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "machine": dict(machine),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}.{name}") if isinstance(value, Mapping) else {f"{prefix}.{name}": value}
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text

@@ -1,0 +1,118 @@
+"""The real set as metrics need it: its statistics, from the cache where they are, and its part of the protocol."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from registry import UserError
+from stylenat.evaluation.cache import StatisticsCache
+from stylenat.evaluation.collect import Collection, Progress, Stream, collect_images, described
+from stylenat.interfaces import Accumulator, Dataset, Metric
+from stylenat.training.ranks import gathered, rank
+
+
+class RealSet:
+    """Statistics of the first ``count`` images of a data set, gathered on first use.
+
+    Found again in the cache by (content hash, extractor with its checksum and resize, resolution, count) and by that
+    key only. A data set without a content hash is read anew in every run.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        metrics: Sequence[Metric],
+        device: torch.device,
+        cache: StatisticsCache | None,
+        samples: int | None,
+    ) -> None:
+        self.dataset, self._metrics, self._device, self._cache = dataset, metrics, device, cache
+        self._samples = samples
+        self._collection: Collection | None = None
+        self._pixels: str | None = None
+
+    @property
+    def count(self) -> int:
+        """Images that are used. Raises UserError when there are fewer than asked for."""
+        there = len(self.dataset)
+        if self._samples is not None and self._samples > there:
+            raise UserError(f"{self.dataset.describe()} has {there} images, not {self._samples}")
+        return self._samples or there
+
+    def collection(self, progress: Progress | None = None) -> Collection:
+        """One accumulator for each metric; of a metric that does not use real images, an empty one."""
+        if self._collection is None:
+            used = Collection(self._metrics)
+            wanted = {key: _wanted_streams(used, self._metrics, key) for key in used.streams}
+            self._collection = used
+            self._gather({key: stream for key, stream in wanted.items() if stream.accumulators}, progress)
+        return self._collection
+
+    def protocol(self) -> dict[str, Any]:
+        """What a result says of the real set."""
+        return {
+            "described": self.dataset.describe(),
+            "pixels_sha256": self._pixels,
+            "content": self._content(),
+            "count": self.count,
+            "resolution": self.dataset.resolution,
+        }
+
+    def _gather(self, streams: dict[str, Stream], progress: Progress | None) -> None:
+        missing: list[Stream] = []
+        for stream in streams.values():
+            left = Stream(stream.source)
+            for name, accumulator in stream.accumulators.items():
+                if not self._found(stream, name, accumulator):
+                    left.accumulators[name] = accumulator
+            if left.accumulators:
+                missing.append(left)
+        if not missing and self._pixels is not None:
+            return
+        pixels = collect_images(
+            missing, self.dataset.__getitem__, self.count, self._device, progress, to_the_end=self._pixels is None
+        )
+        self._pixels = self._pixels or pixels
+        for stream in missing:
+            for name, accumulator in stream.accumulators.items():
+                key = self._key(stream, name, accumulator)
+                if key is not None and self._cache is not None and rank() == 0:
+                    self._cache.save(key, accumulator.state_dict(), {"pixels_sha256": self._pixels})
+
+    def _found(self, stream: Stream, name: str, accumulator: Accumulator) -> bool:
+        """Fills the accumulator from the cache; all processes must find it there, or none takes it."""
+        key = self._key(stream, name, accumulator)
+        entry = self._cache.load(key) if self._cache is not None and key is not None else None
+        everywhere = gathered(torch.tensor([entry is not None], dtype=torch.uint8, device=self._device))
+        if entry is None or not all(bool(found) for found in everywhere):
+            return False
+        tensors, notes = entry
+        accumulator.load_state_dict(tensors)
+        self._pixels = notes["pixels_sha256"]
+        return True
+
+    def _key(self, stream: Stream, name: str, accumulator: Accumulator) -> dict[str, Any] | None:
+        """What the statistics depend on; None for those that cannot be kept."""
+        content = self._content()
+        lasting = all(hasattr(accumulator, part) for part in ("shared_as", "state_dict", "load_state_dict"))
+        if content is None or not lasting or not hasattr(stream.source, "protocol"):
+            return None
+        return {
+            "content": content,
+            "extractor": described(stream.source),
+            "statistics": name,
+            "resolution": self.dataset.resolution,
+            "count": self.count,
+        }
+
+    def _content(self) -> str | None:
+        return self.dataset.content_hash() if hasattr(self.dataset, "content_hash") else None
+
+
+def _wanted_streams(used: Collection, metrics: Sequence[Metric], key: str) -> Stream:
+    """The stream with only those accumulators that a metric compares with generated images."""
+    stream, wanted = used.streams[key], Stream(used.streams[key].source)
+    compared = {id(used[number]) for number, metric in enumerate(metrics) if getattr(metric, "uses_real", True)}
+    wanted.accumulators = {name: part for name, part in stream.accumulators.items() if id(part) in compared}
+    return wanted

@@ -1,0 +1,66 @@
+"""What the metrics say of images whose quality one knows: the scale on which to read a result."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from registry import UserError
+from stylenat.evaluation.collect import Collection, collect_images
+from stylenat.evaluation.evaluate import Evaluator, values
+from stylenat.interfaces import Metric
+
+BLUR_SIGMA = 2.0
+"""Pixels; of the yardstick that a metric should find clearly worse than real images."""
+
+MOST = 10_000
+"""Real images that yardsticks are made of: the first ones."""
+
+
+def yardsticks(evaluator: Evaluator) -> dict[str, dict[str, float]]:
+    """Each metric's values by the yardstick's name. Metrics of the generator itself have none.
+
+    Raises:
+        UserError: fewer than four real images, of which no halves can be compared.
+    """
+    dataset, device = evaluator.real.dataset, evaluator.device
+    there = evaluator.real.count
+    if there < 4:
+        raise UserError(f"{dataset.describe()} has {there} images; evaluation needs at least 4")
+    count = min(there, MOST)
+    mean = (sum(dataset[i].double() for i in range(count)) / count).round().to(torch.uint8)
+    real = evaluator.real.collection()
+
+    def collected(image: Callable[[int], Tensor], images: int) -> Collection:
+        found = Collection(evaluator.metrics)
+        streams = [stream for stream in found.streams.values() if not stream.of_generator]
+        collect_images(streams, image, images, device, to_the_end=False)
+        return found
+
+    def compared(one: Collection, other: Collection) -> dict[str, float]:
+        named: dict[str, float] = {}
+        for number, metric in enumerate(evaluator.metrics):
+            if not _of_generator(metric):
+                named |= {name: found.value for name, found in values(metric, one[number], other[number]).items()}
+        return named
+
+    even, odd = (collected(lambda i, first=first: dataset[2 * i + first], count // 2) for first in (0, 1))
+    return {
+        "real half, other half": compared(even, odd),
+        f"reals blurred, {BLUR_SIGMA:g} px": compared(real, collected(lambda i: _blurred(dataset[i]), count)),
+        "the mean image": compared(real, collected(lambda i: mean, count)),
+    }
+
+
+def _of_generator(metric: Metric) -> bool:
+    return hasattr(getattr(metric, "needs", None), "along")
+
+
+def _blurred(image: Tensor) -> Tensor:
+    from kornia.filters import gaussian_blur2d  # Here, or every run would wait for it before its first iteration.
+
+    # The kernel reaches three sigma where the image is large enough to reflect it.
+    reach = min(int(3 * BLUR_SIGMA), image.shape[-1] - 1)
+    size = (2 * reach + 1, 2 * reach + 1)
+    blurred = gaussian_blur2d(image[None].float(), size, (BLUR_SIGMA, BLUR_SIGMA), border_type="reflect")[0]
+    return blurred.round().clamp(0, 255).to(torch.uint8)
