@@ -224,8 +224,8 @@ class Sampler(Protocol):
     def styles(self, latents: Tensor) -> Tensor:
         """Truncated styles [count, style_dim]."""
 
-    def images(self, styles: Tensor) -> Tensor:
-        """uint8 [count, 3, resolution, resolution]."""
+    def pixels(self, styles: Tensor) -> Tensor:
+        """float32 [count, 3, resolution, resolution], 0 to 255, neither rounded nor clamped."""
 
 
 class Walk(Protocol):

@@ -79,7 +79,6 @@ def state_of(path: Path, published: Published) -> Mapping[str, Tensor]:
     return state
 
 
-@functools.lru_cache(maxsize=2)
 def tensors_in(path: Path) -> Mapping[str, Tensor]:
     """Raises UserError when it is no readable file of tensors alone."""
     try:
@@ -118,9 +117,10 @@ def in_place_of(owner: Any, **names: Any) -> Iterator[None]:
 
 
 def fitted(build: Any, path: Path, what: str) -> Any:
-    """What ``build()`` gives. Raises UserError when the weights in the file do not fit its network."""
+    """What ``build()`` gives, drawn from no generator. Raises UserError when the file does not fit its network."""
     try:
-        return build()
+        with torch.random.fork_rng(devices=[]):
+            return build()
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise UserError(f"{path} does not fit {what}: {lines[1] if len(lines) > 1 else lines[0]}") from error

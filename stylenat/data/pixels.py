@@ -32,8 +32,13 @@ def to_networks(images: Tensor) -> Tensor:
     return result.copy_(images).mul_(1 / 255).sub_(mean).div_(std)
 
 
-def to_uint8(images: Tensor) -> Tensor:
-    """The networks' space to uint8 pixels of the same shape, rounded to nearest and clamped."""
+def to_pixels(images: Tensor) -> Tensor:
+    """The networks' space to float32 pixels, 0 to 255 but neither rounded nor clamped."""
     images = images.detach().float()
     mean, std = _constants(images)
-    return (images * std).add_(mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
+    return (images * std).add_(mean).mul_(255)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """The networks' space to uint8 pixels of the same shape, rounded to nearest and clamped."""
+    return to_pixels(images).round_().clamp_(0, 255).to(torch.uint8)

@@ -46,6 +46,11 @@ class GaussianStatistics:
     def count(self) -> int:
         return self._count + self._waiting
 
+    def mean(self) -> Tensor:
+        """[dim] on the CPU."""
+        self._flush()
+        return (self._sum / self._count).cpu()
+
     def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
         """[dim] and [dim, dim], unbiased, on the CPU. Raises UserError for fewer than two rows."""
         self._flush()

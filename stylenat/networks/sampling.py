@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stylenat.data.pixels import to_uint8
+from stylenat.data.pixels import to_pixels, to_uint8
 from stylenat.training.random_streams import BLOCK, latents_by_index
 
 MEAN_STYLE_SAMPLES = 4096
@@ -73,11 +73,10 @@ class Sampler:
         return styles if self.centre is None else self.centre + self.truncation_psi * (styles - self.centre)
 
     @torch.no_grad()
-    def images(self, styles: Tensor) -> Tensor:
-        """uint8 [count, 3, resolution, resolution] of styles [count, style_dim], on their device."""
-        parts = styles.split(self.batch)
-        wide = (part[:, None].expand(-1, self.generator.num_styles, -1) for part in parts)
-        return torch.cat([to_uint8(self.generator.synthesis(part)) for part in wide])
+    def pixels(self, styles: Tensor) -> Tensor:
+        """float32 [count, 3, resolution, resolution] of styles [count, style_dim], neither rounded nor clamped."""
+        wide = (part[:, None].expand(-1, self.generator.num_styles, -1) for part in styles.split(self.batch))
+        return torch.cat([to_pixels(self.generator.synthesis(part)) for part in wide])
 
     def protocol(self) -> dict[str, Any]:
         """What a result says of the generated images."""

@@ -85,7 +85,7 @@ class _ToySampler:
         self._images = images
 
     def __call__(self, start: int, count: int) -> torch.Tensor:
-        return self.images(self.styles(self.latents(start, count)))
+        return self.pixels(self.styles(self.latents(start, count))).round().clamp(0, 255).to(torch.uint8)
 
     def latents(self, start: int, count: int) -> torch.Tensor:
         return torch.stack([noise(8, seed=i) for i in range(start, start + count)])
@@ -93,9 +93,8 @@ class _ToySampler:
     def styles(self, latents: torch.Tensor) -> torch.Tensor:
         return latents
 
-    def images(self, styles: torch.Tensor) -> torch.Tensor:
-        pictured = self._images[: len(styles)].float() * styles.sigmoid()[:, :1, None, None]
-        return pictured.round().clamp(0, 255).to(torch.uint8)
+    def pixels(self, styles: torch.Tensor) -> torch.Tensor:
+        return self._images[: len(styles)].float() * styles.sigmoid()[:, :1, None, None]
 
 
 def _require_plain(protocol: object, what: str) -> None:

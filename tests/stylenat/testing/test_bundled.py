@@ -11,6 +11,7 @@ from PIL import Image
 from plugins.augmentations.ada import AdaptiveAugmentation
 from plugins.blocks.hydra import HydraBlock
 from plugins.blocks.swin import SwinBlock
+from plugins.features.random_convolution import RandomConvolution
 from plugins.partitions.pyramid import Pyramid
 from plugins.partitions.split import Split
 from plugins.partitions.table import Table
@@ -65,6 +66,9 @@ OPTIONS: dict[str, Callable[[Path], dict] | dict] = {
     },
     "discriminator.wavelet": {"resolution": 16, "channels": [16, 16]},
     "augmentation.ada": {"initial_p": 0.7},
+    "metric.kid": lambda tmp_path: {"features": RandomConvolution()},
+    "metric.precision_recall": lambda tmp_path: {"features": RandomConvolution()},
+    "metric.density_coverage": lambda tmp_path: {"features": RandomConvolution()},
     "dataset.lfw_faces": lambda tmp_path: {"path": str(tmp_path / "faces.lmdb"), "resolution": 16},
     "dataset.folder": folder,
     "dataset.lmdb": lmdb,
@@ -72,8 +76,10 @@ OPTIONS: dict[str, Callable[[Path], dict] | dict] = {
 }  # fmt: skip
 """What a gin file would bind, where the defaults are not enough or too large for a test."""
 
-NEEDS_A_FILE = {"features.inception", "metric.fid"}
-"""Inception's weights are not in this repository; an attention backend may need a device that is not here."""
+NEEDS_A_FILE = {
+    "features.inception", "features.dinov2", "metric.fid", "metric.fd_dinov2", "metric.inception_score", "metric.ppl",
+}  # fmt: skip
+"""Extractors' weights are not in this repository; an attention backend may need a device that is not here."""
 
 REGISTRY = load_plugins()
 BUNDLED = sorted(s for s, entry in REGISTRY.entries.items() if entry.kind in KINDS)

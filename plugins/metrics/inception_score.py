@@ -1,0 +1,51 @@
+"""Metric ``inception_score``, by torch-fidelity's formula."""
+
+from typing import Any
+
+from plugins.features.inception import Inception
+from registry import Count, UserError
+from stylenat.evaluation.accumulators import Rows
+from stylenat.interfaces import Features, Measured
+
+
+class InceptionScore:
+    """Inception score (arXiv 1606.03498): the mean over splits, their deviation as its spread. Higher is better.
+
+    Looks at generated images alone. Uses the features that ``fid`` does, so it costs no second pass.
+
+    Args:
+        features: ``@features.inception()``; an embedding needs ``logits(features)`` to serve.
+        splits: parts that the score is averaged over; seed: of their shuffling.
+    """
+
+    name = "inception_score"
+    higher_is_better = True
+    uses_real = False
+
+    def __init__(self, features: Features | None = None, splits: Count = 10, seed: int = 2020) -> None:
+        self.needs = features or Inception()
+        if not hasattr(self.needs, "logits"):
+            raise UserError(
+                f"metric.inception_score needs features with logits, as inception; {self.needs.name} has none"
+            )
+        self.splits, self.seed = splits, seed
+
+    def check(self) -> None:
+        """Raises UserError when the extractor's weights are missing."""
+        if hasattr(self.needs, "check"):
+            self.needs.check()
+
+    def protocol(self) -> dict[str, Any]:
+        return {"version": 1, "splits": self.splits, "shuffled": True, "seed": self.seed, "logits": "without bias"}
+
+    def accumulator(self) -> Rows:
+        return Rows()
+
+    def compare(self, real: Rows, fake: Rows) -> Measured:
+        from torch_fidelity.metric_isc import isc_features_to_metric
+
+        features = fake.all()
+        if len(features) < self.splits:
+            raise UserError(f"inception_score needs at least {self.splits} images; bind metric.inception_score.splits")
+        found = isc_features_to_metric(self.needs.logits(features), self.splits, True, self.seed)
+        return Measured(found["inception_score_mean"], found["inception_score_std"])

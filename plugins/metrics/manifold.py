@@ -1,0 +1,64 @@
+"""Metrics ``precision_recall`` and ``density_coverage``: quality and variety apart, by nearest neighbours."""
+
+from typing import Any
+
+from plugins.metrics.frechet import named
+from registry import Count
+from stylenat.evaluation.accumulators import Rows
+from stylenat.evaluation.manifold import density_and_coverage, precision_and_recall
+from stylenat.interfaces import Features
+
+
+class _Neighbours:
+    higher_is_better = True
+
+    def __init__(self, name: str, features: Features | None, k: int) -> None:
+        from plugins.features.inception import Inception
+
+        self.needs = features or Inception()
+        self.name, self.k = named(name, self.needs, "inception"), k
+
+    def check(self) -> None:
+        """Raises UserError when the extractor's weights are missing."""
+        if hasattr(self.needs, "check"):
+            self.needs.check()
+
+    def protocol(self) -> dict[str, Any]:
+        return {"version": 1, "k": self.k}
+
+    def accumulator(self) -> Rows:
+        return Rows()
+
+
+class PrecisionRecall(_Neighbours):
+    """Improved precision and recall (arXiv 1904.06991): ``precision``, ``recall``. Higher is better.
+
+    Args:
+        features: ``@features.inception()``, the default; the paper uses VGG16. On other features than Inception's the
+            values are called ``precision_NAME``, ``recall_NAME``.
+        k: neighbours.
+    """
+
+    def __init__(self, features: Features | None = None, k: Count = 3) -> None:
+        super().__init__("precision_recall", features, k)
+
+    def compare(self, real: Rows, fake: Rows) -> dict[str, float]:
+        precision, recall = precision_and_recall(real.all(), fake.all(), self.k)
+        names = [named(name, self.needs, "inception") for name in ("precision", "recall")]
+        return dict(zip(names, (precision, recall), strict=True))
+
+
+class DensityCoverage(_Neighbours):
+    """Density and coverage (arXiv 2002.09797): ``density``, ``coverage``. Higher is better; density may pass 1.
+
+    Args:
+        features: as of ``precision_recall``; k: neighbours.
+    """
+
+    def __init__(self, features: Features | None = None, k: Count = 5) -> None:
+        super().__init__("density_coverage", features, k)
+
+    def compare(self, real: Rows, fake: Rows) -> dict[str, float]:
+        density, coverage = density_and_coverage(real.all(), fake.all(), self.k)
+        names = [named(name, self.needs, "inception") for name in ("density", "coverage")]
+        return dict(zip(names, (density, coverage), strict=True))
