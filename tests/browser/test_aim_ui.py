@@ -30,7 +30,7 @@ def tracked(tmp_path_factory):
         }
         tracker.step_ended(run, step, scalars)
         if step % 100 == 0:
-            tracker.metrics_evaluated(run, step, {"fid": 100 / step}, DETAILS)
+            tracker.metrics_evaluated(run, step, {"fid": 100 / step}, DETAILS | {"spread": {}})
     Image.new("RGB", (64, 64), (200, 30, 30)).save(folder / "grid.png")
     tracker.images_sampled(run, 500, folder / "grid.png")
     tracker.run_ended(run, "finished")
