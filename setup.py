@@ -11,6 +11,7 @@ setup(
     ],
     package_dir={"stylenat.experiments": "gin"},
     package_data={
+        "stylenat.attention": ["kernel.cpp", "lanes.h"],
         "stylenat.experiments": ["*.gin"],
         "stylenat.experiments.base": ["*.gin"],
         "stylenat.templates": ["*.txt"],

@@ -1,6 +1,6 @@
 """Neighborhood attention with bias on a CPU, beside the op written with ``unfold`` and NATTEN's last CPU kernels.
 
-    python benchmarks/attention.py [--threads 2] [--repeats 5] [--shapes A,B,C,D] [--backends tiled]
+    python benchmarks/attention.py [--threads 2] [--repeats 5] [--shapes A,B,C,D] [--backends compiled,tiled]
 
 NATTEN's times are of version 0.17.1, built with -O3 and OpenMP, where the yardstick ran at 175 GFLOP/s; they are scaled
 by the yardstick measured here, in the same run.
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--shapes", default="A,B,C,D")
-    parser.add_argument("--backends", default="tiled")
+    parser.add_argument("--backends", default="compiled,tiled")
     parser.add_argument("--no-unfold", action="store_true", help="leave out the plain op (about 10 GB at A and B)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

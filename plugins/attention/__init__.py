@@ -5,6 +5,7 @@ from registry import hookimpl
 
 @hookimpl
 def stylenat_register(register):
+    register("attention", "compiled", "stylenat.attention.compiled:Compiled")
     register("attention", "tiled", "stylenat.attention.tiled:Tiled")
     register("attention", "natten", "stylenat.attention.natten_fused:Natten")
     register("attention", "flex", "stylenat.attention.flex:Flex")

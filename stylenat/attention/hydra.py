@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from registry import AttentionSite, HeadGroup, UserError
-from stylenat.attention.op import neighborhood_attention
+from stylenat.attention.compiled import Compiled
+from stylenat.attention.op import choose, neighborhood_attention
 from stylenat.interfaces import AttentionBackend
 
 
@@ -43,10 +44,9 @@ class _Attention(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
         self.proj = nn.Linear(channels, channels)
 
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[batch, height, width, channels] to q, k, v [batch, height, width, heads, head_dim], views."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
-        return qkv.unbind(3)
+    def _qkv(self, x: Tensor) -> Tensor:
+        """[batch, height, width, channels] to q, k, v [batch, height, width, 3, heads, head_dim]."""
+        return self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
 
 
 class HydraAttention(_Attention):
@@ -83,16 +83,19 @@ class HydraAttention(_Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, height, width, channels] to the same."""
-        qkv = self._split(x)
+        qkv = self._qkv(x)
+        first, table = self.groups[0], self.relative_position_bias[0]
+        backend = choose(self.backend, qkv[:, :, :, 0], first.kernel_size, first.dilation, table)
+        if isinstance(backend, Compiled):  # It writes every group into one output, and into one gradient.
+            heads = backend.grouped(qkv, self.groups, list(self.relative_position_bias), self.scale)
+            return self.proj(heads.flatten(3))
+        q, k, v = qkv.unbind(3)
         out = []
         for call in self._calls:
-            q, k, v = (t[:, :, :, call.index] for t in qkv)
             tables = [self.relative_position_bias[i] for i in call.groups]
             out.append(
                 neighborhood_attention(
-                    q,
-                    k,
-                    v,
+                    *(t[:, :, :, call.index] for t in (q, k, v)),
                     kernel_size=call.kernel_size,
                     dilation=call.dilation,
                     bias=torch.cat(tables) if len(tables) > 1 else tables[0],
@@ -157,7 +160,7 @@ class FullAttention(_Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, height, width, channels] to the same."""
-        q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in self._split(x))  # [batch, heads, tokens, head_dim]
+        q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in self._qkv(x).unbind(3))  # [batch, heads, tokens, head_dim]
         bias = self.relative_position_bias.flatten(1)[:, self.index]
         weights = (self.scale * q @ k.transpose(-2, -1) + bias).softmax(-1)
         out = (weights @ v).transpose(1, 2).reshape(x.shape)

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from registry import UserError
+from stylenat.attention.compiled import Compiled
 from stylenat.attention.dense import Dense
 from stylenat.attention.flex import Flex
 from stylenat.attention.natten_fused import Natten
@@ -12,7 +13,7 @@ from stylenat.interfaces import AttentionBackend
 
 # In order of preference.
 BACKENDS: dict[str, AttentionBackend] = {
-    backend.name: backend for backend in (Shape(), Natten(), Flex(), Tiled(), Dense())
+    backend.name: backend for backend in (Shape(), Natten(), Flex(), Compiled(), Tiled(), Dense())
 }
 
 
@@ -46,7 +47,7 @@ def neighborhood_attention(
     """
     _check(q, k, v, kernel_size, dilation, bias)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    chosen = _choose(backend, q, kernel_size, dilation, bias)
+    chosen = choose(backend, q, kernel_size, dilation, bias)
     return chosen(q, k, v, kernel_size=kernel_size, dilation=dilation, bias=bias, scale=scale)
 
 
@@ -55,6 +56,11 @@ def _check(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, dilation: int, bia
         raise UserError(
             "neighborhood attention takes q, k and v of one shape [batch, height, width, heads, head_dim]; "
             f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+        )
+    if len({(t.dtype, t.device) for t in (q, k, v)}) > 1:
+        raise UserError(
+            "neighborhood attention takes q, k and v of one dtype on one device; "
+            f"got {', '.join(f'{t.dtype} on {t.device}' for t in (q, k, v))}"
         )
     if kernel_size < 3 or kernel_size % 2 == 0:
         raise UserError(f"kernel_size must be odd and at least 3; got {kernel_size}")
@@ -71,17 +77,19 @@ def _check(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, dilation: int, bia
         raise UserError(f"bias must be [{heads}, {span}, {span}]; got {list(bias.shape)}")
 
 
-def _choose(
+def choose(
     backend: str | AttentionBackend | None, q: Tensor, kernel_size: int, dilation: int, bias: Tensor | None
 ) -> AttentionBackend:
-    usable = [b for b in BACKENDS.values() if b.unsupported(q, kernel_size, dilation, bias) is None]
-    if backend is None:
-        return usable[0]
+    """The named backend, or the first that can be used. Raises UserError as ``neighborhood_attention`` does."""
     if isinstance(backend, str):
         if backend not in BACKENDS:
             raise UserError(f"no attention backend {backend!r}; there are {', '.join(BACKENDS)}")
         backend = BACKENDS[backend]
-    reason = backend.unsupported(q, kernel_size, dilation, bias)
-    if reason is not None:
-        raise UserError(f"attention backend {backend.name!r} cannot be used: {reason}; {usable[0].name!r} can")
-    return backend
+    # A named backend is asked first: looking for others may mean to build one.
+    reason = None if backend is None else backend.unsupported(q, kernel_size, dilation, bias)
+    if backend is not None and reason is None:
+        return backend
+    usable = next(b for b in BACKENDS.values() if b.unsupported(q, kernel_size, dilation, bias) is None)
+    if backend is None:
+        return usable
+    raise UserError(f"attention backend {backend.name!r} cannot be used: {reason}; {usable.name!r} can")

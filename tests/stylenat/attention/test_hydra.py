@@ -17,7 +17,7 @@ from stylenat.attention import hydra
 )
 def test_groups_of_one_neighborhood_are_one_call(groups, calls, monkeypatch):
     groups = [HeadGroup(*g) for g in groups]
-    layer = hydra.HydraAttention(16, 4, groups)
+    layer = hydra.HydraAttention(16, 4, groups, backend="tiled")
     made = []
 
     def counting(*args, **options):
@@ -30,9 +30,9 @@ def test_groups_of_one_neighborhood_are_one_call(groups, calls, monkeypatch):
     ours = layer(x)
     assert len(made) == calls
 
-    parts = [t.split([g.num_heads for g in groups], dim=3) for t in layer._split(x)]
+    parts = [t.split([g.num_heads for g in groups], dim=3) for t in layer._qkv(x).unbind(3)]
     plain = [
-        op(*qkv, kernel_size=g.kernel_size, dilation=g.dilation, bias=table, scale=layer.scale)
+        op(*qkv, kernel_size=g.kernel_size, dilation=g.dilation, bias=table, scale=layer.scale, backend="tiled")
         for *qkv, g, table in zip(*parts, groups, layer.relative_position_bias, strict=True)
     ]
     torch.testing.assert_close(ours, layer.proj(torch.cat(plain, dim=3).flatten(3)))

@@ -1,0 +1,210 @@
+"""Backend ``compiled``: a fused CPU kernel of our own (kernel.cpp), forward and backward, with the bias's gradient."""
+
+import ctypes
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from registry import HeadGroup
+from stylenat.attention.build import library
+from stylenat.attention.tiled import Tiled
+
+_once_differentiable_pieces = Tiled()
+
+
+class Compiled:
+    """Backend ``compiled``, for float32 on a CPU with a C++ compiler. Twice differentiable, the second time through
+    ``tiled``. The same bits whatever the number of threads.
+
+    Extra memory: one number a query and head, and for each thread about ``2 * kernel_size`` rows of one head
+    (backward: 70 more, and the weights of one row of queries), whatever the height of the image.
+    """
+
+    name = "compiled"
+
+    def unsupported(self, q: Tensor, kernel_size: int, dilation: int, bias: Tensor | None) -> str | None:
+        if q.device.type != "cpu":
+            return f"it is for the CPU, and the tensors are on {q.device.type}"
+        if q.dtype != torch.float32 or (bias is not None and bias.dtype != torch.float32):
+            return f"it computes in float32, not in {q.dtype if q.dtype != torch.float32 else bias.dtype}"
+        if type(q) not in (Tensor, torch.nn.Parameter) or torch.compiler.is_exporting():
+            return "it takes plain tensors, and this is a tracer's"
+        found = library()
+        return found if isinstance(found, str) else None
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        kernel_size: int,
+        dilation: int,
+        bias: Tensor | None,
+        scale: float,
+    ) -> Tensor:
+        return _attend([HeadGroup(q.shape[3], kernel_size, dilation)], scale, (q, k, v), [bias])
+
+    def grouped(self, qkv: Tensor, groups: Sequence[HeadGroup], biases: Sequence[Tensor], scale: float) -> Tensor:
+        """All groups of a HydraAttention: [batch, height, width, 3, heads, dim] to [batch, height, width, heads, dim].
+
+        Every group writes into its heads of the one output, and of the one gradient.
+        """
+        return _attend(groups, scale, (qkv,), biases)
+
+
+@torch.compiler.disable  # A graph break; inside a graph there is nothing to gain.
+def _attend(
+    groups: Sequence[HeadGroup], scale: float, inputs: tuple[Tensor, ...], biases: Sequence[Tensor | None]
+) -> Tensor:
+    inputs = tuple(t if t.stride(-1) == 1 else t.contiguous() for t in inputs)
+    return _Attention.apply(groups, scale, len(inputs), *inputs, *biases)
+
+
+class _Attention(torch.autograd.Function):
+    """Of q, k and v, or of all three in one tensor, and the biases of the groups."""
+
+    @staticmethod
+    def forward(ctx, groups: Sequence[HeadGroup], scale: float, count: int, *tensors: Tensor | None) -> Tensor:
+        inputs, biases = tensors[:count], tensors[count:]
+        q, k, v = _parts(inputs)
+        out = torch.empty(q.shape)
+        logsum = torch.empty(q.shape[0], q.shape[3], *q.shape[1:3])
+        for heads, group, bias in _each(groups, biases):
+            sizes = _Problem.of(q[..., heads, :], group, scale)
+            table, scratch = _table(bias, group), _scratch(sizes, backward=False)
+            library().forward(
+                ctypes.byref(sizes),
+                *(_view(t[..., heads, :]) for t in (q, k, v)),
+                _pointer(table),
+                _view(out[..., heads, :]),
+                _pointer(logsum[:, heads]),
+                ctypes.c_int64(logsum.stride(0)),
+                _pointer(scratch),
+            )
+        ctx.groups, ctx.scale, ctx.count = groups, scale, count
+        ctx.save_for_backward(*tensors, out, logsum)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad_out: Tensor):
+        *tensors, out, logsum = ctx.saved_tensors
+        inputs, biases = tensors[: ctx.count], tensors[ctx.count :]
+        if torch.is_grad_enabled():  # A second derivative is wanted: through differentiable pieces.
+            return (None, None, None, *_differentiable(ctx, inputs, biases, grad_out))
+        q, k, v = _parts(inputs)
+        grad_out = grad_out if grad_out.stride(-1) == 1 else grad_out.contiguous()
+        grads = tuple(torch.empty(t.shape) for t in inputs)
+        grad_q, grad_k, grad_v = _parts(grads)
+        grad_biases = []
+        for heads, group, bias in _each(ctx.groups, biases):
+            sizes = _Problem.of(q[..., heads, :], group, ctx.scale)
+            table, scratch = _table(bias, group), _scratch(sizes, backward=True)
+            span = table.shape[-1]
+            tasks = library().tasks(ctypes.byref(sizes))
+            grad_table = torch.empty(q.shape[0], group.num_heads, tasks // (q.shape[0] * group.num_heads), span, span)
+            library().backward(
+                ctypes.byref(sizes),
+                *(_view(t[..., heads, :]) for t in (q, k, v)),
+                _pointer(table),
+                _view(out[..., heads, :]),
+                _pointer(logsum[:, heads]),
+                ctypes.c_int64(logsum.stride(0)),
+                *(_view(t[..., heads, :]) for t in (grad_out, grad_q, grad_k, grad_v)),
+                _pointer(grad_table),
+                _pointer(scratch),
+            )
+            grad_biases.append(None if bias is None else grad_table.sum(dim=(0, 2)))
+        return (None, None, None, *grads, *grad_biases)
+
+
+def _differentiable(ctx, inputs: Sequence[Tensor], biases: Sequence[Tensor | None], grad_out: Tensor):
+    q, k, v = _parts(inputs)
+    out = torch.cat(
+        [
+            _once_differentiable_pieces(
+                *(t[..., heads, :] for t in (q, k, v)),
+                kernel_size=group.kernel_size,
+                dilation=group.dilation,
+                bias=bias,
+                scale=ctx.scale,
+            )
+            for heads, group, bias in _each(ctx.groups, biases)
+        ],
+        dim=3,
+    )
+    given = [*inputs, *biases]
+    wanted = [t for t in given if t is not None and t.requires_grad]
+    found = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True))
+    return [next(found) if t is not None and t.requires_grad else None for t in given]
+
+
+def _parts(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    return inputs if len(inputs) == 3 else inputs[0].unbind(3)
+
+
+def _each(groups: Sequence[HeadGroup], biases: Sequence[Tensor | None]):
+    first = 0
+    for group, bias in zip(groups, biases, strict=True):
+        yield slice(first, first + group.num_heads), group, bias
+        first += group.num_heads
+
+
+def _table(bias: Tensor | None, group: HeadGroup) -> Tensor:
+    span = 2 * group.kernel_size - 1
+    return torch.zeros(group.num_heads, span, span) if bias is None else bias.contiguous()
+
+
+class _View(ctypes.Structure):
+    """View in kernel.cpp."""
+
+    _fields_ = [("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "row", "column", "head"))]
+
+
+class _Problem(ctypes.Structure):
+    """Problem in kernel.cpp."""
+
+    _fields_ = [
+        *(
+            (name, ctypes.c_int64)
+            for name in ("batch", "height", "width", "heads", "dim", "kernel", "dilation", "threads")
+        ),
+        ("scale", ctypes.c_float),
+    ]
+
+    @classmethod
+    def of(cls, q: Tensor, group: HeadGroup, scale: float) -> "_Problem":
+        problem = cls(*q.shape, group.kernel_size, group.dilation, 1, scale)
+        problem.threads = max(1, min(_threads(), library().tasks(ctypes.byref(problem))))
+        return problem
+
+
+def _view(t: Tensor) -> ctypes.Structure:
+    return ctypes.byref(_View(t.data_ptr(), *t.stride()[:4]))
+
+
+# Only an address: the tensor itself must live until the call is over.
+def _pointer(t: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(t.data_ptr())
+
+
+def _scratch(problem: _Problem, backward: bool) -> Tensor:
+    return torch.empty(library().scratch_floats(ctypes.byref(problem), int(backward)))
+
+
+# OpenMP's threads do not survive a fork; a forked process that started them again would hang.
+_forked = False
+
+
+def _remember_fork() -> None:
+    global _forked
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_remember_fork)
+
+
+def _threads() -> int:
+    return 1 if _forked else torch.get_num_threads()
