@@ -55,5 +55,10 @@ def checkpoint_saved(run, step, path):
 
 
 @hookspec
+def run_rolled_back(run, step):
+    """The run has gone back to its checkpoint of ``step``: the iterations after it come again, with other noise."""
+
+
+@hookspec
 def run_ended(run, status):
     """The run leaves the training loop. ``status``: ``finished``, ``stopped`` (on request, resumable) or ``failed``."""

@@ -24,16 +24,15 @@ class JsonLines:
     @hookimpl
     def run_started(self, run: Run) -> None:
         """Raises UserError for a file that somebody damaged; a last line that a crash left torn is dropped."""
-        path = self._path(run)
-        if not path.exists():
-            return
-        before = path.read_text(encoding="utf-8", errors="replace")
-        kept = "".join(f"{line}\n" for line, step in _evaluations(before, path) if step <= run.step)
-        if kept != before:
-            write_text(path, kept)
+        self._cut(run, run.step)
+
+    @hookimpl
+    def run_rolled_back(self, run: Run, step: int) -> None:
+        self._cut(run, step)
 
     @hookimpl
     def metrics_evaluated(self, run: Run, step: int, metrics: Mapping[str, float], details: Mapping[str, Any]) -> None:
+        self._cut(run, step - 1)  # An evaluation that was stopped before its checkpoint comes again.
         append_evaluation(self._path(run), step, step * run.batch_size, metrics, details)
 
     def state_dict(self) -> dict[str, Any]:
@@ -41,6 +40,16 @@ class JsonLines:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """There is no state: the file is cut to the run's step when it starts."""
+
+    def _cut(self, run: Run, last: int) -> None:
+        """Drops what lies beyond step ``last``."""
+        path = self._path(run)
+        if not path.exists():
+            return
+        before = path.read_text(encoding="utf-8", errors="replace")
+        kept = "".join(f"{line}\n" for line, step in _evaluations(before, path) if step <= last)
+        if kept != before:
+            write_text(path, kept)
 
     @staticmethod
     def _path(run: Run) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from registry import UserError
+from stylenat.training.interrupt import signals_are_ctrl_c
 
 USER_ERROR, STOPPED = 2, 75
 
@@ -20,7 +21,8 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
     @functools.wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
         try:
-            return main(argv)
+            with signals_are_ctrl_c():
+                return main(argv)
         except UserError as error:
             # Gin appends where it was when a configurable's own code raised.
             print(f"error: {str(error).partition(chr(10) + '  In call to configurable')[0]}", file=sys.stderr)

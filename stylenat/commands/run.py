@@ -1,20 +1,28 @@
 """``tools/run.py``: trains, evaluates and samples what gin files say."""
 
 import argparse
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from registry import Registry, UserError
 from registry import arguments as bound
 from stylenat.commands._command import CORE, STOPPED, command, experiments_folder
+from stylenat.training.interrupt import signals_end_the_process
 
 EXAMPLES = """examples:
   python tools/run.py --gin gin/quickstart.gin
   python tools/run.py --gin gin/quickstart.gin --bind 'train.iterations = 100' --bind 'train.seed = 1'
   python tools/run.py --gin gin/ffhq256.gin --dry-run
+  python tools/run.py --gin gin/ffhq256.gin --max-hours 23.5      # then the same command again
+  python tools/run.py --gin gin/ffhq256.gin --run-dir runs/a --bind 'train.decay_start = 500000' --resume-with-changes
   python tools/run.py --list partition
   python tools/run.py --explain partition.pyramid --picture pyramid.png
   python tools/run.py --explain partition.pyramid --bind 'partition.pyramid.kernel_size = 3'
+
+Ctrl-C, SIGTERM, SIGUSR1 and --max-hours end training after the current iteration, with a checkpoint.
+Exit codes: 0 done, 2 something to mend in what was given, 75 stopped and to be continued, 1 a fault of ours.
 """
 
 
@@ -32,6 +40,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/EXPERIMENT-HASH")
     parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
     parser.add_argument("--resume", default="auto", metavar="auto|never|CHECKPOINT", help="default: auto")
+    changes = "go on in --run-dir although the experiment has changed; the change is recorded there"
+    parser.add_argument("--resume-with-changes", action="store_true", help=changes)
+    hours = "stop and save after so many hours since the start, as a signal would"
+    parser.add_argument("--max-hours", type=float, metavar="H", help=hours)
     parser.add_argument("--dry-run", action="store_true", help="build everything, show its tables, train nothing")
     parser.add_argument("--list", nargs="?", const="", metavar="KIND", help="what can be named in a gin file")
     parser.add_argument("--explain", metavar="KIND.NAME", help="one of them: docstring, parameters, picture")
@@ -41,38 +53,50 @@ def parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
+    began = time.monotonic()
     arguments = parser().parse_args(argv)
-    from registry import explain, listing, load_experiment, load_plugins
+    _check(arguments)
+    with signals_end_the_process(STOPPED):  # Until all that is imported is.
+        from registry import explain, listing, load_experiment, load_plugins
 
-    registry = load_plugins(arguments.plugin, core=CORE)
-    if arguments.list is not None:
-        from stylenat.commands.tables import print_listing
+        registry = load_plugins(arguments.plugin, core=CORE)
+        if arguments.list is not None:
+            from stylenat.commands.tables import print_listing
 
-        print_listing(listing(registry, arguments.list or None), registry.suspects)
-        return 0
-    if arguments.explain:
-        from stylenat.commands.tables import print_explanation
+            print_listing(listing(registry, arguments.list or None), registry.suspects)
+            return 0
+        if arguments.explain:
+            from stylenat.commands.tables import print_explanation
 
-        entry = explain(registry, arguments.explain)
-        print_explanation(entry)
-        if entry.kind == "partition" and not entry.problem:
-            _show_partition(registry, entry.selector, arguments)
-        elif arguments.picture:
-            raise UserError(f"--picture draws partitions; {entry.selector} is none")
-        return 0
+            entry = explain(registry, arguments.explain)
+            print_explanation(entry)
+            if entry.kind == "partition" and not entry.problem:
+                _show_partition(registry, entry.selector, arguments)
+            elif arguments.picture:
+                raise UserError(f"--picture draws partitions; {entry.selector} is none")
+            return 0
 
-    experiment = load_experiment(registry, arguments.gin, arguments.bind, search_path=[experiments_folder()])
-    if arguments.dry_run:
-        from stylenat.commands.tables import print_dry_run
+        experiment = load_experiment(registry, arguments.gin, arguments.bind, search_path=[experiments_folder()])
+        if arguments.dry_run:
+            from stylenat.commands.tables import print_dry_run
 
-        print_dry_run(experiment)
-        return 0
-
-    from stylenat.training.launch import run_experiment
+            print_dry_run(experiment)
+            return 0
+        from stylenat.training.launch import run_experiment
 
     directory = arguments.run_dir or Path("runs") / f"{experiment.name}-{experiment.hash}"
-    status = run_experiment(registry, experiment, directory, arguments.resume)
-    return STOPPED if status == "stopped" else 0
+    deadline = None if arguments.max_hours is None else began + 3600 * arguments.max_hours
+    status = run_experiment(registry, experiment, directory, arguments.resume, arguments.resume_with_changes, deadline)
+    # torchrun takes any other code than 0 for a failure; the marker in the run folder says the rest.
+    stopped = 0 if "TORCHELASTIC_RUN_ID" in os.environ else STOPPED
+    return stopped if status == "stopped" else 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.resume_with_changes and arguments.run_dir is None:
+        raise UserError("--resume-with-changes needs --run-dir: without it a changed experiment gets another folder")
+    if arguments.max_hours is not None and not 0 < arguments.max_hours < 10**6:
+        raise UserError(f"--max-hours must be above 0; got {arguments.max_hours:g}")
 
 
 def _show_partition(registry: Registry, selector: str, arguments: argparse.Namespace) -> None:

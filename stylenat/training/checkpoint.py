@@ -2,27 +2,32 @@
 
 ``step-000001000/`` holds ``generator``, ``discriminator`` and ``ema`` as safetensors, ``state.pt`` (plain values and
 tensors, read with ``weights_only=True``) and ``manifest.json`` with the format's version and checksums.
+
+Format 2 adds to the state what is still due at its step, the best steps and the guards' counts; format 1 is read.
 """
 
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
 from registry import UserError
 from stylenat.files import disk_full
+from stylenat.training.untrusted import read_tensors, read_values
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+MANIFEST_BYTES = 2**20
+PARTIAL, REPLACED = ".partial-", ".replaced-"
 
 
 class Damaged(Exception):
@@ -33,19 +38,27 @@ def checkpoint_path(directory: Path, step: int) -> Path:
     return directory / f"step-{step:09d}"
 
 
-def save(directory: Path, step: int, networks: Mapping[str, nn.Module], state: dict[str, Any], keep: int) -> Path:
-    """Writes ``directory/step-...`` under a temporary name, flushes, renames; then drops all but the newest ``keep``.
+def step_of(path: Path) -> int:
+    """The step in a checkpoint folder's name."""
+    return int(path.name.removeprefix("step-"))
+
+
+def save(directory: Path, step: int, networks: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any]) -> Path:
+    """Writes ``directory/step-...`` under a temporary name, flushes, renames.
+
+    Args:
+        networks: state dicts by name; state: plain values and tensors.
 
     Raises:
         UserError: the disk is full or not writable; earlier checkpoints are untouched.
     """
     final = checkpoint_path(directory, step)
-    temporary = directory / f".partial-{final.name}"
+    temporary, replaced = directory / f"{PARTIAL}{final.name}", directory / f"{REPLACED}{final.name}"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        for name, network in networks.items():
-            tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+        for name, weights in networks.items():
+            tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
             save_file(tensors, temporary / f"{name}.safetensors")
         torch.save(state, temporary / "state.pt")
         files = sorted(path for path in temporary.iterdir())
@@ -55,11 +68,14 @@ def save(directory: Path, step: int, networks: Mapping[str, nn.Module], state: d
             "sha256": {path.name: _checksum(path) for path in files},
         }
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        for path in temporary.iterdir():
+        for path in [*temporary.iterdir(), temporary]:
             _flush(path)
-        shutil.rmtree(final, ignore_errors=True)
+        # A folder that is not empty cannot be replaced by renaming: one of the two is there at any moment.
+        if final.exists():
+            final.rename(replaced)
         temporary.rename(final)
         _flush(directory)
+        shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         full = disk_full(error, directory)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -67,17 +83,40 @@ def save(directory: Path, step: int, networks: Mapping[str, nn.Module], state: d
             raise UserError(
                 f"no disk space left for {final}; earlier checkpoints are kept, free some and go on"
             ) from error
-        if isinstance(error, PermissionError):
+        if isinstance(error, OSError):
             raise UserError(f"cannot write {final}: {error.strerror}") from error
         raise
-    for old in found(directory)[:-keep]:
-        shutil.rmtree(old)
     return final
+
+
+def tidy(directory: Path) -> None:
+    """Removes what a process that was killed while writing left; call it when nobody is writing."""
+    for path in directory.glob(f"{REPLACED}*"):
+        final = directory / path.name.removeprefix(REPLACED)
+        if final.exists():
+            shutil.rmtree(path)
+        else:
+            path.rename(final)
+    for path in directory.glob(f"{PARTIAL}*"):
+        shutil.rmtree(path)
+
+
+def prune(directory: Path, newest: int, every: int | None, best: int | None) -> None:
+    """Removes checkpoints that no rule keeps.
+
+    Args:
+        newest: how many of the newest stay; every: steps that are its multiples stay; best: a step that stays.
+    """
+    for path in found(directory)[:-newest]:
+        step = step_of(path)
+        if step != best and (every is None or step % every):
+            shutil.rmtree(path)
 
 
 def found(directory: Path) -> list[Path]:
     """Checkpoint folders, oldest first, unchecked."""
-    return sorted(path for path in directory.glob("step-*") if path.is_dir())
+    named = (path for path in directory.glob("step-*") if re.fullmatch(r"step-\d{9,12}", path.name))
+    return sorted((path for path in named if path.is_dir() and not path.is_symlink()), key=step_of)
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -87,22 +126,29 @@ def verify(path: Path) -> dict[str, Any]:
         Damaged: a file is missing or differs. UserError: a later version of this project wrote it.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        with open(path / MANIFEST, "rb") as file:
+            text = file.read(MANIFEST_BYTES + 1)
+        if len(text) > MANIFEST_BYTES:
+            raise ValueError(f"{MANIFEST} has more than {MANIFEST_BYTES} bytes")
+        manifest = json.loads(text)
         version, sums = manifest["format_version"], manifest["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise Damaged(f"{path} has no readable {MANIFEST}") from error
-    if type(version) is not int or not isinstance(sums, dict) or not sums:
+    if type(version) is not int or version < 1 or not isinstance(sums, dict) or not sums:
         raise Damaged(f"{path / MANIFEST} is not a checkpoint's manifest")
     if version > FORMAT_VERSION:
         raise UserError(f"{path} has checkpoint format {version}; this version reads up to {FORMAT_VERSION}: upgrade")
     for name, expected in sums.items():
+        # Names, not paths: a manifest has no say over what lies outside of its folder.
+        if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name, re.ASCII):
+            raise Damaged(f"{path / MANIFEST} names {name!r}, which is no file of a checkpoint")
         file = path / name
-        if Path(name).name != name or not file.is_file() or _checksum(file) != expected:
+        if file.is_symlink() or not file.is_file() or _checksum(file) != expected:
             raise Damaged(f"{file} is missing or damaged")
     return manifest
 
 
-def newest_good(directory: Path, warn: Any) -> Path | None:
+def newest_good(directory: Path, warn: Callable[[str], object]) -> Path | None:
     """The newest undamaged checkpoint; ``warn`` is called with a line for each damaged one passed over."""
     for path in reversed(found(directory)):
         try:
@@ -115,19 +161,15 @@ def newest_good(directory: Path, warn: Any) -> Path | None:
 
 def weights(path: Path, name: str) -> dict[str, Tensor]:
     """One network's tensors from a checkpoint folder. Raises UserError when they are not there."""
-    file = path / f"{name}.safetensors"
-    try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read weights from {file}: {error}") from error
+    return read_tensors(path / f"{name}.safetensors")
 
 
 def state(path: Path) -> dict[str, Any]:
     """Everything of a checkpoint but the weights. Raises UserError when it is not there or would run code."""
-    try:
-        return torch.load(path / "state.pt", weights_only=True, map_location="cpu")
-    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
-        raise UserError(f"cannot read {path / 'state.pt'}: {str(error).splitlines()[0]}") from error
+    values = read_values(path / "state.pt")
+    if not isinstance(values, dict):
+        raise UserError(f"{path / 'state.pt'} holds no state but a {type(values).__name__}")
+    return values
 
 
 def _checksum(path: Path) -> str:

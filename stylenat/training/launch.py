@@ -17,7 +17,17 @@ from stylenat.evaluation.yardsticks import yardsticks
 from stylenat.interfaces import Tracker
 from stylenat.training import checkpoint
 from stylenat.training.loop import train
-from stylenat.training.run import Run, environment, make_folder, recognise, write_environment
+from stylenat.training.run import (
+    PREEMPTED,
+    Run,
+    environment,
+    make_folder,
+    mark_preempted,
+    only_process,
+    recognise,
+    record_changes,
+    write_environment,
+)
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
 
@@ -30,12 +40,19 @@ def pick_device(name: str) -> torch.device:
 
 
 def run_experiment(
-    registry: Registry, experiment: Experiment, directory: Path, resume: str
+    registry: Registry,
+    experiment: Experiment,
+    directory: Path,
+    resume: str,
+    with_changes: bool = False,
+    deadline: float | None = None,
 ) -> Literal["finished", "stopped"]:
     """Trains the experiment in its folder, or continues there.
 
     Args:
         resume: ``auto``, ``never``, or a checkpoint folder.
+        with_changes: whether a folder of an experiment that differs is taken over, and the difference recorded.
+        deadline: of ``time.monotonic()``, when to stop as if asked to; None for none.
 
     Raises:
         UserError: whatever of the gin file, the data or the folder stands in the way; before anything is written.
@@ -58,7 +75,8 @@ def run_experiment(
         initial = weights.initialise(state.networks(), Path(settings.initial_weights))
 
     config_text = experiment.operative_text()
-    existed = recognise(directory, experiment.differences)
+    changes = recognise(directory, experiment.differences, with_changes)
+    existed = changes is not None
     loaded = _load(state, directory, resume, console)
     if not existed and state.step >= settings.iterations:
         raise UserError(f"{loaded} is at iteration {state.step}: bind train.iterations above it to train on")
@@ -74,7 +92,7 @@ def run_experiment(
         step=state.step,
         resumed=loaded is not None,
     )
-    if state.step >= settings.iterations:
+    if state.finished:
         console.print(f"{directory} is finished at iteration {state.step}; nothing to do", soft_wrap=True)
         return "finished"
     if loaded is not None:
@@ -83,17 +101,26 @@ def run_experiment(
         console.print(f"starting from {initial['path']}: {', '.join(initial['sha256'])}", soft_wrap=True)
     if not existed:
         make_folder(directory, config_text)
-    if not (directory / "environment.json").exists():
-        write_environment(directory, run.environment)
-
-    for tracker in settings.trackers:
-        registry.manager.register(tracker)
-    console.print(f"{settings.dataset.describe()}: {len(settings.dataset)} images", soft_wrap=True)
-    try:
-        status, evaluation = train(settings, state, run, registry.manager.hook)
-    finally:
+    with only_process(directory):
+        if changes:
+            record_changes(directory, config_text, state.step, changes)
+            console.print(f"changed from iteration {state.step} on: {'; '.join(changes)}", soft_wrap=True)
+        if not (directory / "environment.json").exists():
+            write_environment(directory, run.environment)
+        (directory / PREEMPTED).unlink(missing_ok=True)
         for tracker in settings.trackers:
-            registry.manager.unregister(tracker)
+            registry.manager.register(tracker)
+        console.print(f"{settings.dataset.describe()}: {len(settings.dataset)} images", soft_wrap=True)
+        try:
+            status, evaluation = train(settings, state, run, registry.manager.hook, deadline)
+        finally:
+            for tracker in settings.trackers:
+                registry.manager.unregister(tracker)
+        if status == "stopped":
+            mark_preempted(directory, state.step)
+    if state.guard.skipped:
+        skipped = ", ".join(f"{name} {count}" for name, count in state.guard.skipped.items())
+        console.print(f"steps skipped because a loss or gradient was not finite: {skipped}", soft_wrap=True)
     if status == "finished" and evaluation and evaluation.metrics:
         evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(cache_folder(), print))
         console.print(metrics_table(evaluation, yardsticks(evaluator), "distance to the real images"))
@@ -123,12 +150,7 @@ def _load(state: TrainingState, directory: Path, resume: str, console: Console) 
             checkpoint.verify(path)
         except checkpoint.Damaged as error:
             raise UserError(f"{error}; give a whole checkpoint folder, or --resume auto") from error
-    for name, network in state.networks().items():
-        try:
-            network.load_state_dict(checkpoint.weights(path, name))
-        except RuntimeError as error:
-            raise UserError(f"{path} does not fit this experiment's {name}; it belongs to another one") from error
-    state.load_state_dict(checkpoint.state(path))
+    state.load_trackers(state.restore(path).get("trackers", {}))
     return path
 
 

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from registry import UserError
 from stylenat.data.loader import ImageStream
 from stylenat.data.pixels import to_networks
 from stylenat.evaluation.cache import StatisticsCache, cache_folder
@@ -15,22 +14,28 @@ from stylenat.evaluation.evaluate import Evaluation, Evaluator
 from stylenat.evaluation.grids import image_grid, save_png
 from stylenat.interfaces import StepContext
 from stylenat.networks.sampling import Sampler, sampler_of
-from stylenat.training import checkpoint
 from stylenat.training.ema import ema_decay, update_average
-from stylenat.training.interrupt import StopRequest
+from stylenat.training.guards import weight_norms
+from stylenat.training.interrupt import Stopped, StopRequest
+from stylenat.training.ranks import any_of_ranks
 from stylenat.training.run import Run
+from stylenat.training.saving import Checkpoints
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
 from stylenat.training.steps import discriminator_step, generator_step, linear_decay, regularizer_step
 
+WEIGHT_NORMS_EVERY = 50
+"""Iterations; trackers keep the newest value of what is not there in every one."""
+
 
 def train(
-    settings: Training, state: TrainingState, run: Run, hook: Any
+    settings: Training, state: TrainingState, run: Run, hook: Any, deadline: float | None = None
 ) -> tuple[Literal["finished", "stopped"], Evaluation | None]:
     """Trains from ``state.step`` to ``settings.iterations`` or until asked to stop.
 
     Args:
         hook: pluggy's hook relay; trackers are registered there.
+        deadline: of ``time.monotonic()``, when to stop as if asked to; None for none.
 
     Returns:
         How it ended, and the last evaluation.
@@ -45,39 +50,54 @@ def train(
     )
     evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(cache_folder(), print))
     evaluation: Evaluation | None = None
-    saved = state.step
+    scalars: dict[str, Any] = {}
+    # Reading what was skipped waits for a GPU, so there it is read once in so many iterations.
+    read_every = 1 if device.type == "cpu" else settings.max_skipped
 
-    with StopRequest() as stop:
+    with StopRequest(deadline) as stop, Checkpoints(settings, state, run, hook) as checkpoints:
         hook.run_started(run=run)
         try:
-            for images in stream.batches(state.step):
-                if state.step >= settings.iterations or stop.requested:
+            batches = stream.batches(state.step)
+            while not state.finished:
+                if reason := checkpoints.trouble():
+                    checkpoints.roll_back(reason, scalars)
+                    batches = stream.batches(state.step)
+
+                # What is due after the iterations so far: an earlier process may have been stopped amid it.
+                try:
+                    if "samples" in state.pending:
+                        save_samples(settings, state, run, hook, stop)
+                    if "evaluation" in state.pending:
+                        evaluation = save_evaluation(settings, state, run, hook, stop, evaluator)
+                except Stopped:
                     break
-                scalars = iteration(settings, state, to_networks(images.to(device)).contiguous())
+                checkpoints.save_if_due()
+                if state.finished or any_of_ranks(stop.requested):
+                    break
+
+                state.seed_iteration()
+                scalars = iteration(settings, state, to_networks(next(batches).to(device)).contiguous())
                 state.step += 1
                 run.step = state.step
+                state.pending = due(settings, state.step)
+                scalars = state.guard.note(scalars, read_every)
+                if state.step % WEIGHT_NORMS_EVERY == 0:
+                    scalars |= weight_norms({"generator": state.generator, "discriminator": state.discriminator})
                 hook.step_ended(run=run, step=state.step, scalars=scalars)
-
-                last = state.step == settings.iterations
-                if last or state.step % settings.sample_every == 0:
-                    save_samples(settings, state, run, hook)
-                if last or state.step % settings.evaluate_every == 0:
-                    evaluation = evaluator.evaluate(sampler(settings, state), settings.evaluation_samples)
-                    metrics = evaluation.metrics
-                    for name, value in metrics.items():
-                        state.best[name] = evaluation.better(name, value, state.best.get(name, value))
-                    hook.metrics_evaluated(run=run, step=state.step, metrics=metrics, details=evaluation.details())
-                if last or state.step % settings.checkpoint_every == 0:
-                    save_checkpoint(settings, state, run, hook)
-                    saved = state.step
-            if state.step != saved:  # Asked to stop between two checkpoints.
-                save_checkpoint(settings, state, run, hook)
+                checkpoints.tell()
+            checkpoints.save_before_stopping()
         except BaseException:
             hook.run_ended(run=run, status="failed")
             raise
-        status: Literal["finished", "stopped"] = "finished" if state.step >= settings.iterations else "stopped"
+        status: Literal["finished", "stopped"] = "finished" if state.finished else "stopped"
         hook.run_ended(run=run, status=status)
     return status, evaluation
+
+
+def due(settings: Training, step: int) -> list[str]:
+    """What is to be done after iteration ``step``, counted from 1."""
+    every = {"samples": settings.sample_every, "evaluation": settings.evaluate_every}
+    return [name for name, interval in every.items() if step == settings.iterations or step % interval == 0]
 
 
 def iteration(settings: Training, state: TrainingState, real: Tensor) -> dict[str, Any]:
@@ -149,28 +169,24 @@ def sampler(settings: Training, state: TrainingState) -> Sampler:
     return sampler_of(state.ema, settings.seed, settings.truncation_psi, settings.batch_size)
 
 
-def save_samples(settings: Training, state: TrainingState, run: Run, hook: Any) -> Path:
+def save_samples(settings: Training, state: TrainingState, run: Run, hook: Any, stop: StopRequest) -> Path:
     """Writes ``samples/step-...png``, always from the same latents."""
-    images = sampler(settings, state)(0, settings.sample_count)
     path = run.directory / "samples" / f"step-{state.step:09d}.png"
-    save_png(path, image_grid(images))
+    with stop.at_once():
+        images = sampler(settings, state)(0, settings.sample_count)
+        save_png(path, image_grid(images))
+    state.pending.remove("samples")
     hook.images_sampled(run=run, step=state.step, images=images, path=path)
     return path
 
 
-def save_checkpoint(settings: Training, state: TrainingState, run: Run, hook: Any) -> Path:
-    """Writes ``checkpoints/step-...``."""
-    folder = run.directory / "checkpoints"
-    diverged = [
-        name
-        for name, network in state.networks().items()
-        if not all(parameter.isfinite().all() for parameter in network.parameters())
-    ]
-    if diverged:
-        raise UserError(
-            f"the weights of {', '.join(diverged)} are no longer finite at iteration {state.step}: training diverged. "
-            f"Earlier checkpoints are kept in {folder}; lower the learning rates and start a new run"
-        )
-    path = checkpoint.save(folder, state.step, state.networks(), state.state_dict(), settings.keep_checkpoints)
-    hook.checkpoint_saved(run=run, step=state.step, path=path)
-    return path
+def save_evaluation(
+    settings: Training, state: TrainingState, run: Run, hook: Any, stop: StopRequest, evaluator: Evaluator
+) -> Evaluation:
+    """Every metric's values, told to whoever listens."""
+    with stop.at_once():
+        evaluation = evaluator.evaluate(sampler(settings, state), settings.evaluation_samples)
+    state.pending.remove("evaluation")
+    state.note_metrics(evaluation)
+    hook.metrics_evaluated(run=run, step=state.step, metrics=evaluation.metrics, details=evaluation.details())
+    return evaluation

@@ -1,8 +1,10 @@
 """Named random streams. Every draw of a run comes from one of them, and their states are in the checkpoint."""
 
 import hashlib
+import random
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +16,17 @@ def derived_seed(seed: int, *names: object) -> int:
     """A 63-bit seed that depends on the run's seed and the names, and on nothing else."""
     text = "/".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds the generators that Python, NumPy and PyTorch share among all code.
+
+    Nothing here draws from them. A plugin may, with dropout for one: called before every iteration with a seed that
+    depends on its number, this makes such draws the same whatever happened before, with no state to keep.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 class RandomStreams:

@@ -32,5 +32,19 @@ def gathered(value: Tensor) -> list[Tensor]:
     return parts
 
 
+def any_of_ranks(flag: bool) -> bool:
+    """Whether the flag is set in any process, the same answer in each. Asked on the CPU: no GPU is waited for."""
+    if not _together():
+        return flag
+    flags = torch.tensor(int(flag))
+    distributed.all_reduce(flags, op=distributed.ReduceOp.MAX)
+    return bool(flags)
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here."""
+    any_of_ranks(False)
+
+
 def _together() -> bool:
     return distributed.is_available() and distributed.is_initialized()

@@ -1,11 +1,15 @@
 """One run: what trackers and plugins are told about it, and the folder that it owns."""
 
+import errno
+import fcntl
 import json
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from registry import UserError
 from stylenat.files import whole_file
 
 FORMAT_VERSION = 1
+PREEMPTED = "PREEMPTED"
 
 
 @dataclass
@@ -72,11 +77,15 @@ def environment(seed: int, plugins: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def recognise(directory: Path, differences: Callable[[str], list[str]]) -> bool:
-    """Whether the folder is this experiment's own already; nothing is written.
+def recognise(directory: Path, differences: Callable[[str], list[str]], with_changes: bool = False) -> list[str] | None:
+    """Whether the folder is a run's already; nothing is written.
 
     Args:
         differences: called with the folder's config text; returns lines that say what differs.
+        with_changes: the user wants to go on there although the experiment differs.
+
+    Returns:
+        What differs, none for this very experiment; None where there is no run yet.
 
     Raises:
         UserError: the folder belongs to another experiment, or to no run at all.
@@ -87,15 +96,57 @@ def recognise(directory: Path, differences: Callable[[str], list[str]]) -> bool:
             lines = differences(config.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{config} cannot be read ({error}); choose another --run-dir") from error
-        if lines:
+        if lines and not with_changes:
+            shown = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
             raise UserError(
-                f"{directory} holds another experiment ({'; '.join(lines[:5])}); choose another --run-dir "
-                "(with --resume CHECKPOINT it goes on from there under the new settings)"
+                f"{directory} holds another experiment ({shown}); choose another --run-dir, or go on in this one with "
+                "--resume-with-changes (--resume CHECKPOINT goes on from there in a folder of its own)"
             )
-        return True
+        return lines
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory} exists and is not a run folder; choose another --run-dir")
-    return False
+    return None
+
+
+def record_changes(directory: Path, config_text: str, step: int, lines: list[str]) -> None:
+    """Makes ``config.gin`` the config in use from ``step`` on.
+
+    The one before stays as ``config-to-step-...gin``, and ``changes.jsonl`` gets a line with what differs.
+    """
+    config, changes = directory / "config.gin", directory / "changes.jsonl"
+    earlier = directory / f"config-to-step-{step:09d}.gin"
+    try:
+        if not earlier.exists():  # Changed again before an iteration was made, the first is the one that trained.
+            write_text(earlier, config.read_text(encoding="utf-8"))
+        before = changes.read_text(encoding="utf-8") if changes.exists() else ""
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        write_text(changes, before + json.dumps({"step": step, "time": time, "changes": lines}) + "\n")
+        write_text(config, config_text)
+    except OSError as error:
+        raise UserError(f"cannot write {directory}: {error.strerror}") from error
+
+
+@contextmanager
+def only_process(directory: Path) -> Iterator[None]:
+    """Keeps a second process from training in the same folder.
+
+    Raises UserError when one is at it. The lock goes with its process, however that ends: forked loader processes,
+    which outlive a killed parent for seconds, do not inherit this kind.
+    """
+    with open(directory / ".lock", "w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UserError(f"another process is training in {directory}; wait for it or stop it") from None
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):  # No locks on this file system.
+                raise
+        yield
+
+
+def mark_preempted(directory: Path, step: int) -> None:
+    """Leaves word that the run was stopped on request and can go on, for schedulers that see no exit code of ours."""
+    write_text(directory / PREEMPTED, f"stopped on request after iteration {step}; the same command goes on\n")
 
 
 def make_folder(directory: Path, config_text: str) -> None:

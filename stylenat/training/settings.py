@@ -31,9 +31,12 @@ class Training:
         horizontal_flips: of real images, with probability one half.
         workers: processes that decode images; threads: of PyTorch in this process, None for its own choice.
         checkpoint_every, sample_every, evaluate_every: iterations; all three happen at the end as well.
-        keep_checkpoints: how many of the newest stay.
+        keep_checkpoints: how many of the newest stay; keep_every: so do those at its multiples; keep_best: so does
+            that of the best of these values among the metrics', for which one is written. None for neither.
         sample_count: images in a sample grid; truncation_psi: of grids and metrics.
         evaluation_samples: generated images an evaluation.
+        max_skipped: iterations in a row with a skipped step (a loss or gradient that is not finite) after which the
+            run goes back to its last checkpoint with other noise; max_roll_backs: how often, before it gives up.
         device: ``auto``, ``cpu`` or ``cuda``.
         initial_weights: folder of imported weights, run or checkpoint that a NEW run's networks start from
             (fine-tuning); a run that goes on takes its own checkpoint. None for a run from scratch.
@@ -67,9 +70,13 @@ class Training:
     sample_every: Count = 1_000
     evaluate_every: Count = 10_000
     keep_checkpoints: Count = 3
+    keep_every: Count | None = None
+    keep_best: str | None = None
     sample_count: Count = 64
     truncation_psi: Finite = 1.0
     evaluation_samples: Annotated[int, Bounds(2)] = 50_000
+    max_skipped: Count = 20
+    max_roll_backs: CountOrZero = 3
     device: Literal["auto", "cpu", "cuda"] = "auto"
     initial_weights: str | None = None
     frozen_discriminator_layers: int = 0
@@ -79,6 +86,8 @@ class Training:
             names = [part.name for part in getattr(self, name)]
             if len(set(names)) < len(names):
                 raise UserError(f"train.{name} has two of one name: {', '.join(names)}; keep one of each")
+        if self.keep_best is not None and not self.metrics:
+            raise UserError(f"train.keep_best = {self.keep_best!r}, but train.metrics has none; bind it there")
         if self.decay_start is not None and not 0 <= self.decay_start < self.iterations:
             raise UserError(
                 f"train.decay_start must lie before train.iterations = {self.iterations}; got {self.decay_start}"

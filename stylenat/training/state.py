@@ -1,14 +1,20 @@
 """Everything of a run that changes: networks, optimisers, average, augmentation, random streams, counters."""
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from registry import UserError
+from stylenat.evaluation.evaluate import Evaluation
+from stylenat.training import checkpoint
 from stylenat.training.ema import averaged_copy
-from stylenat.training.random_streams import RandomStreams, derived_seed
+from stylenat.training.guards import Guard
+from stylenat.training.random_streams import RandomStreams, derived_seed, seed_everything
+from stylenat.training.ranks import rank
 from stylenat.training.settings import Training
 from stylenat.training.steps import adam, lazy_ratio
 
@@ -47,8 +53,9 @@ class TrainingState:
     Attributes:
         generator, discriminator, ema: networks; ``ema`` is what is sampled and measured.
         generator_optimizer, discriminator_optimizer: Adam.
-        streams: the named random generators.
-        step: iterations done; best: of each metric, the lowest value so far.
+        streams: the named random generators; guard: what was skipped.
+        step: iterations done; pending: what is still to be done after them, of ``samples`` and ``evaluation``.
+        best, best_steps: of each metric, the best value so far and its step.
     """
 
     def __init__(self, settings: Training, device: torch.device) -> None:
@@ -63,8 +70,44 @@ class TrainingState:
             self.discriminator, settings.discriminator_learning_rate, settings.betas, self.ratios[1]
         )
         self.streams = RandomStreams(settings.seed)
+        self.guard = Guard()
         self.step = 0
+        self.pending: list[str] = []
         self.best: dict[str, float] = {}
+        self.best_steps: dict[str, int] = {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.step >= self.settings.iterations and not self.pending
+
+    def note_metrics(self, evaluation: Evaluation) -> None:
+        """Takes an evaluation at ``step`` into the best so far.
+
+        Raises:
+            UserError: the metric whose best checkpoint is to be kept is not among its values.
+        """
+        keep = self.settings.keep_best
+        if keep is not None and keep not in evaluation.metrics:
+            raise UserError(
+                f"train.keep_best = {keep!r} is none of the values measured: {', '.join(evaluation.metrics)}"
+            )
+        for name, value in evaluation.metrics.items():
+            best = self.best.get(name)
+            if math.isfinite(value) and (best is None or evaluation.better(name, value, best) != best):
+                self.best[name], self.best_steps[name] = value, self.step
+
+    def draw_anew(self) -> None:
+        """Other noise from here on, after a roll-back."""
+        self.streams = RandomStreams(self._noise_seed())
+
+    def seed_iteration(self) -> None:
+        """Seeds whatever draws from the shared generators in the next iteration, in each process differently."""
+        seed_everything(derived_seed(self._noise_seed(), "iteration", self.step, rank()))
+
+    def _noise_seed(self) -> int:
+        roll_backs = self.guard.roll_backs
+        return derived_seed(self.settings.seed, "roll-back", roll_backs) if roll_backs else self.settings.seed
 
     def networks(self) -> dict[str, nn.Module]:
         """By their names in checkpoints."""
@@ -82,26 +125,87 @@ class TrainingState:
         """All but the networks: plain values and tensors."""
         return {
             "step": self.step,
+            "pending": self.pending,
             "best": self.best,
+            "best_steps": self.best_steps,
+            "guard": self.guard.state_dict(),
             "streams": self.streams.state_dict(),
             "generator_optimizer": self.generator_optimizer.state_dict(),
             "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
             "augmentation": self.settings.augmentation.state_dict(),
-            "trackers": _by_name(self.settings.trackers),
+            "parts": {name: part.state_dict() for name, part in self._parts().items()},
+            "trackers": {name: tracker.state_dict() for name, tracker in _by_name(self.settings.trackers).items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Everything but the networks and the trackers. Format 1 lacks what it did not know of."""
         self.step = state["step"]
+        self.pending = list(state.get("pending", []))
         self.best = dict(state["best"])
+        self.best_steps = dict(state.get("best_steps", {}))
+        self.guard = Guard()
+        if "guard" in state:
+            self.guard.load_state_dict(state["guard"])
+        self.draw_anew()
         self.streams.load_state_dict(state["streams"])
-        self.generator_optimizer.load_state_dict(state["generator_optimizer"])
-        self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        _load_optimizer(self.generator_optimizer, state["generator_optimizer"])
+        _load_optimizer(self.discriminator_optimizer, state["discriminator_optimizer"])
         self.settings.augmentation.load_state_dict(state["augmentation"])
-        for tracker in self.settings.trackers:
-            # A tracker added since the checkpoint has no state there and starts afresh.
-            if type(tracker).__qualname__ in state["trackers"]:
-                tracker.load_state_dict(state["trackers"][type(tracker).__qualname__])
+        for name, part in self._parts().items():
+            if name in state.get("parts", {}):
+                part.load_state_dict(state["parts"][name])
+
+    def load_trackers(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """A tracker added since the checkpoint has no state there and starts afresh."""
+        for name, tracker in _by_name(self.settings.trackers).items():
+            if name in states:
+                tracker.load_state_dict(states[name])
+
+    def restore(self, path: Path) -> Mapping[str, Any]:
+        """Takes everything but the trackers' state from a verified checkpoint; returns its state.
+
+        Raises:
+            UserError: it cannot be read, or belongs to another experiment.
+        """
+        state = checkpoint.state(path)
+        for name, network in self.networks().items():
+            try:
+                network.load_state_dict(checkpoint.weights(path, name))
+            except RuntimeError as error:
+                raise UserError(f"{path} does not fit this experiment's {name}; it belongs to another one") from error
+        try:
+            self.load_state_dict(state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"{path} does not fit this experiment ({reason}); it belongs to another one") from error
+        return state
+
+    def _parts(self) -> dict[str, Any]:
+        """Losses and regularizers need not have a state; of those that do, it is kept."""
+        parts = {f"loss/{type(self.settings.loss).__qualname__}": self.settings.loss}
+        parts |= {f"regularizer/{r.name}": r for r in self.settings.regularizers}
+        return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
 
 
-def _by_name(trackers: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    return {type(tracker).__qualname__: tracker.state_dict() for tracker in trackers}
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """The moments of a checkpoint under the rates of this experiment.
+
+    Raises ValueError where they belong to other parameters.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, moments in state["state"].items():
+        for name, value in moments.items():
+            if name != "step" and value.shape != parameters[index].shape:
+                raise ValueError(f"an optimiser's {name} has shape {list(value.shape)}")
+    own = optimizer.state_dict()
+    optimizer.load_state_dict({"state": state["state"], "param_groups": own["param_groups"]})
+
+
+def _by_name(trackers: Sequence[Any]) -> dict[str, Any]:
+    """Trackers by their classes' names; of several of one class, the later ones are numbered."""
+    named: dict[str, Any] = {}
+    for tracker in trackers:
+        name = type(tracker).__qualname__
+        same = sum(type(other).__qualname__ == name for other in named.values())
+        named[f"{name} {same + 1}" if same else name] = tracker
+    return named

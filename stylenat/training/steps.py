@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stylenat.interfaces import Loss, Regularizer, StepContext
+from stylenat.training.guards import guarded_step
 
 Scalars = dict[str, Tensor]
 
@@ -41,10 +42,7 @@ def discriminator_step(
         scalars[f"regularizer/{term.name}"] = value.detach()
         total = total + value
     total.backward()
-    if clip is not None:
-        norm = nn.utils.clip_grad_norm_(discriminator.parameters(), clip)
-        scalars["gradient_norm/discriminator"] = norm.detach()
-    optimizer.step()
+    scalars |= guarded_step(optimizer, "discriminator", total, clip)
     return scalars, context.real_logits.detach()
 
 
@@ -53,8 +51,7 @@ def regularizer_step(optimizer: torch.optim.Optimizer, regularizer: Regularizer,
     optimizer.zero_grad(set_to_none=True)
     value = regularizer(context)
     value.backward()
-    optimizer.step()
-    return {f"regularizer/{regularizer.name}": value.detach()}
+    return {f"regularizer/{regularizer.name}": value.detach()} | guarded_step(optimizer, regularizer.name, value)
 
 
 def generator_step(
@@ -83,7 +80,7 @@ def generator_step(
         scalars[f"regularizer/{term.name}"] = value.detach()
         total = total + value
     total.backward()
-    optimizer.step()
+    scalars |= guarded_step(optimizer, "generator", total)
     for parameter in trained:
         parameter.requires_grad_(True)
     return scalars

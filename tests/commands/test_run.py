@@ -129,8 +129,9 @@ def test_bad_input_gets_one_line_and_exit_code_2(tiny, arguments, message, capsy
 
 
 def test_a_run_that_diverges_says_so_and_keeps_the_checkpoints_before(tiny, capsys):
-    assert main([*tiny, "--bind", "train.generator_learning_rate = 1e30", "--run-dir", "run"]) == 2
-    assert "no longer finite" in capsys.readouterr().err
+    bind = ["--bind", "train.generator_learning_rate = 1e30", "--bind", "train.max_skipped = 2"]
+    assert main([*tiny, *bind, "--run-dir", "run"]) == 2
+    assert "diverged at iteration" in capsys.readouterr().err
     assert not list(Path("run/checkpoints").iterdir())
 
 

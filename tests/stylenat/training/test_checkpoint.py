@@ -14,9 +14,14 @@ def network():
     return nn.Linear(3, 2)
 
 
+def save(directory, step, network, state=None):
+    return checkpoint.save(directory, step, {"generator": network.state_dict()}, state or {})
+
+
 def test_the_newest_are_kept_and_read_back(tmp_path, network):
     for step in (1, 2, 3):
-        checkpoint.save(tmp_path, step, {"generator": network}, {"step": step}, keep=2)
+        save(tmp_path, step, network, {"step": step})
+        checkpoint.prune(tmp_path, newest=2, every=None, best=None)
     assert [path.name for path in checkpoint.found(tmp_path)] == ["step-000000002", "step-000000003"]
     path = checkpoint.newest_good(tmp_path, pytest.fail)
     assert torch.equal(checkpoint.weights(path, "generator")["weight"], network.weight)
@@ -25,28 +30,28 @@ def test_the_newest_are_kept_and_read_back(tmp_path, network):
 
 @pytest.mark.parametrize("writer", ["save_file", "torch.save"])
 def test_a_full_disk_is_one_line_and_leaves_the_earlier_checkpoint(tmp_path, network, monkeypatch, writer):
-    checkpoint.save(tmp_path, 1, {"generator": network}, {}, keep=3)
+    save(tmp_path, 1, network)
 
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(f"{checkpoint.__name__}.{writer}", full)
     with pytest.raises(UserError, match="no disk space left"):
-        checkpoint.save(tmp_path, 2, {"generator": network}, {}, keep=3)
+        save(tmp_path, 2, network)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
     checkpoint.verify(tmp_path / "step-000000001")
 
 
 def test_a_later_format_is_refused_by_name(tmp_path, network):
-    path = checkpoint.save(tmp_path, 1, {"generator": network}, {}, keep=3)
+    path = save(tmp_path, 1, network)
     manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
+    (path / "manifest.json").write_text(json.dumps(manifest | {"format_version": checkpoint.FORMAT_VERSION + 1}))
     with pytest.raises(UserError, match="upgrade"):
         checkpoint.verify(path)
 
 
 def test_a_manifest_cannot_point_outside_its_folder(tmp_path, network):
-    path = checkpoint.save(tmp_path, 1, {"generator": network}, {}, keep=3)
+    path = save(tmp_path, 1, network)
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["sha256"]["../../secret"] = "0"
     (path / "manifest.json").write_text(json.dumps(manifest))
@@ -59,7 +64,7 @@ def test_code_in_a_state_file_is_not_run(tmp_path, network):
         def __reduce__(self):
             return (print, ("boom",))
 
-    path = checkpoint.save(tmp_path, 1, {"generator": network}, {}, keep=3)
+    path = save(tmp_path, 1, network)
     torch.save({"step": Bomb()}, path / "state.pt")
     with pytest.raises(UserError, match="(?i)weights.only"):
         checkpoint.state(path)
