@@ -7,6 +7,7 @@ setup(
         *find_packages(include=["registry*", "stylenat*", "plugins*"]),
         "stylenat.experiments",
         "stylenat.experiments.base",
+        "stylenat.experiments.metrics",
         "stylenat.templates",
     ],
     package_dir={"stylenat.experiments": "gin"},
@@ -14,6 +15,7 @@ setup(
         "stylenat.attention": ["kernel.cpp", "lanes.h"],
         "stylenat.experiments": ["*.gin"],
         "stylenat.experiments.base": ["*.gin"],
+        "stylenat.experiments.metrics": ["*.gin"],
         "stylenat.templates": ["*.txt"],
     },
 )

@@ -9,7 +9,7 @@ import json
 import pickle
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,33 @@ def config_of(folder: Path) -> Path:
         if config.exists():
             return config
     raise UserError(f"{folder} has no config.gin beside its weights")
+
+
+def generator_of(folder: Path, build: Callable[[], nn.Module]) -> tuple[nn.Module, str]:
+    """The averaged generator of a weights folder, or the generator where there is no average, ready to sample from.
+
+    Returns:
+        The network and its name in the folder.
+
+    Raises:
+        UserError: the folder has neither, or weights of another network.
+    """
+    name = next((name for name in ("ema", "generator") if (folder / f"{name}.safetensors").exists()), None)
+    if name is None:
+        raise UserError(f"{folder} has no generator")
+    with torch.random.fork_rng(devices=[]):
+        generator = build()
+    try:
+        generator.load_state_dict(checkpoint.weights(folder, name))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"{folder / name}.safetensors does not fit the generator of its config.gin: {first}") from error
+    return generator.eval().requires_grad_(False), name
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """What a weights folder that was verified says of itself."""
+    return json.loads((folder / checkpoint.MANIFEST).read_text(encoding="utf-8"))
 
 
 def write(

@@ -1,7 +1,12 @@
 import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+
+# What several folders of tests share lies beside this file.
+sys.path.insert(0, str(Path(__file__).parent))
 
 torch.set_num_threads(int(os.environ.get("STYLENAT_TEST_THREADS", "2")))
 

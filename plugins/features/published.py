@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, hub
 
 from registry import UserError
+from stylenat.evaluation.evaluate import MissingWeights
 from stylenat.weights import checksum
 
 
@@ -44,7 +45,8 @@ def found(published: Published, given: str | None, download: bool) -> Path:
     """The file: the one given, else in PyTorch's cache, else fetched into it where that is allowed.
 
     Raises:
-        UserError: there is none; says which file is expected, where to get it, and its checksum.
+        MissingWeights: there is none; says which file is expected, where to get it, and its checksum.
+        UserError: the one given is not there, or cannot be fetched.
     """
     if given is not None:
         if not Path(given).is_file():
@@ -53,7 +55,7 @@ def found(published: Published, given: str | None, download: bool) -> Path:
     cached = Path(hub.get_dir()) / "checkpoints" / published.file
     if not cached.exists():
         if not download:
-            raise UserError(f"{published.what} needs weights that are not here; {_how(published)}")
+            raise MissingWeights(f"{published.what} needs weights that are not here; {_how(published)}")
         print(f"fetching {published.url}", file=sys.stderr)
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,8 @@
 """Metric ``ppl``: the perceptual path length of the generator itself."""
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -27,6 +29,19 @@ class Steps:
     def check(self) -> None:
         """Raises UserError when LPIPS's weights are missing."""
         self.lpips.check()
+
+    def take(self, path: Path, names: Mapping[str, Tensor]) -> bool:
+        """Takes a file of weights with these tensors, if it is one of LPIPS's."""
+        return self.lpips.take(path, names)
+
+    @property
+    def download(self) -> bool:
+        """Whether LPIPS's weights are fetched where they are missing."""
+        return self.lpips.download
+
+    @download.setter
+    def download(self, allowed: bool) -> None:
+        self.lpips.download = allowed
 
     def protocol(self) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ from stylenat.evaluation.frechet import GaussianStatistics
 
 
 class AzimuthalPower:
-    """Of each image, the logarithm of its mean power at each whole frequency 0 to side / 2 (cycles an image), over all
+    """Of each image, the logarithm of its mean power at each whole frequency (cycles an image), over all
     directions: the azimuthal average of the squared Fourier transform of its grey values (arXiv 2003.01826)."""
 
     name = "azimuthal_power"
@@ -19,7 +19,7 @@ class AzimuthalPower:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 [batch, 3, side, side] to float32 [batch, side // 2 + 1]."""
+        """uint8 [batch, 3, side, side] to float32 [batch, frequencies]."""
         side = images.shape[-1]
         grey = images.double().mean(dim=1) / 255
         # Without a window, the jump between opposite edges would be most of what is seen at high frequencies.
@@ -27,11 +27,11 @@ class AzimuthalPower:
         grey = (grey - grey.mean(dim=(1, 2), keepdim=True)) * window * window[:, None]
         power = torch.fft.fft2(grey).abs().square().flatten(1)
         frequency = torch.fft.fftfreq(side, 1 / side, dtype=torch.float64, device=images.device)
+        # Up to the corners, side / √2, where checkerboards are.
         ring = torch.hypot(frequency, frequency[:, None]).round().long().flatten()
-        inside = ring <= side // 2
-        ring, power = ring[inside], power[:, inside]
-        total = power.new_zeros(len(images), side // 2 + 1).index_add_(1, ring, power)
-        return (total / torch.bincount(ring) + 1e-12).log().float()
+        count = torch.bincount(ring)
+        total = power.new_zeros(len(images), len(count)).index_add_(1, ring, power)
+        return (total / count + 1e-12).log().float()
 
 
 class Spectrum:

@@ -8,6 +8,7 @@ COMMANDS = {
     "run": "train, evaluate and sample what gin files say",
     "prepare": "make an LMDB from any pile of images",
     "inspect_data": "show, check and export an LMDB of images",
+    "evaluate": "measure a generator against real images",
     "sample": "write pictures from a run",
     "import_weights": "read a published system's checkpoint",
     "export_weights": "write weights under a published system's names",

@@ -44,6 +44,32 @@ class Evaluation:
         return max(one, other) if higher else min(one, other)
 
 
+class MissingWeights(UserError):
+    """Raised by a metric's ``check()``: its extractor's weights are not here, and the other metrics go on."""
+
+
+def usable(metrics: Sequence[Metric], say: Callable[[str], None]) -> list[Metric]:
+    """The metrics that can be measured here; ``say`` is called with a line for each that is left out.
+
+    Raises:
+        UserError: weights that were given are damaged or another network's; or no metric is left.
+    """
+    left, reasons = [], []
+    for metric in metrics:
+        try:
+            if hasattr(metric, "check"):
+                metric.check()
+            left.append(metric)
+        except MissingWeights as error:
+            reasons.append((metric.name, error))
+    if reasons and not left:
+        raise reasons[0][1]
+    for reason in dict.fromkeys(str(error) for _, error in reasons):
+        names = ", ".join(name for name, error in reasons if str(error) == reason)
+        say(f"{names} left out: {reason}")
+    return left
+
+
 class Evaluator:
     """Metrics against one real set, whose statistics are gathered once, on first use.
 

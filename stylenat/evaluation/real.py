@@ -45,8 +45,8 @@ class RealSet:
         if self._collection is None:
             used = Collection(self._metrics)
             wanted = {key: _wanted_streams(used, self._metrics, key) for key in used.streams}
-            self._collection = used
             self._gather({key: stream for key, stream in wanted.items() if stream.accumulators}, progress)
+            self._collection = used
         return self._collection
 
     def protocol(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from registry import Experiment, Registry, UserError
 from stylenat import weights
 from stylenat.evaluation.cache import StatisticsCache, cache_folder
-from stylenat.evaluation.evaluate import Evaluator
+from stylenat.evaluation.evaluate import Evaluator, usable, warnings_for
 from stylenat.evaluation.table import metrics_table
 from stylenat.evaluation.yardsticks import yardsticks
 from stylenat.interfaces import Tracker
@@ -62,9 +62,7 @@ def run_experiment(
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
-    for metric in settings.metrics:
-        if hasattr(metric, "check"):
-            metric.check()
+    settings.metrics = usable(settings.metrics, lambda line: console.print(line, soft_wrap=True))
     state = TrainingState(settings, device)
     settings.dataset.prepare()
 
@@ -123,7 +121,9 @@ def run_experiment(
         console.print(f"steps skipped because a loss or gradient was not finite: {skipped}", soft_wrap=True)
     if status == "finished" and evaluation and evaluation.metrics:
         evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(cache_folder(), print))
-        console.print(metrics_table(evaluation, yardsticks(evaluator), "distance to the real images"))
+        console.print(metrics_table(evaluation, yardsticks(evaluator), "measured against the real images"))
+        for line in warnings_for(settings.evaluation_samples):
+            console.print(f"note: {line}", soft_wrap=True)
     _say_where(console, run, status, settings.trackers)
     return status
 

@@ -12,6 +12,7 @@ from stylenat.data.pixels import to_networks
 from stylenat.evaluation.cache import StatisticsCache, cache_folder
 from stylenat.evaluation.evaluate import Evaluation, Evaluator
 from stylenat.evaluation.grids import image_grid, save_png
+from stylenat.evaluation.progress import ProgressLine
 from stylenat.interfaces import StepContext
 from stylenat.networks.sampling import Sampler, sampler_of
 from stylenat.training.ema import ema_decay, update_average
@@ -185,7 +186,8 @@ def save_evaluation(
 ) -> Evaluation:
     """Every metric's values, told to whoever listens."""
     with stop.at_once():
-        evaluation = evaluator.evaluate(sampler(settings, state), settings.evaluation_samples)
+        progress = ProgressLine("evaluating", 30, live=False)
+        evaluation = evaluator.evaluate(sampler(settings, state), settings.evaluation_samples, progress)
     state.pending.remove("evaluation")
     state.note_metrics(evaluation)
     hook.metrics_evaluated(run=run, step=state.step, metrics=evaluation.metrics, details=evaluation.details())

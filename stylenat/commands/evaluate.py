@@ -1,0 +1,194 @@
+"""``tools/evaluate.py``: metrics of a trained generator, each with its protocol."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry import Registry, UserError
+from stylenat.commands._command import CORE, command, experiments_folder
+
+if TYPE_CHECKING:
+    from stylenat.evaluation.evaluate import Evaluation
+    from stylenat.interfaces import Dataset
+
+EXAMPLES = """examples:
+  python tools/evaluate.py runs/quickstart-1a2b3c4d
+  python tools/evaluate.py runs/NAME --gin metrics/fid50k.gin --data data/ffhq256.lmdb --extractor-weights inception.pth
+  python tools/evaluate.py runs/NAME/checkpoints/step-000001000 --gin metrics/all50k.gin --samples 10000
+  python tools/evaluate.py imported/ --gin metrics/inception50k.gin --data data/ffhq256.lmdb --download
+  torchrun --nproc-per-node 4 tools/evaluate.py runs/NAME --gin metrics/fid50k.gin
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="evaluate",
+        description="Measure a run's averaged generator; append the results, with their protocol, to metrics.jsonl.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, one of its checkpoints, or imported weights")
+    parser.add_argument(
+        "--gin", action="append", default=[], metavar="FILE", help="what to measure (default: what the run does)"
+    )
+    parser.add_argument("--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'")
+    parser.add_argument("--data", type=Path, metavar="DATA.lmdb", help="real images (default: the run's)")
+    parser.add_argument("--samples", type=int, metavar="N", help="generated images")
+    parser.add_argument("--real-samples", type=int, metavar="N", help="only the first N real images (default: all)")
+    parser.add_argument("--truncation-psi", type=float, metavar="PSI", help="1 for none")
+    parser.add_argument(
+        "--extractor-weights", type=Path, action="append", default=[], metavar="FILE", help="of whichever extractor"
+    )
+    parser.add_argument("--download", action="store_true", help="fetch extractors' weights that are not here")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="of real sets' statistics (default: ~/.cache/stylenat)"
+    )
+    parser.add_argument("--no-cache", action="store_true", help="neither read nor keep such statistics")
+    parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="default: metrics.jsonl in the run's folder")
+    parser.add_argument(
+        "--yardsticks", action="store_true", help="measure real halves, blurred and mean images as well"
+    )
+    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    from registry import load_experiment, load_plugins
+
+    registry = load_plugins(arguments.plugin, core=CORE)
+
+    from stylenat import weights
+    from stylenat.training.launch import pick_device
+
+    folder = weights.weights_folder(arguments.run)
+    config, search = weights.config_of(folder), [experiments_folder()]
+    experiment = load_experiment(registry, [config, *arguments.gin], _bindings(arguments), search_path=search)
+    out = arguments.out or config.parent / "metrics.jsonl"
+    if not out.parent.is_dir():
+        raise UserError(f"there is no folder {out.parent} to write {out.name} to")
+
+    import torch
+
+    from stylenat.evaluation.cache import StatisticsCache, cache_folder
+    from stylenat.evaluation.evaluate import Evaluator, usable, warnings_for
+    from stylenat.evaluation.progress import ProgressLine
+    from stylenat.networks.sampling import sampler_of
+
+    threads = experiment.value("train.threads")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    metrics = experiment.value("train.metrics")
+    _provide(metrics, arguments)
+    metrics = usable(metrics, _say)
+    if not metrics:
+        raise UserError("there is nothing to measure: bind train.metrics, for instance with --gin metrics/offline.gin")
+    device = pick_device(experiment.value("train.device"))
+    generator, network = weights.generator_of(folder, experiment.value("train.generator"))
+    dataset = _dataset(registry, experiment, arguments.data, generator.resolution)
+    samples = experiment.value("train.evaluation_samples")
+    for line in warnings_for(samples):
+        _say(f"note: {line}")
+
+    sampler = sampler_of(
+        generator.to(device),
+        experiment.value("train.seed"),
+        experiment.value("train.truncation_psi"),
+        experiment.value("train.batch_size"),
+    )
+    cache = None if arguments.no_cache else StatisticsCache(arguments.cache or cache_folder(), _say)
+    evaluator = Evaluator(dataset, metrics, device, cache, arguments.real_samples)
+    progress = ProgressLine("generated"), ProgressLine("real")
+    try:
+        evaluation = evaluator.evaluate(sampler, samples, *progress)
+    finally:
+        for line in progress:
+            line.close()
+    manifest = weights.manifest_of(folder)
+    evaluation.protocol["generated"]["weights_sha256"] = manifest["sha256"][f"{network}.safetensors"]
+    _report(evaluation, evaluator, samples, arguments.yardsticks)
+    step = manifest.get("step")
+    images = None if step is None else step * experiment.value("train.batch_size")
+    _write(out, step, images, evaluation)
+    return 0
+
+
+def _bindings(arguments: argparse.Namespace) -> list[str]:
+    """The options that are parameters of ``train``, as bindings, which are checked as such."""
+    for name in ("samples", "real_samples"):
+        value = getattr(arguments, name)
+        if value is not None and value < 2:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 2; got {value}")
+    bindings = list(arguments.bind)
+    if arguments.samples is not None:
+        bindings.append(f"train.evaluation_samples = {arguments.samples}")
+    if arguments.truncation_psi is not None:
+        bindings.append(f"train.truncation_psi = {arguments.truncation_psi!r}")
+    return bindings
+
+
+def _provide(metrics: Sequence[Any], arguments: argparse.Namespace) -> None:
+    """Gives the extractors the weights' files, and leave to fetch the others. Raises UserError for a file of no use."""
+    from stylenat import weights
+
+    sources = [metric.needs for metric in metrics if hasattr(metric, "needs")]
+    for path in arguments.extractor_weights:
+        if not path.is_file():
+            raise UserError(f"--extractor-weights: there is no file {path}")
+        state = weights.read(path).states.get("", {})
+        if not any([source.take(path, state) for source in sources if hasattr(source, "take")]):
+            names = ", ".join(sorted({source.name for source in sources if hasattr(source, "take")})) or "none"
+            raise UserError(f"{path} holds weights of none of the extractors that the metrics use ({names})")
+    for source in sources:
+        if arguments.download and hasattr(source, "download"):
+            source.download = True
+
+
+def _dataset(registry: Registry, experiment: Any, data: Path | None, resolution: int) -> "Dataset":
+    """The real images, ready. Raises UserError when they are missing or not of the generator's resolution."""
+    if data is None:
+        dataset = experiment.value("train.dataset")
+    else:
+        dataset = registry.find("dataset.lmdb").load()(path=str(data), resolution=resolution)
+    if dataset.resolution != resolution:
+        raise UserError(
+            f"the generator's images are {resolution}x{resolution} and {dataset.describe()} has {dataset.resolution}; "
+            "give data of the generator's resolution with --data"
+        )
+    dataset.prepare()
+    return dataset
+
+
+def _report(evaluation: "Evaluation", evaluator: Any, samples: int, with_yardsticks: bool) -> None:
+    from rich.console import Console
+
+    from stylenat.evaluation.table import metrics_table
+    from stylenat.evaluation.yardsticks import yardsticks
+    from stylenat.training.ranks import rank
+
+    sticks = yardsticks(evaluator) if with_yardsticks else {}
+    if rank() == 0:
+        real = evaluator.real
+        title = f"{samples} generated images, {real.count} of {real.dataset.describe()}"
+        Console(width=None).print(metrics_table(evaluation, sticks, title))
+
+
+def _write(out: Path, step: int | None, images: int | None, evaluation: "Evaluation") -> None:
+    from stylenat.evaluation.records import append_evaluation
+    from stylenat.training.ranks import rank
+
+    if rank():
+        return
+    try:
+        append_evaluation(out, step, images, evaluation.metrics, evaluation.details())
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}") from error
+    print(f"written with its protocol: {out}")
+
+
+def _say(line: str) -> None:
+    import sys
+
+    print(line, file=sys.stderr)

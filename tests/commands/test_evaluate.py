@@ -1,0 +1,192 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from stylenat.commands._command import experiments_folder
+from stylenat.commands.evaluate import main
+from stylenat.commands.import_weights import main as import_weights
+from stylenat.commands.run import main as run
+from stylenat.evaluation.protocol import differences, read_results
+from stylenat.training import checkpoint
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two iterations, measured at its end, and its data set."""
+    folder = tmp_path_factory.mktemp("trained")
+    binds = [
+        "generator.style.channels = [16, 16, 16]",
+        "discriminator.wavelet.channels = [8, 8]",
+        "train.iterations = 2",
+        "train.batch_size = 4",
+        "train.evaluation_samples = 24",
+        "train.sample_count = 4",
+        "train.trackers = [@tracker.jsonl()]",
+        f"dataset.lfw_faces.path = '{folder}/faces.lmdb'",
+        "train.metrics = [@metric.frechet_random_features(), @metric.spectrum()]",
+    ]
+    arguments = ["--gin", "quickstart.gin", "--run-dir", str(folder / "run")]
+    for bind in binds:
+        arguments += ["--bind", bind]
+    assert run(arguments) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path, monkeypatch):
+    """A copy of it, and an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    shutil.copytree(trained, tmp_path / "trained")
+    return tmp_path / "trained"
+
+
+def test_a_run_is_measured_as_it_measured_itself_and_the_result_says_how(folder, capsys):
+    path = folder / "run" / "metrics.jsonl"
+    before = read_results(path)
+    assert main([str(folder / "run")]) == 0
+    results = read_results(path)
+    for old, new in zip(before, results[len(before) :], strict=True):
+        assert (new.name, new.value, new.step, new.images) == (old.name, old.value, 2, 8)
+        assert differences(old, new) == []
+    assert len(results[-1].protocol["generated"]["weights_sha256"]) == 64
+    out = capsys.readouterr()
+    assert "frechet_random_features ↓" in out.out and str(path) in out.out
+    assert "24 generated images are few" in out.err
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "imported"])
+def test_checkpoints_and_imported_weights_are_measured_too(folder, what, capsys):
+    place = checkpoint.found(folder / "run" / "checkpoints")[-1]
+    if what == "imported":
+        weights = Path("ours.pt")
+        torch.save({"g_ema": checkpoint.weights(place, "ema")}, weights)
+        assert import_weights([str(weights), "--gin", str(folder / "run" / "config.gin"), "--out", "imported"]) == 0
+        place = Path("imported")
+    assert main([str(place), "--out", "here.jsonl"]) == 0
+    (first, _), (theirs, _) = read_results(Path("here.jsonl")), read_results(folder / "run" / "metrics.jsonl")
+    assert first.value == theirs.value
+    assert first.step == (2 if what == "checkpoint" else None)
+
+
+def test_other_metrics_data_counts_and_truncation_and_what_then_differs(folder):
+    options = ["--gin", "metrics/offline.gin", "--samples", "20", "--truncation-psi", "0.5", "--real-samples", "30"]
+    assert main([str(folder / "run"), *options, "--data", str(folder / "faces.lmdb"), "--out", "here.jsonl"]) == 0
+    results = {result.name: result for result in read_results(Path("here.jsonl"))}
+    assert set(results) == {"frechet_random_features", "swd", "spectrum"}
+    (trained, _) = read_results(folder / "run" / "metrics.jsonl")
+    assert [found.field for found in differences(results["frechet_random_features"], trained)] == [
+        "generated.count",
+        "generated.truncation_psi",
+        "generated.truncation_centre",
+        "real.pixels_sha256",
+        "real.count",
+    ]
+
+
+def test_yardsticks_stand_beside_the_result_when_asked_for(folder, capsys):
+    assert main([str(folder / "run"), "--yardsticks", "--out", "here.jsonl"]) == 0
+    assert "the mean image" in capsys.readouterr().out
+
+
+def test_missing_weights_are_one_line_and_the_other_metrics_go_on(folder, capsys):
+    assert main([str(folder / "run"), "--gin", "metrics/all50k.gin", "--samples", "20", "--out", "here.jsonl"]) == 0
+    assert {result.name for result in read_results(Path("here.jsonl"))} == {
+        "swd",
+        "spectrum",
+        "frechet_random_features",
+    }
+    left_out = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert len(left_out) == 3  # Inception's, DINOv2's and LPIPS's metrics.
+    inception = left_out[0]
+    assert inception.startswith("fid, kid, precision_recall, density_coverage, inception_score left out: ")
+    assert "https://" in inception and "sha256 6726825d0af5f729cebd" in inception and "--extractor-weights" in inception
+
+
+def test_a_run_that_asks_for_missing_weights_trains_with_the_metrics_that_are_left(tiny, capsys):
+    bind = ["--bind", "train.metrics = [@metric.fid(), @metric.spectrum()]"]
+    assert run([*tiny, *bind, "--run-dir", "run"]) == 0
+    assert "fid left out: Inception" in capsys.readouterr().out.replace("\n", " ")
+    assert {result.name for result in read_results(Path("run/metrics.jsonl"))} == {"spectrum"}
+
+
+def lmdb_of(side, path):
+    from plugins.datasets.lfw_faces import LfwFaces
+
+    LfwFaces(side, str(path)).prepare()
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere is no folder of weights"),
+        (["RUN", "--data", "nowhere.lmdb"], "there is no data set at nowhere.lmdb"),
+        (["RUN", "--data", "OTHER"], "holds images at resolution 32, not 16"),
+        (["RUN", "--samples", "1"], "--samples must be at least 2"),
+        (["RUN", "--real-samples", "0"], "--real-samples must be at least 2"),
+        (["RUN", "--real-samples", "1000"], "has 100 images, not 1000"),
+        (["RUN", "--truncation-psi", "nan"], "train.truncation_psi"),
+        (["RUN", "--gin", "metrics/fdi50k.gin"], "there is no gin file"),
+        (["RUN", "--bind", "train.metrics = []"], "there is nothing to measure"),
+        (["RUN", "--gin", "metrics/fid50k.gin", "--samples", "4"], "sha256 6726825d"),
+        (["RUN", "--extractor-weights", "nowhere.pth"], "there is no file nowhere.pth"),
+        (
+            ["RUN", "--gin", "metrics/fid50k.gin", "--extractor-weights", "text.pth"],
+            "text.pth is not read",
+        ),
+        (["RUN", "--gin", "metrics/fid50k.gin", "--extractor-weights", "other.pth"], "none of the extractors"),
+        (["RUN", "--extractor-weights", "other.pth"], "none of the extractors that the metrics use (none)"),
+        (["RUN", "--gin", "metrics/fid50k.gin", "--extractor-weights", "half.pth"], "does not fit Inception"),
+        (["RUN", "--out", "nowhere/here.jsonl"], "there is no folder nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(folder, arguments, message, capsys):
+    Path("text.pth").write_text("no weights")
+    torch.save({"some.weight": torch.zeros(2)}, "other.pth")
+    torch.save({"Conv2d_1a_3x3.conv.weight": torch.zeros(32, 3, 3, 3)}, "half.pth")
+    replaced = {"RUN": str(folder / "run")}
+    if "OTHER" in arguments:
+        replaced["OTHER"] = lmdb_of(32, folder / "other.lmdb")
+    before = (folder / "run" / "metrics.jsonl").read_text()
+    assert main([replaced.get(argument, argument) for argument in arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert [line for line in error if not line.startswith("note: ")] == error[-1:]
+    assert error[-1].startswith("error: ") and message in error[-1]
+    assert (folder / "run" / "metrics.jsonl").read_text() == before
+
+
+def test_damaged_and_foreign_generators_are_one_line(folder, capsys):
+    place = checkpoint.found(folder / "run" / "checkpoints")[-1]
+    config = (folder / "run" / "config.gin").read_text()
+    wide = config.replace("generator.style.channels = [16, 16, 16]", "generator.style.channels = [16, 32, 16]")
+    (folder / "run" / "config.gin").write_text(wide)
+    assert wide != config and main([str(folder / "run")]) == 2
+    assert "does not fit the generator of its config.gin" in capsys.readouterr().err
+    (place / "ema.safetensors").write_bytes(b"damaged")
+    assert main([str(place)]) == 2
+    assert "is missing or damaged" in capsys.readouterr().err
+
+
+def test_an_interrupted_evaluation_writes_nothing(folder, monkeypatch, capsys):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stylenat.evaluation.evaluate.collect_generated", interrupted)
+    before = (folder / "run" / "metrics.jsonl").read_text()
+    assert main([str(folder / "run")]) == 75
+    assert (folder / "run" / "metrics.jsonl").read_text() == before and "stopped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted((experiments_folder() / "metrics").glob("*.gin"))])
+def test_the_shipped_metrics_are_part_of_an_experiment_that_includes_them(name, tiny, capsys):
+    Path("mine.gin").write_text(f"include 'quickstart.gin'\ninclude 'metrics/{name}'\n")
+    assert run(["--gin", "mine.gin", "--dry-run"]) == 0
+
+
+def test_a_line_is_what_the_docs_say(folder):
+    (line,) = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    assert list(json.loads(line)) == ["step", "images", "time", "metrics", "spread", "intervals", "protocol"]

@@ -1,0 +1,156 @@
+"""One pass serves all metrics, and any number of processes ends with the same bits."""
+
+import os
+
+import pytest
+import torch
+from image_sets import Images
+from torch import distributed, multiprocessing
+
+from plugins.features.random_convolution import RandomConvolution
+from plugins.metrics.frechet import FID, FrechetRandomFeatures
+from plugins.metrics.kernel import KID
+from plugins.metrics.sliced_wasserstein import SlicedWasserstein
+from plugins.metrics.spectrum import Spectrum
+from registry import UserError
+from stylenat.evaluation.collect import Collection
+from stylenat.evaluation.evaluate import Evaluator, warnings_for
+from stylenat.networks.generator import StyleGenerator
+from stylenat.networks.sampling import sampler_of
+from stylenat.testing.contract import pictures
+
+
+class Counted(RandomConvolution):
+    """Counts the images that it embeds, over all instances."""
+
+    embedded = 0
+
+    def __call__(self, images):
+        Counted.embedded += len(images)
+        return super().__call__(images)
+
+
+def generator():
+    from plugins.blocks.hydra import HydraBlock
+    from plugins.partitions.split import Split
+
+    torch.manual_seed(0)
+
+    def block(**options):
+        return HydraBlock(partition=Split(), mlp_ratio=2, **options)
+
+    return StyleGenerator(
+        resolution=16, block=block, channels=[16, 16, 16], latent_dim=16, style_dim=16, mapping_layers=2, min_heads=2
+    ).eval()
+
+
+def test_metrics_that_need_the_same_features_embed_each_image_once():
+    metrics = [FID(Counted()), KID(Counted(), subsets=2, subset_size=8), FID(Counted(channels=8))]
+    metrics[2].name = "other"
+    Counted.embedded = 0
+    images = pictures(32, 16)
+    evaluation = Evaluator(Images(images), metrics).evaluate(lambda start, count: images[start : start + count], 32)
+    assert Counted.embedded == 2 * (32 + 32)  # Two embeddings, of the real and of the generated images.
+    assert set(evaluation.metrics) == {"fid_random_convolution", "kid_random_convolution", "other"}
+
+
+def test_metrics_of_one_embedding_share_what_they_collect():
+    first, second, third = FID(RandomConvolution()), FrechetRandomFeatures(), KID(RandomConvolution())
+    found = Collection([first, second, third])
+    assert found[0] is found[1] and found[2] is not found[0] and len(found.streams) == 1
+    alone = Collection([first])
+    assert alone[0] is not found[0]
+
+
+def test_features_without_a_protocol_are_not_taken_for_others():
+    class Unknown:
+        name, dim = "unknown", 3
+
+        def __call__(self, images):
+            return images.float().mean(dim=(2, 3))
+
+    found = Collection([FID(Unknown()), FID(Unknown())])
+    assert found[0] is not found[1]
+    metric = FID(Unknown())
+    images = pictures(8, 16)
+    protocol = Evaluator(Images(images), [metric]).evaluate(lambda s, c: images[:1].expand(c, -1, -1, -1), 8).protocol
+    assert protocol["metrics"]["fid_unknown"]["extractor"]["class"].endswith("Unknown")
+
+
+def test_two_metrics_that_give_one_name_are_refused():
+    images = pictures(8, 16)
+    metrics = [FrechetRandomFeatures(), FrechetRandomFeatures()]
+    with pytest.raises(UserError, match="two metrics give a value called 'frechet_random_features'"):
+        Evaluator(Images(images), metrics).evaluate(lambda start, count: images[:1].expand(count, -1, -1, -1), 8)
+
+
+def measured(counts=(37, 21)):
+    torch.set_num_threads(1)
+    images, reals = counts
+    metrics = [
+        FrechetRandomFeatures(),
+        KID(RandomConvolution(), subsets=3, subset_size=8),
+        SlicedWasserstein(),
+        Spectrum(),
+    ]
+    real = Images(pictures(reals, 16))
+    evaluation = Evaluator(real, metrics).evaluate(sampler_of(generator(), 3, truncation_psi=0.7), images)
+    pixels = evaluation.protocol["real"]["pixels_sha256"]
+    return [*evaluation.metrics.values(), *evaluation.spread.values(), float(int(pixels[:12], 16))]
+
+
+def _one_of(rank: int, processes: int, folder: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    place = f"file://{folder}/rendezvous-{processes}"
+    distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=processes)
+    torch.save(torch.tensor(measured(), dtype=torch.float64), f"{folder}/{processes}-{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_one_two_and_four_processes_find_the_same_bits_on_every_rank(tmp_path):
+    """37 images are two and a half blocks of 16: ranks without a block of their own, and a last one that is cut."""
+    threads = torch.get_num_threads()
+    alone = torch.tensor(measured(), dtype=torch.float64)
+    torch.set_num_threads(threads)
+    for processes in (2, 4):
+        multiprocessing.start_processes(_one_of, (processes, str(tmp_path)), nprocs=processes, start_method="fork")
+        for rank in range(processes):
+            assert torch.equal(torch.load(tmp_path / f"{processes}-{rank}.pt", weights_only=True), alone)
+
+
+def test_a_sample_is_a_function_of_the_seed_and_its_number_alone():
+    sampler = sampler_of(generator(), 3)
+    whole = sampler(0, 32)
+    assert torch.equal(sampler(16, 16), whole[16:]) and not torch.equal(whole[:16], whole[16:])
+    assert torch.equal(sampler.latents(5, 3), sampler.latents(0, 16)[5:8])
+    assert not torch.equal(sampler_of(generator(), 4)(0, 16), whole[:16])
+
+
+def test_the_protocol_says_what_was_measured():
+    images = pictures(20, 16)
+    evaluator = Evaluator(Images(images, "content"), [FrechetRandomFeatures()], real_samples=18)
+    protocol = evaluator.evaluate(sampler_of(generator(), 3, 0.5), 24).protocol
+    assert protocol["generated"] == {
+        "count": 24,
+        "seed": 3,
+        "resolution": 16,
+        "truncation_psi": 0.5,
+        "truncation_centre": "mean of 4096 styles, seed 0",
+        "precision": "float32",
+        "batch": 16,
+    }
+    real = protocol["real"]
+    assert (real["count"], real["resolution"], real["content"]) == (18, 16, "content")
+    other = Evaluator(Images(images[:18]), [FrechetRandomFeatures()]).evaluate(sampler_of(generator(), 3), 16)
+    assert other.protocol["real"]["pixels_sha256"] == real["pixels_sha256"]
+    assert protocol["metrics"]["frechet_random_features"]["extractor"]["name"] == "random_convolution"
+
+
+def test_more_real_images_than_there_are_is_one_line():
+    images = pictures(8, 16)
+    with pytest.raises(UserError, match="images in memory has 8 images, not 9"):
+        Evaluator(Images(images), [Spectrum()], real_samples=9).evaluate(lambda s, c: images, 8)
+
+
+def test_few_images_are_warned_of():
+    assert warnings_for(9_999) and not warnings_for(10_000)
