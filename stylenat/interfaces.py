@@ -295,7 +295,9 @@ class Metric(Protocol):
 class Tracker(Protocol):
     """Kind ``tracker``: an object with lifecycle hooks (``registry.hooks``), each marked ``@hookimpl``.
 
-    One that keeps something to look at may have ``where() -> dict[str, str]``: lines printed when the run ends.
+    One that keeps something to look at may have ``where() -> dict[str, str]``: lines printed when the run ends. One
+    that takes evaluations after training may have ``record_evaluation(step, metrics, details)``, called by
+    ``tools/evaluate.py`` once its state is loaded, outside of any run.
     """
 
     def state_dict(self) -> dict[str, Any]:

@@ -33,8 +33,13 @@ def _network(vgg16: Path, linear: Path, resize: int | None, checksums: tuple[str
 
     with torch.device("meta"):
         layers = torchvision.models.vgg16()
-    weights = state_of(vgg16, VGG16)
-    fitted(lambda: layers.load_state_dict(weights, assign=True), vgg16, VGG16.what)
+    # Only the convolutions are looked at; the classifier is nine tenths of the file.
+    convolutions = {
+        name.removeprefix("features."): tensor
+        for name, tensor in state_of(vgg16, VGG16).items()
+        if name.startswith("features.")
+    }
+    fitted(lambda: layers.features.load_state_dict(convolutions, assign=True), vgg16, VGG16.what)
     state = state_of(linear, LINEAR)
     with in_place_of(
         library,

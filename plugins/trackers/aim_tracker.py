@@ -3,6 +3,8 @@
 Training never stops for it: what fails in Aim is said once for each cause, and training goes on.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,9 @@ from registry import Count, hookimpl
 from stylenat.training.run import Run
 
 NETWORKS = ("generator", "discriminator")
+
+QUIET = {"system_tracking_interval": None, "capture_terminal_logs": False, "log_system_params": False}
+"""Aim's defaults add threads, patch stdout, and store every environment variable, secrets included."""
 
 
 class AimTracker:
@@ -114,6 +119,26 @@ class AimTracker:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._identity = dict(state)
 
+    def record_evaluation(self, step: int, metrics: Mapping[str, float], details: Mapping[str, Any]) -> None:
+        """Adds an evaluation to the Aim run of a training that is over, whose state was loaded.
+
+        Its context has beside ``net`` the key ``protocol``, under which ``run.protocols`` holds what was measured: it
+        stands beside what training tracked and beside evaluations by other protocols, and replaces its own like.
+        """
+        if not self._identity:
+            return
+        with self._going_on("add the evaluation to the run"):
+            import aim
+
+            run = aim.Run(run_hash=self._identity["hash"], repo=self.repo, **QUIET)
+            parts = {part: details["protocol"][part] for part in ("metrics", "generated", "real")}
+            key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+            run["protocols", key] = _plain(details["protocol"])
+            spread = {f"{name}/spread": value for name, value in details["spread"].items()}
+            for name, value in {**metrics, **spread}.items():
+                run.track(float(value), name=name, step=step, context={"net": "ema", "protocol": key})
+            run.close()
+
     def _opened(self, run: Run) -> Any:
         """A writable ``aim.Run``, or None where Aim is not installed."""
         try:
@@ -121,14 +146,7 @@ class AimTracker:
         except ModuleNotFoundError as error:
             self._say(f"{error.name} is not installed, so nothing is tracked there; `pip install aim` mends that")
             return None
-        options = {
-            "repo": self.repo,
-            "experiment": self.experiment or run.experiment,
-            # Aim's defaults add threads, patch stdout, and store every environment variable, secrets included.
-            "system_tracking_interval": None,
-            "capture_terminal_logs": False,
-            "log_system_params": False,
-        }
+        options = {"repo": self.repo, "experiment": self.experiment or run.experiment, **QUIET}
         # A checkpoint that starts another run folder must not write into the first one's curves.
         if self._identity.get("run") == run.name:
             with self._going_on("go on in the Aim run of the checkpoint, so a new one is begun"):

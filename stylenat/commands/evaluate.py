@@ -112,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     step = manifest.get("step")
     images = None if step is None else step * experiment.value("train.batch_size")
     _write(out, step, images, evaluation)
+    if step is not None and (folder / "state.pt").exists():
+        _track(experiment.value("train.trackers"), folder, step, evaluation)
     return 0
 
 
@@ -186,6 +188,21 @@ def _write(out: Path, step: int | None, images: int | None, evaluation: "Evaluat
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}") from error
     print(f"written with its protocol: {out}")
+
+
+def _track(trackers: Sequence[Any], folder: Path, step: int, evaluation: "Evaluation") -> None:
+    """Tells the run's trackers that take evaluations after training, each in the state that the checkpoint has."""
+    from stylenat.training import checkpoint
+    from stylenat.training.ranks import rank
+
+    wanting = [tracker for tracker in trackers if hasattr(tracker, "record_evaluation")]
+    if rank() or not wanting:
+        return
+    states = checkpoint.state(folder)["trackers"]
+    for tracker in wanting:
+        if type(tracker).__qualname__ in states:
+            tracker.load_state_dict(states[type(tracker).__qualname__])
+            tracker.record_evaluation(step, evaluation.metrics, evaluation.details())
 
 
 def _say(line: str) -> None:

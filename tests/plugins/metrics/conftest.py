@@ -22,11 +22,11 @@ def randomised(network, seed=0):
 
 @pytest.fixture(scope="session")
 def image_sets():
-    """10 real and 10 other images, 24x24: Inception takes a quarter of a second for each."""
+    """6 real and 6 other images, 24x24: Inception takes a quarter of a second for each."""
     random = torch.Generator().manual_seed(1)
-    brightness = torch.linspace(0.1, 1.5, 10)[:, None, None, None]
-    noise = torch.randint(-40, 40, (10, 3, 24, 24), generator=random)
-    sets = pictures(10, 24) * brightness, pictures(10, 24, seed=1) * brightness + noise
+    brightness = torch.linspace(0.1, 1.5, 6)[:, None, None, None]
+    noise = torch.randint(-40, 40, (6, 3, 24, 24), generator=random)
+    sets = pictures(6, 24) * brightness, pictures(6, 24, seed=1) * brightness + noise
     return [images.round().clamp(0, 255).to(torch.uint8) for images in sets]
 
 

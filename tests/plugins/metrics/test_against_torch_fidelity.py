@@ -31,8 +31,8 @@ def theirs(inception_weights, image_sets):
         isc=True,
         prc=True,
         kid_subsets=5,
-        kid_subset_size=8,
-        isc_splits=3,
+        kid_subset_size=5,
+        isc_splits=2,
         feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=inception_weights,
         cache=False,
@@ -46,9 +46,9 @@ def ours(inception_weights, image_sets):
     vectors = [features(images) for images in image_sets]
     metrics = [
         FID(features),
-        KID(features, subsets=5, subset_size=8),
+        KID(features, subsets=5, subset_size=5),
         PrecisionRecall(features),
-        InceptionScore(features, splits=3),
+        InceptionScore(features, splits=2),
     ]
     found = {}
     for metric in metrics:

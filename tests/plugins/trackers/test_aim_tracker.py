@@ -262,3 +262,21 @@ def test_the_users_ctrl_c_is_not_taken_for_a_failure_of_aims(make_run, repo):
         tracker.step_ended(run, 1, {"loss/generator": Interrupted()})
     tracker._newest.clear()
     tracker.run_ended(run, "failed")
+
+
+def test_an_evaluation_after_training_joins_its_run_under_its_protocol(make_run, repo):
+    tracker, run = AimTracker(repo), make_run()
+    tracker.run_started(run)
+    tracker.metrics_evaluated(run, 100, {"fid": 12.5}, DETAILS)
+    state = tracker.state_dict()
+    tracker.run_ended(run, "finished")
+    later = AimTracker(repo)
+    later.record_evaluation(100, {"fid": 1.0}, DETAILS)  # Of a run that was never tracked: nothing to join.
+    later.load_state_dict(state)
+    for value in (11.0, 11.5):
+        later.record_evaluation(100, {"fid": value}, DETAILS)
+    found = {tuple(sorted(m.context.to_dict())): values(m) for m in stored(repo, tracker).metrics() if m.name == "fid"}
+    assert found == {("net",): {100: 12.5}, ("net", "protocol"): {100: 11.5}}
+    ((key, protocol),) = stored(repo, tracker)["protocols"].items()
+    assert len(key) == 8 and protocol["generated"] == {"count": 10}
+    assert stored(repo, tracker)["status"] == "finished"
