@@ -1,5 +1,6 @@
 """What docs/plugins.md and docs/gin.md show works as shown."""
 
+import json
 import re
 import runpy
 import sys
@@ -63,3 +64,26 @@ def test_each_of_the_ten_errors_says_so(text, message, tmp_path):
         load(f"include 'quickstart.gin'\n{text}", tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'docs.gin'}:2: ") and message.strip() in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_evaluation_says_of_every_weights_file_what_the_code_does():
+    from plugins.features.dinov2 import WEIGHTS
+    from plugins.features.inception import INCEPTION
+    from plugins.features.lpips import LINEAR, VGG16
+
+    text = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^\| [^|]+ \| `([^`]+\.pth)` \| `([0-9a-f]{64})` \|", text, re.MULTILINE))
+    assert said == {what.file: what.sha256 for what in (INCEPTION, VGG16, LINEAR, *WEIGHTS.values())}
+
+
+def test_evaluation_names_every_gin_file_metric_and_compared_field():
+    from stylenat.evaluation.protocol import COMPARED
+
+    text = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+    files = {f"metrics/{path.name}" for path in (experiments_folder() / "metrics").glob("*.gin")}
+    assert set(re.findall(r"^\| `(metrics/\w+\.gin)`", text, re.MULTILINE)) == files
+    assert all(f"`{name}`" in text for names in COMPARED.values() for name in names)
+    registered = set(load_plugins(core=CORE).names("metric")) - {"precision_recall", "density_coverage"}
+    assert all(f"`{name}` " in text for name in registered)
+    (line,) = blocks("evaluation.md", "json")
+    assert list(json.loads(line)) == ["step", "images", "time", "metrics", "spread", "intervals", "protocol"]

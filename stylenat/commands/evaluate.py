@@ -86,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not metrics:
         raise UserError("there is nothing to measure: bind train.metrics, for instance with --gin metrics/offline.gin")
     device = pick_device(experiment.value("train.device"))
+    # All of the checkpoint is read now: training may go on meanwhile, and drop it.
+    manifest, trackers = weights.manifest_of(folder), _trackers(experiment, folder)
     generator, network = weights.generator_of(folder, experiment.value("train.generator"))
     dataset = _dataset(registry, experiment, arguments.data, generator.resolution)
     samples = experiment.value("train.evaluation_samples")
@@ -106,14 +108,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         for line in progress:
             line.close()
-    manifest = weights.manifest_of(folder)
     evaluation.protocol["generated"]["weights_sha256"] = manifest["sha256"][f"{network}.safetensors"]
     _report(evaluation, evaluator, samples, arguments.yardsticks)
     step = manifest.get("step")
     images = None if step is None else step * experiment.value("train.batch_size")
     _write(out, step, images, evaluation)
-    if step is not None and (folder / "state.pt").exists():
-        _track(experiment.value("train.trackers"), folder, step, evaluation)
+    for tracker in trackers:
+        tracker.record_evaluation(step, evaluation.metrics, evaluation.details())
     return 0
 
 
@@ -190,19 +191,19 @@ def _write(out: Path, step: int | None, images: int | None, evaluation: "Evaluat
     print(f"written with its protocol: {out}")
 
 
-def _track(trackers: Sequence[Any], folder: Path, step: int, evaluation: "Evaluation") -> None:
-    """Tells the run's trackers that take evaluations after training, each in the state that the checkpoint has."""
+def _trackers(experiment: Any, folder: Path) -> list[Any]:
+    """The run's trackers that take evaluations after training, each in the state that the checkpoint has."""
     from stylenat.training import checkpoint
     from stylenat.training.ranks import rank
 
-    wanting = [tracker for tracker in trackers if hasattr(tracker, "record_evaluation")]
-    if rank() or not wanting:
-        return
+    wanting = [t for t in experiment.value("train.trackers") if hasattr(t, "record_evaluation")]
+    if rank() or not wanting or not (folder / "state.pt").exists():
+        return []
     states = checkpoint.state(folder)["trackers"]
-    for tracker in wanting:
-        if type(tracker).__qualname__ in states:
-            tracker.load_state_dict(states[type(tracker).__qualname__])
-            tracker.record_evaluation(step, evaluation.metrics, evaluation.details())
+    known = [tracker for tracker in wanting if type(tracker).__qualname__ in states]
+    for tracker in known:
+        tracker.load_state_dict(states[type(tracker).__qualname__])
+    return known
 
 
 def _say(line: str) -> None:

@@ -19,18 +19,21 @@ class ProgressLine:
         self._what = what
         self._live = sys.stderr.isatty() if live is None else live
         self._every = 0.5 if self._live else every
-        self._began = self._said = time.monotonic()
+        self._said = time.monotonic()
+        self._first: tuple[float, int] | None = None  # The rate is of what came after the first call: it warmed up.
         self._open = False
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
+        self._first = self._first or (now, done)
         due = now - self._said >= self._every or (self._open and done >= total)
         if rank() or not due:
             return
         self._said = now
-        rate = done / max(now - self._began, 1e-9)
-        left = timedelta(seconds=round((total - done) / rate))
-        line = f"{self._what}: {done}/{total} images  {rate:.1f} img/s  ETA {left}"
+        began, before = self._first
+        rate = (done - before) / max(now - began, 1e-9)
+        known = f"  {rate:.1f} img/s  ETA {timedelta(seconds=round((total - done) / rate))}" if rate else ""
+        line = f"{self._what}: {done}/{total} images{known}"
         print(f"\r{line}\x1b[K" if self._live else line, end="" if self._live else "\n", file=sys.stderr, flush=True)
         self._open = self._live
         if done >= total:

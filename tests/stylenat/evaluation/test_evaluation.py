@@ -1,9 +1,11 @@
+import pytest
 import scipy.linalg
 import torch
 
 from plugins.datasets.lfw_faces import LfwFaces
 from plugins.metrics.frechet import FrechetRandomFeatures
 from plugins.metrics.sliced_wasserstein import SlicedWasserstein
+from registry import UserError
 from stylenat.evaluation.evaluate import Evaluator
 from stylenat.evaluation.frechet import GaussianStatistics, frechet_distance
 from stylenat.evaluation.yardsticks import yardsticks
@@ -24,6 +26,45 @@ def test_frechet_distance_equals_the_sqrtm_route():
     expected = float((m1 - m2).square().sum() + (c1 + c2).trace()) - 2 * root.trace()
     assert abs(frechet_distance(m1, c1, m2, c2) / expected - 1) < 1e-6
     assert abs(frechet_distance(m1, c1, m1, c1)) < 1e-6 * float(c1.trace())
+
+
+@pytest.mark.parametrize("count", [12, 2])
+def test_fewer_images_than_dimensions_give_the_distance_of_degenerate_gaussians(count):
+    """Known in closed form where both covariances share a null space: nothing but the visible part counts."""
+    random = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(24, 24, generator=random, dtype=torch.float64)).Q[:, : count - 1]
+    spread = torch.rand(count - 1, generator=random, dtype=torch.float64) + 0.5
+    covariances = [(basis * (scale * spread)) @ basis.t() for scale in (1.0, 4.0)]
+    mean = torch.zeros(24, dtype=torch.float64)
+    assert torch.linalg.matrix_rank(covariances[0]) == count - 1
+    # Of commuting covariances: the sum of (√a - √b)².
+    expected = float(((spread.sqrt() - (4 * spread).sqrt()).square()).sum())
+    found = frechet_distance(mean, covariances[0], mean, covariances[1])
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert abs(frechet_distance(mean, covariances[0], mean, covariances[0])) < 1e-6
+
+
+def test_statistics_of_fewer_images_than_dimensions_are_finite_and_of_one_refused():
+    random = torch.Generator().manual_seed(0)
+    gaussians = []
+    for _ in range(2):
+        statistics = GaussianStatistics()
+        statistics.update(torch.randn(10, 64, generator=random))
+        gaussians.append(statistics.mean_and_covariance())
+    assert 0 < frechet_distance(*gaussians[0], *gaussians[1]) < 1000
+    alone = GaussianStatistics()
+    alone.update(torch.zeros(1, 4))
+    with pytest.raises(UserError, match="at least 2 images; there are 1"):
+        alone.mean_and_covariance()
+
+
+def test_sums_in_float64_keep_what_float32_loses():
+    random = torch.Generator().manual_seed(0)
+    rows = 1000 + 0.01 * torch.randn(4096, 3, generator=random)
+    statistics = GaussianStatistics()
+    for part in rows.split(16):
+        statistics.update(part)
+    torch.testing.assert_close(statistics.mean_and_covariance()[1], rows.double().t().cov(), rtol=1e-4, atol=1e-8)
 
 
 def test_metrics_rank_the_yardsticks_as_eyes_do(tmp_path):
