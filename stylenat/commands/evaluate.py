@@ -90,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     manifest, trackers = weights.manifest_of(folder), _trackers(experiment, folder)
     generator, network = weights.generator_of(folder, experiment.value("train.generator"))
     dataset = _dataset(registry, experiment, arguments.data, generator.resolution)
+    if any(getattr(metric, "uses_real", True) for metric in metrics):
+        dataset.prepare()
     samples = experiment.value("train.evaluation_samples")
     for line in warnings_for(samples):
         _say(f"note: {line}")
@@ -150,7 +152,7 @@ def _provide(metrics: Sequence[Any], arguments: argparse.Namespace) -> None:
 
 
 def _dataset(registry: Registry, experiment: Any, data: Path | None, resolution: int) -> "Dataset":
-    """The real images, ready. Raises UserError when they are missing or not of the generator's resolution."""
+    """The real images, unopened. Raises UserError when they are not of the generator's resolution."""
     if data is None:
         dataset = experiment.value("train.dataset")
     else:
@@ -160,7 +162,6 @@ def _dataset(registry: Registry, experiment: Any, data: Path | None, resolution:
             f"the generator's images are {resolution}x{resolution} and {dataset.describe()} has {dataset.resolution}; "
             "give data of the generator's resolution with --data"
         )
-    dataset.prepare()
     return dataset
 
 
@@ -171,10 +172,11 @@ def _report(evaluation: "Evaluation", evaluator: Any, samples: int, with_yardsti
     from stylenat.evaluation.yardsticks import yardsticks
     from stylenat.training.ranks import rank
 
-    sticks = yardsticks(evaluator) if with_yardsticks else {}
+    sticks = yardsticks(evaluator) if with_yardsticks and evaluator.real.used else {}
     if rank() == 0:
         real = evaluator.real
-        title = f"{samples} generated images, {real.count} of {real.dataset.describe()}"
+        against = f", {real.count} of {real.dataset.describe()}" if real.used else ""
+        title = f"{samples} generated images{against}"
         Console(width=None).print(metrics_table(evaluation, sticks, title))
 
 

@@ -33,6 +33,11 @@ class RealSet:
         self._pixels: str | None = None
 
     @property
+    def used(self) -> bool:
+        """Whether any metric looks at real images; where none does, the data set is left alone."""
+        return any(getattr(metric, "uses_real", True) for metric in self._metrics)
+
+    @property
     def count(self) -> int:
         """Images that are used. Raises UserError when there are fewer than asked for."""
         there = len(self.dataset)
@@ -45,12 +50,15 @@ class RealSet:
         if self._collection is None:
             used = Collection(self._metrics)
             wanted = {key: _wanted_streams(used, self._metrics, key) for key in used.streams}
-            self._gather({key: stream for key, stream in wanted.items() if stream.accumulators}, progress)
+            if self.used:
+                self._gather({key: stream for key, stream in wanted.items() if stream.accumulators}, progress)
             self._collection = used
         return self._collection
 
     def protocol(self) -> dict[str, Any]:
-        """What a result says of the real set."""
+        """What a result says of the real set; nothing where it is not used."""
+        if not self.used:
+            return {}
         return {
             "described": self.dataset.describe(),
             "pixels_sha256": self._pixels,

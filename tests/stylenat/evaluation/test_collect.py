@@ -146,6 +146,20 @@ def test_the_protocol_says_what_was_measured():
     assert protocol["metrics"]["frechet_random_features"]["extractor"]["name"] == "random_convolution"
 
 
+def test_metrics_of_generated_images_alone_leave_the_data_set_alone():
+    class Missing:
+        resolution = 16
+
+    class Brightness(Spectrum):
+        uses_real = False
+
+        def compare(self, real, fake):
+            return float(fake.mean()[0])
+
+    evaluation = Evaluator(Missing(), [Brightness()]).evaluate(sampler_of(generator(), 3), 16)
+    assert evaluation.metrics["spectrum"] and evaluation.protocol["real"] == {}
+
+
 def test_more_real_images_than_there_are_is_one_line():
     images = pictures(8, 16)
     with pytest.raises(UserError, match="images in memory has 8 images, not 9"):
