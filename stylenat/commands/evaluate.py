@@ -1,6 +1,7 @@
 """``tools/evaluate.py``: metrics of a trained generator, each with its protocol."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--download", action="store_true", help="fetch extractors' weights that are not here")
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="of real sets' statistics (default: ~/.cache/stylenat)"
+        "--cache", type=Path, metavar="DIR", help="of real sets' statistics (default: ~/.cache/stylenat/statistics)"
     )
     parser.add_argument("--no-cache", action="store_true", help="neither read nor keep such statistics")
     parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="default: metrics.jsonl in the run's folder")
@@ -176,8 +177,9 @@ def _report(evaluation: "Evaluation", evaluator: Any, samples: int, with_yardsti
     if rank() == 0:
         real = evaluator.real
         against = f", {real.count} of {real.dataset.describe()}" if real.used else ""
-        title = f"{samples} generated images{against}"
-        Console(width=None).print(metrics_table(evaluation, sticks, title))
+        console = Console(width=None if sys.stdout.isatty() else 120)
+        console.print(f"{samples} generated images{against}", soft_wrap=True, highlight=False)
+        console.print(metrics_table(evaluation, sticks))
 
 
 def _write(out: Path, step: int | None, images: int | None, evaluation: "Evaluation") -> None:
@@ -209,6 +211,4 @@ def _trackers(experiment: Any, folder: Path) -> list[Any]:
 
 
 def _say(line: str) -> None:
-    import sys
-
     print(line, file=sys.stderr)

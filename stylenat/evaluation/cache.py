@@ -16,9 +16,9 @@ FORMAT_VERSION = 1
 
 
 def cache_folder() -> Path:
-    """``$STYLENAT_CACHE``, else ``stylenat`` in ``$XDG_CACHE_HOME``, else ``~/.cache/stylenat``."""
+    """``statistics`` in ``$STYLENAT_CACHE``, else in ``stylenat`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     own, shared = os.environ.get("STYLENAT_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return Path(own) if own else Path(shared or Path.home() / ".cache") / "stylenat"
+    return (Path(own) if own else Path(shared or Path.home() / ".cache") / "stylenat") / "statistics"
 
 
 class StatisticsCache:

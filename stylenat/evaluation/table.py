@@ -7,9 +7,9 @@ from rich.table import Table
 from stylenat.evaluation.evaluate import Evaluation
 
 
-def metrics_table(evaluation: Evaluation, yardsticks: Mapping[str, Mapping[str, float]], title: str) -> Table:
+def metrics_table(evaluation: Evaluation, yardsticks: Mapping[str, Mapping[str, float]]) -> Table:
     """One row a value; columns for the run and each yardstick. An arrow says which way is better."""
-    table = Table(title=f"{title} (↓ lower is better, ↑ higher)")
+    table = Table(title="↓ lower is better, ↑ higher", title_justify="left")
     table.add_column("metric")
     table.add_column("this run", justify="right", style="bold")
     for name in yardsticks:

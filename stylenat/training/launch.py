@@ -121,7 +121,7 @@ def run_experiment(
         console.print(f"steps skipped because a loss or gradient was not finite: {skipped}", soft_wrap=True)
     if status == "finished" and evaluation and evaluation.metrics:
         evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(cache_folder(), print))
-        console.print(metrics_table(evaluation, yardsticks(evaluator), "measured against the real images"))
+        console.print(metrics_table(evaluation, yardsticks(evaluator)))
         for line in warnings_for(settings.evaluation_samples):
             console.print(f"note: {line}", soft_wrap=True)
     _say_where(console, run, status, settings.trackers)
