@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def partial(path: Path) -> Path:
+    """The name under which ``whole_file`` writes."""
+    return path.with_name(f".{path.name}.partial")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that appears under its name only when it is complete and on the disk."""
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = partial(path)
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -25,11 +30,14 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def disk_full(error: BaseException, folder: Path) -> bool:
-    """Whether the error came of a full disk.
+    """Whether the error came of a full disk, or of a limit to what may be written.
 
-    PyTorch, safetensors and LMDB lose the errno: then the free space decides, so ask before anything is removed.
+    PyTorch, safetensors and LMDB lose the errno: then the text or the free space decides, so ask before anything is
+    removed.
     """
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    if any(text in str(error) for text in ("No space left", "File too large", "quota exceeded")):
         return True
     while not folder.exists():
         folder = folder.parent

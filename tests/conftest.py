@@ -1,3 +1,4 @@
+import json
 import os
 import sys
 from pathlib import Path
@@ -38,3 +39,31 @@ def tiny(tmp_path, monkeypatch):
     for bind in binds:
         arguments += ["--bind", bind]
     return arguments
+
+
+@pytest.fixture
+def everything():
+    """``everything(run)``: what a finished run leaves, without times, as values that can be compared."""
+    from stylenat.training import checkpoint
+
+    def plain(value):
+        if isinstance(value, torch.Tensor):
+            return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    def everything(run):
+        folder = checkpoint.found(run / "checkpoints")[-1]
+        checkpoint.verify(folder)
+        evaluations = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        return {
+            "networks": {
+                name: plain(checkpoint.weights(folder, name)) for name in ("generator", "discriminator", "ema")
+            },
+            "state": plain(checkpoint.state(folder)),
+            "metrics": [(line["step"], line["images"], line["metrics"]) for line in evaluations],
+            "samples": {path.name: path.read_bytes() for path in sorted((run / "samples").iterdir())},
+        }
+
+    return everything

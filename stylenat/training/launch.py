@@ -1,7 +1,8 @@
 """From a loaded experiment to a run: claims its folder, finds its checkpoint, trains, and says where things are."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from stylenat.evaluation.cache import StatisticsCache, cache_folder
 from stylenat.evaluation.evaluate import Evaluator, usable, warnings_for
 from stylenat.evaluation.table import metrics_table
 from stylenat.evaluation.yardsticks import yardsticks
+from stylenat.files import disk_full
 from stylenat.interfaces import Tracker
 from stylenat.training import checkpoint
 from stylenat.training.loop import train
@@ -97,9 +99,8 @@ def run_experiment(
         console.print(f"continuing from {loaded}", soft_wrap=True)
     if initial is not None and loaded is None:
         console.print(f"starting from {initial['path']}: {', '.join(initial['sha256'])}", soft_wrap=True)
-    if not existed:
-        make_folder(directory, config_text)
-    with only_process(directory):
+    make_folder(directory, None if existed else config_text)
+    with only_process(directory), _room_for(directory):
         if changes:
             record_changes(directory, config_text, state.step, changes)
             console.print(f"changed from iteration {state.step} on: {'; '.join(changes)}", soft_wrap=True)
@@ -126,6 +127,19 @@ def run_experiment(
             console.print(f"note: {line}", soft_wrap=True)
     _say_where(console, run, status, settings.trackers)
     return status
+
+
+@contextmanager
+def _room_for(directory: Path) -> Iterator[None]:
+    """Says that the disk is full, whatever was being written."""
+    try:
+        yield
+    except OSError as error:
+        if not disk_full(error, directory):
+            raise
+        raise UserError(
+            f"no disk space left for {directory}; what was saved stays: free some and give the same command to go on"
+        ) from error
 
 
 def _console() -> Console:

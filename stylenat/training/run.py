@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import UserError
-from stylenat.files import whole_file
+from stylenat.files import partial, whole_file
 
 FORMAT_VERSION = 1
 PREEMPTED = "PREEMPTED"
@@ -103,7 +103,9 @@ def recognise(directory: Path, differences: Callable[[str], list[str]], with_cha
                 "--resume-with-changes (--resume CHECKPOINT goes on from there in a folder of its own)"
             )
         return lines
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    # A process that was killed as it began leaves an empty folder, or the beginning of a config.
+    begun = {partial(config)}
+    if directory.exists() and (not directory.is_dir() or set(directory.iterdir()) - begun):
         raise UserError(f"{directory} exists and is not a run folder; choose another --run-dir")
     return None
 
@@ -149,12 +151,21 @@ def mark_preempted(directory: Path, step: int) -> None:
     write_text(directory / PREEMPTED, f"stopped on request after iteration {step}; the same command goes on\n")
 
 
-def make_folder(directory: Path, config_text: str) -> None:
-    """A new run's folder with its config. Raises UserError when it cannot be written."""
+def make_folder(directory: Path, config_text: str | None) -> None:
+    """Completes a run's folder; a new one begins with its config, without which it is no run's.
+
+    Args:
+        config_text: of a new run; None for one that has its config.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     try:
-        (directory / "checkpoints").mkdir(parents=True)
-        (directory / "samples").mkdir()
-        write_text(directory / "config.gin", config_text)
+        directory.mkdir(parents=True, exist_ok=True)
+        if config_text is not None:
+            write_text(directory / "config.gin", config_text)
+        for name in ("checkpoints", "samples"):
+            (directory / name).mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write the run folder {directory}: {error.strerror}") from error
 
