@@ -75,7 +75,9 @@ class LmdbImages:
             raise UserError(f"{self.path} has no classes; make it with `python tools/prepare.py ... --labels`")
         with self._ready().begin() as transaction:
             blocks = range(-(-len(self) // lmdb_layout.BLOCK))
-            data = b"".join(transaction.get(lmdb_layout.labels_key(block)) for block in blocks)
+            data = b"".join(transaction.get(lmdb_layout.labels_key(block)) or b"" for block in blocks)
+        if len(data) != 4 * len(self):
+            raise UserError(f"{self.path}: its labels are damaged; make the data set again")
         return torch.from_numpy(np.frombuffer(data, "<i4").astype(np.int64))
 
     def __len__(self) -> int:

@@ -97,7 +97,10 @@ class Layout:
             manifest = None if text is None else json.loads(text)
             version = 0 if manifest is None else manifest["format_version"]
             count = 0 if length is None else int(length)
-        except (ValueError, KeyError, TypeError) as error:
+            kinds = {"format_version": int, "skipped": dict, "classes": list}
+            if any(not isinstance((manifest or {}).get(name, kind()), kind) for name, kind in kinds.items()):
+                raise TypeError("an entry of another type")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise lmdb.CorruptedError("its manifest or length is damaged") from error
         if version > FORMAT_VERSION:
             raise UserError(f"{path} was made by a later version of this project; upgrade to read it")

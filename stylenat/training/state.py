@@ -175,7 +175,7 @@ class TrainingState:
                 raise UserError(f"{path} does not fit this experiment's {name}; it belongs to another one") from error
         try:
             self.load_state_dict(state)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{path} does not fit this experiment ({reason}); it belongs to another one") from error
         return state
