@@ -22,10 +22,12 @@ class StopRequest:
 
     Args:
         deadline: of ``time.monotonic()``; None for none.
+        alone: whether this is the run's only process. Where there are others, which may be waiting for it, it must
+            not leave what they do together: there ``at_once`` is none.
     """
 
-    def __init__(self, deadline: float | None = None) -> None:
-        self.requested = False
+    def __init__(self, deadline: float | None = None, alone: bool = True) -> None:
+        self.requested, self._alone = False, alone
         self._deadline = deadline
         self._raises = False
 
@@ -46,9 +48,9 @@ class StopRequest:
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """What is done in here can be done again: a request to stop, also an earlier one, raises ``Stopped``."""
-        self._raises = True
+        self._raises = self._alone
         try:
-            if self.requested:
+            if self.requested and self._alone:
                 raise Stopped
             yield
         finally:

@@ -18,7 +18,7 @@ from stylenat.networks.sampling import Sampler, sampler_of
 from stylenat.training.ema import ema_decay, update_average
 from stylenat.training.guards import weight_norms
 from stylenat.training.interrupt import Stopped, StopRequest
-from stylenat.training.ranks import any_of_ranks
+from stylenat.training.ranks import any_of_ranks, world_size
 from stylenat.training.run import Run
 from stylenat.training.saving import Checkpoints
 from stylenat.training.settings import Training
@@ -55,7 +55,7 @@ def train(
     # Reading what was skipped waits for a GPU, so there it is read once in so many iterations.
     read_every = 1 if device.type == "cpu" else settings.max_skipped
 
-    with StopRequest(deadline) as stop, Checkpoints(settings, state, run, hook) as checkpoints:
+    with StopRequest(deadline, alone=world_size() == 1) as stop, Checkpoints(settings, state, run, hook) as checkpoints:
         hook.run_started(run=run)
         try:
             batches = stream.batches(state.step)

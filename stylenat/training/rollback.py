@@ -7,6 +7,7 @@ from typing import Any
 
 from registry import UserError
 from stylenat.training import checkpoint
+from stylenat.training.ranks import rank
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
 
@@ -39,10 +40,11 @@ def roll_back(settings: Training, state: TrainingState, folder: Path, reason: st
     path = checkpoint.newest_good(folder, lambda line: print(line, file=sys.stderr))
     if path is None:
         raise UserError(f"{diagnosis}; there is no checkpoint to go back to; {advice.partition(', and go on')[0]}")
-    print(
-        f"{diagnosis}; going back to {path} with other noise ({roll_backs + 1} of {settings.max_roll_backs})",
-        file=sys.stderr,
-    )
+    if rank() == 0:
+        print(
+            f"{diagnosis}; going back to {path} with other noise ({roll_backs + 1} of {settings.max_roll_backs})",
+            file=sys.stderr,
+        )
     counts = state.guard.skipped
     state.restore(path)
     state.guard.skipped, state.guard.in_a_row, state.guard.roll_backs = counts, 0, roll_backs + 1
