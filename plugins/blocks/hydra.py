@@ -1,5 +1,6 @@
 """Block ``hydra``: AdaIN, HydraAttention, AdaIN, MLP (StyleNAT, section 3)."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -7,6 +8,7 @@ from registry import AttentionSite, Count, Finite, Positive
 from stylenat.attention.hydra import FullAttention, HydraAttention, checked_groups
 from stylenat.interfaces import AttentionBackend, Partition
 from stylenat.networks.layers import AdaIN
+from stylenat.networks.pieces import add_linear, linear_into, pieces, without_graph
 
 
 class HydraBlock(nn.Module):
@@ -48,5 +50,22 @@ class HydraBlock(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """x: [batch, height, width, channels]; style: [batch, style_dim]."""
+        if without_graph(x):
+            return self._without_graph(x, style)
         x = x + self.attention(self.norm1(x, style))
         return x + self.contract(F.gelu(self.expand(self.norm2(x, style))))
+
+    def _without_graph(self, x: Tensor, style: Tensor) -> Tensor:
+        """The same; neither a normalised map nor the MLP's wide hidden layer is ever whole."""
+        batch, tokens, channels = x.flatten(1, 2).shape
+        qkv = x.new_empty(batch, tokens, 3 * channels)
+        modulate = self.norm1.modulation(x.flatten(1, 2), style)
+        for samples, some in pieces(batch, tokens, 3 * channels):
+            linear_into(qkv[samples, some], self.attention.qkv, modulate(samples, some))
+        out = self.attention.attend(qkv.view(*x.shape[:3], -1)).add_(x)
+        del qkv
+        modulate, residual = self.norm2.modulation(out.flatten(1, 2), style), out.flatten(1, 2)
+        for samples, some in pieces(batch, tokens, self.expand.out_features):
+            hidden = torch.ops.aten.gelu_(self.expand(modulate(samples, some)))
+            add_linear(residual[samples, some], self.contract, hidden)
+        return out

@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class Compiled:
             return f"it computes in float32, not in {q.dtype if q.dtype != torch.float32 else bias.dtype}"
         if type(q) not in (Tensor, torch.nn.Parameter) or torch.compiler.is_exporting():
             return "it takes plain tensors, and this is a tracer's"
-        found = library()
+        found = _outside_graphs(library)()
         return found if isinstance(found, str) else None
 
     def __call__(
@@ -45,22 +45,58 @@ class Compiled:
         bias: Tensor | None,
         scale: float,
     ) -> Tensor:
-        return _attend([HeadGroup(q.shape[3], kernel_size, dilation)], scale, (q, k, v), [bias])
+        return _outside_graphs(_attend)([HeadGroup(q.shape[3], kernel_size, dilation)], scale, (q, k, v), [bias])
 
     def grouped(self, qkv: Tensor, groups: Sequence[HeadGroup], biases: Sequence[Tensor], scale: float) -> Tensor:
         """All groups of a HydraAttention: [batch, height, width, 3, heads, dim] to [batch, height, width, heads, dim].
 
-        Every group writes into its heads of the one output, and of the one gradient.
+        Every group writes into its heads of the one output, and of the one gradient. Where no graph is kept, q is
+        overwritten: the output is a view of it.
         """
-        return _attend(groups, scale, (qkv,), biases)
+        if torch.is_grad_enabled():
+            return _outside_graphs(_attend)(groups, scale, (qkv,), biases)
+        qkv = qkv.contiguous()
+        q, k, v = qkv.unbind(3)
+        _outside_graphs(_forward)(
+            groups, scale, (q, k, v), biases, q
+        )  # A query's q is read before its output is written.
+        return q
 
 
-@torch.compiler.disable  # A graph break; inside a graph there is nothing to gain.
+def _outside_graphs(function: Callable) -> Callable:
+    """A graph break for torch.compile. As a decorator it would import the whole compiler, 150 MB, with this module."""
+    return torch.compiler.disable(function) if torch.compiler.is_compiling() else function
+
+
 def _attend(
     groups: Sequence[HeadGroup], scale: float, inputs: tuple[Tensor, ...], biases: Sequence[Tensor | None]
 ) -> Tensor:
     inputs = tuple(t if t.stride(-1) == 1 else t.contiguous() for t in inputs)
     return _Attention.apply(groups, scale, len(inputs), *inputs, *biases)
+
+
+def _forward(
+    groups: Sequence[HeadGroup],
+    scale: float,
+    inputs: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    out: Tensor,
+) -> Tensor:
+    """Writes ``out``; returns the logarithms of the softmax's sums [batch, heads, height, width]."""
+    logsum = torch.empty(out.shape[0], out.shape[3], *out.shape[1:3])
+    for heads, group, bias in _each(groups, biases):
+        sizes = _Problem.of(out[..., heads, :], group, scale)
+        table, scratch = _table(bias, group), _scratch(sizes, backward=False)
+        library().forward(
+            ctypes.byref(sizes),
+            *(_view(t[..., heads, :]) for t in inputs),
+            _pointer(table),
+            _view(out[..., heads, :]),
+            _pointer(logsum[:, heads]),
+            ctypes.c_int64(logsum.stride(0)),
+            _pointer(scratch),
+        )
+    return logsum
 
 
 class _Attention(torch.autograd.Function):
@@ -71,19 +107,7 @@ class _Attention(torch.autograd.Function):
         inputs, biases = tensors[:count], tensors[count:]
         q, k, v = _parts(inputs)
         out = torch.empty(q.shape)
-        logsum = torch.empty(q.shape[0], q.shape[3], *q.shape[1:3])
-        for heads, group, bias in _each(groups, biases):
-            sizes = _Problem.of(q[..., heads, :], group, scale)
-            table, scratch = _table(bias, group), _scratch(sizes, backward=False)
-            library().forward(
-                ctypes.byref(sizes),
-                *(_view(t[..., heads, :]) for t in (q, k, v)),
-                _pointer(table),
-                _view(out[..., heads, :]),
-                _pointer(logsum[:, heads]),
-                ctypes.c_int64(logsum.stride(0)),
-                _pointer(scratch),
-            )
+        logsum = _forward(groups, scale, (q, k, v), biases, out)
         ctx.groups, ctx.scale, ctx.count = groups, scale, count
         ctx.save_for_backward(*tensors, out, logsum)
         return out

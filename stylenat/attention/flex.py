@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 SMALLEST_HEAD = 16
 """FlexAttention's compiled kernels take no narrower heads."""
@@ -48,6 +51,8 @@ class Flex:
         bias: Tensor | None,
         scale: float,
     ) -> Tensor:
+        from torch.nn.attention.flex_attention import flex_attention  # 150 MB: all of PyTorch's compiler.
+
         batch, height, width = q.shape[:3]
         mask = block_mask(batch, height, width, kernel_size, dilation, q.device)
         score = None if bias is None else _biased(bias, -(-width // dilation), kernel_size)
@@ -58,6 +63,8 @@ class Flex:
 
 @cache
 def _compiled() -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
     return torch.compile(flex_attention, dynamic=False)
 
 
@@ -91,8 +98,12 @@ def _biased(bias: Tensor, class_width: int, kernel_size: int) -> Callable[..., T
 
 
 @lru_cache(maxsize=64)
-def block_mask(batch: int, height: int, width: int, kernel_size: int, dilation: int, device: torch.device) -> BlockMask:
+def block_mask(
+    batch: int, height: int, width: int, kernel_size: int, dilation: int, device: torch.device
+) -> "BlockMask":
     """Which keys a query sees (``stylenat.attention.window``), as FlexAttention wants it."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
     d = dilation
     class_height, class_width = -(-height // d), -(-width // d)
     ragged = bool(height % d or width % d)

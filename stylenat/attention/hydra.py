@@ -44,9 +44,17 @@ class _Attention(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
         self.proj = nn.Linear(channels, channels)
 
-    def _qkv(self, x: Tensor) -> Tensor:
-        """[batch, height, width, channels] to q, k, v [batch, height, width, 3, heads, head_dim]."""
-        return self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, height, width, channels] to the same."""
+        return self.attend(self.qkv(x))
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """From q, k and v [batch, height, width, 3 * channels] on; without a graph it may overwrite them."""
+        raise NotImplementedError
+
+    def _heads(self, qkv: Tensor) -> Tensor:
+        """[batch, height, width, 3 * channels] to [batch, height, width, 3, heads, head_dim], a view."""
+        return qkv.unflatten(-1, (3, self.num_heads, -1))
 
 
 class HydraAttention(_Attention):
@@ -81,9 +89,9 @@ class HydraAttention(_Attention):
             for span in [2 * g.kernel_size - 1]
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, height, width, channels] to the same."""
-        qkv = self._qkv(x)
+    def attend(self, qkv: Tensor) -> Tensor:
+        """From q, k and v [batch, height, width, 3 * channels] on; without a graph it may overwrite them."""
+        qkv = self._heads(qkv)
         first, table = self.groups[0], self.relative_position_bias[0]
         backend = choose(self.backend, qkv[:, :, :, 0], first.kernel_size, first.dilation, table)
         if isinstance(backend, Compiled):  # It writes every group into one output, and into one gradient.
@@ -158,10 +166,11 @@ class FullAttention(_Attention):
         index = offset[:, None, :, None] * span + offset[None, :, None, :]
         self.register_buffer("index", index.reshape(resolution**2, resolution**2), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, height, width, channels] to the same."""
-        q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in self._qkv(x).unbind(3))  # [batch, heads, tokens, head_dim]
+    def attend(self, qkv: Tensor) -> Tensor:
+        """From q, k and v [batch, resolution, resolution, 3 * channels] on."""
+        # [batch, heads, tokens, head_dim]
+        q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in self._heads(qkv).unbind(3))
         bias = self.relative_position_bias.flatten(1)[:, self.index]
         weights = (self.scale * q @ k.transpose(-2, -1) + bias).softmax(-1)
-        out = (weights @ v).transpose(1, 2).reshape(x.shape)
+        out = (weights @ v).transpose(1, 2).reshape(*qkv.shape[:3], -1)
         return self.proj(out)

@@ -9,7 +9,11 @@ from torch.nn import functional as F
 
 from registry import AttentionSite, Count, Finite, Positive, UserError
 from stylenat.networks.layers import EqualLinear, PixelNorm, leaky_relu, upsample_image
+from stylenat.networks.pieces import pieces, without_graph
 from stylenat.networks.widths import resolutions, widths
+
+LARGE = 2**20
+"""Numbers in a sample's feature map from which samples of a batch are taken one by one where no graph is kept."""
 
 
 class Mapping(nn.Module):
@@ -31,12 +35,14 @@ class Mapping(nn.Module):
 
 
 def sinusoidal_position(channels: int, side: int) -> Tensor:
-    """Fixed 2-D position embedding [side, side, channels]: the x half, then the y half; each sines then cosines."""
+    """Fixed position embedding of one axis [side, channels / 2]: sines, then cosines.
+
+    A place's embedding is its column's, then its row's. Kept apart: at 256x256 the whole is as large as the features.
+    """
     count = channels // 4
     frequency = torch.exp(torch.arange(count) * -(math.log(10000.0) / max(count - 1, 1)))
     angle = torch.arange(1, side + 1)[:, None] * frequency  # positions start at 1
-    axis = torch.cat([angle.sin(), angle.cos()], dim=1)
-    return torch.cat([axis[None].expand(side, -1, -1), axis[:, None].expand(-1, side, -1)], dim=2)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 class Upsample(nn.Module):
@@ -47,13 +53,34 @@ class Upsample(nn.Module):
         self.norm = nn.LayerNorm(in_channels)
         self.reduction = nn.Linear(in_channels, out_channels, bias=False)
         self.alpha = nn.Parameter(torch.zeros(1))
-        self.register_buffer("position", sinusoidal_position(out_channels, side), persistent=False)
+        self.register_buffer("axis", sinusoidal_position(out_channels, side), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, height, width, in] to [batch, 2 height, 2 width, out]."""
-        # A permuted view is channels-last memory, which interpolate keeps: no transposes.
-        x = F.interpolate(x.permute(0, 3, 1, 2), scale_factor=2, mode="bilinear", align_corners=False)
-        return torch.addcmul(self.reduction(self.norm(x.permute(0, 2, 3, 1))), self.position, self.alpha)
+        if not without_graph(x):
+            return torch.addcmul(self.reduction(self.norm(_doubled(x))), self._position(0, 2 * x.shape[1]), self.alpha)
+        batch, height, width, channels = x.shape
+        out = x.new_empty(batch, 2 * height, 2 * width, self.reduction.out_features)
+        for samples, rows in pieces(batch, height, 4 * width * channels):
+            first, last, _ = rows.indices(height)
+            # A row more on either side, which the interpolation looks at.
+            above = min(first, 1)
+            doubled = _doubled(x[samples, first - above : last + 1])[:, 2 * above :][:, : 2 * (last - first)]
+            target = out[samples, 2 * first : 2 * last]
+            position = self._position(2 * first, 2 * last)
+            torch.addcmul(self.reduction(self.norm(doubled)), position, self.alpha, out=target)
+        return out
+
+    def _position(self, first: int, last: int) -> Tensor:
+        """The embedding of rows [first, last): [rows, side, channels]."""
+        columns = self.axis.expand(last - first, -1, -1)
+        return torch.cat([columns, self.axis[first:last, None].expand(-1, len(self.axis), -1)], dim=2)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    # A permuted view is channels-last memory, which interpolate keeps: no transposes.
+    x = F.interpolate(x.permute(0, 3, 1, 2), scale_factor=2, mode="bilinear", align_corners=False)
+    return x.permute(0, 2, 3, 1)
 
 
 class ToRGB(nn.Module):
@@ -147,8 +174,14 @@ class StyleGenerator(nn.Module):
 
     def synthesis(self, styles: Tensor) -> Tensor:
         """w+ [batch, num_styles, style_dim] to images [batch, 3, resolution, resolution], normalised space."""
-        x, image = self.constant.expand(styles.shape[0], -1, -1, -1), None
-        for i, stage in enumerate(self.stages):
+        return self._from_stage(0, self.constant.expand(styles.shape[0], -1, -1, -1), None, styles)
+
+    def _from_stage(self, first: int, x: Tensor, image: Tensor | None, styles: Tensor) -> Tensor:
+        for i, stage in enumerate(self.stages[first:], first):
+            if image is not None and len(x) > 1 and x[0].numel() >= LARGE and without_graph(x):
+                # Sample by sample: a batch of large maps needs memory of its own for each and gains nothing.
+                samples = zip(x.split(1), image.split(1), styles.split(1), strict=True)
+                return torch.cat([self._from_stage(i, *sample) for sample in samples])
             x, image = stage(x, [styles[:, 2 * i], styles[:, 2 * i + 1]], image)
         return image
 

@@ -1,10 +1,13 @@
 """Layers that both networks are made of: equalised linears, AdaIN, blurs, spectral norm."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from stylenat.networks.pieces import pieces, without_graph
 
 SLOPE, GAIN = 0.2, math.sqrt(2)
 
@@ -58,8 +61,26 @@ class AdaIN(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """x: [batch, height, width, channels]; style: [batch, style_dim]."""
+        if without_graph(x):
+            tokens = x.flatten(1, 2)
+            modulate, out = self.modulation(tokens, style), torch.empty_like(tokens)
+            for samples, some in pieces(*tokens.shape):
+                out[samples, some] = modulate(samples, some)
+            return out.view(x.shape)
         gamma, beta = self.style(style)[:, None].chunk(2, dim=-1)
         return _ModulatedNorm.apply(x.flatten(1, 2), gamma, beta, self.eps).view(x.shape)
+
+    def modulation(self, tokens: Tensor, style: Tensor) -> Callable[[slice, slice], Tensor]:
+        """``modulate(samples, some)``: the same of ``tokens[samples, some]``, by the norm of all. No graph."""
+        gamma, beta = self.style(style)[:, None].chunk(2, dim=-1)
+        variance, mean = torch.var_mean(tokens, dim=1, keepdim=True, correction=0)
+        slope = gamma * torch.rsqrt(variance + self.eps)
+
+        def modulate(samples: slice, some: slice) -> Tensor:
+            centred = tokens[samples, some] - mean[samples]
+            return torch.addcmul(beta[samples], centred, slope[samples], out=centred)
+
+        return modulate
 
 
 class _ModulatedNorm(torch.autograd.Function):

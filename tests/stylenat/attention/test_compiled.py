@@ -202,3 +202,13 @@ def test_the_kernel_is_built_once_announced_and_found_again(monkeypatch, tmp_pat
         assert len(list((tmp_path / "made" / "here").iterdir())) == 1
     finally:
         build.library.cache_clear()
+
+
+@needs_kernel
+def test_without_a_graph_a_layer_gives_the_same_and_leaves_its_input_alone():
+    layer = HydraAttention(16, 4, [HeadGroup(2, 3, 2), HeadGroup(2, 5, 1)])
+    x = torch.randn(2, 33, 17, 16)
+    given = x.clone()
+    with torch.no_grad():
+        out = layer(given)
+    assert torch.equal(out, layer(x).detach()) and torch.equal(given, x)

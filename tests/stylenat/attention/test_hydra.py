@@ -30,7 +30,7 @@ def test_groups_of_one_neighborhood_are_one_call(groups, calls, monkeypatch):
     ours = layer(x)
     assert len(made) == calls
 
-    parts = [t.split([g.num_heads for g in groups], dim=3) for t in layer._qkv(x).unbind(3)]
+    parts = [t.split([g.num_heads for g in groups], dim=3) for t in layer._heads(layer.qkv(x)).unbind(3)]
     plain = [
         op(*qkv, kernel_size=g.kernel_size, dilation=g.dilation, bias=table, scale=layer.scale, backend="tiled")
         for *qkv, g, table in zip(*parts, groups, layer.relative_position_bias, strict=True)
