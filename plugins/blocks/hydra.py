@@ -2,12 +2,12 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from registry import AttentionSite, Count, Finite, Positive
 from stylenat.attention.hydra import FullAttention, HydraAttention, checked_groups
 from stylenat.interfaces import AttentionBackend, Partition
 from stylenat.networks.layers import AdaIN
+from stylenat.networks.mlp import mlp
 from stylenat.networks.pieces import add_linear, linear_into, pieces, without_graph
 
 
@@ -53,7 +53,7 @@ class HydraBlock(nn.Module):
         if without_graph(x):
             return self._without_graph(x, style)
         x = x + self.attention(self.norm1(x, style))
-        return x + self.contract(F.gelu(self.expand(self.norm2(x, style))))
+        return x + mlp(self.norm2(x, style), self.expand, self.contract)
 
     def _without_graph(self, x: Tensor, style: Tensor) -> Tensor:
         """The same; neither a normalised map nor the MLP's wide hidden layer is ever whole."""

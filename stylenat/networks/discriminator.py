@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from registry import Count, UserError
-from stylenat.networks.layers import EqualWeight, SpectralNorm, blur, leaky_relu
+from stylenat.networks.layers import GAIN, SLOPE, EqualWeight, SpectralNorm, blur, leaky_relu
 from stylenat.networks.widths import resolutions, widths
 
 
@@ -24,6 +24,11 @@ def _uniform(*shape: int) -> Tensor:
     return nn.init.kaiming_uniform_(torch.empty(shape), a=5**0.5)
 
 
+def _activated(x: Tensor, weight: Tensor, bias: Tensor, **options: int) -> Tensor:
+    """Convolution and ``leaky_relu``. The gain is the weight's, the rest in place: one map, not three."""
+    return F.leaky_relu(F.conv2d(x, weight * GAIN, bias * GAIN, **options), SLOPE, inplace=True)
+
+
 class Convolution(nn.Module):
     """3x3 convolution, bias, leaky ReLU; with ``downsample`` a blur before it and stride 2."""
 
@@ -35,8 +40,8 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.downsample:
-            return leaky_relu(F.conv2d(blur(x, padding=2), self.weight(), self.bias, stride=2))
-        return leaky_relu(F.conv2d(x, self.weight(), self.bias, padding=1))
+            return _activated(blur(x, padding=2), self.weight(), self.bias, stride=2)
+        return _activated(x, self.weight(), self.bias, padding=1)
 
 
 class FromWavelet(nn.Module):
@@ -55,7 +60,7 @@ class FromWavelet(nn.Module):
         """[batch, 3, side, side] to [batch, channels, side / 2, side / 2]."""
         # The 12 channels are band-major: [band, colour].
         weight = torch.einsum("obc,byx->ocyx", self.weight().view(-1, 4, 3), self.haar)
-        return leaky_relu(F.conv2d(images, weight, self.bias, stride=2))
+        return _activated(images, weight, self.bias, stride=2)
 
 
 class Linear(nn.Module):
