@@ -1,6 +1,6 @@
 """The FFHQ-256 generator on a CPU: inference and one training iteration, beside the machine's own matrix product.
 
-    python benchmarks/generator.py [--threads 2] [--repeats 3] [--batch 1,4] [--train]
+    python benchmarks/generator.py [--threads 2] [--repeats 3] [--batch 1,4] [--train] [--attached] [--profile]
 
 The published code takes 10.4 s an image (inference) and 103 s an iteration with R1 where the yardstick runs at 175
 GFLOP/s; its matrix products alone are 172 GFLOP an image.
@@ -14,11 +14,15 @@ import torch
 from measure import alternating, gflops, product
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from registry import load_experiment, load_plugins
 from stylenat.commands._command import CORE, experiments_folder
+from stylenat.interfaces import StepContext
 from stylenat.training.loop import iteration
+from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
+from stylenat.training.steps import discriminator_step
 
 GFLOP = 172.0
 PUBLISHED = {"inference": 10.4, "iteration with R1": 103.0}
@@ -30,12 +34,31 @@ def peak() -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB"
 
 
+def discriminator_seconds(settings: Training, state: TrainingState, real: Tensor, attached: bool) -> float:
+    """One discriminator's step, making its fakes included; ``attached`` back-propagates through the generator too."""
+
+    def discriminate(images: Tensor) -> Tensor:
+        return state.discriminator(settings.augmentation(images, state.streams["augmentation"]))
+
+    began = time.perf_counter()
+    with torch.set_grad_enabled(attached):
+        fake = state.generator(torch.randn(len(real), state.generator.latent_dim))
+    random = state.streams["regularization"]
+    context = StepContext(state.generator, state.discriminator, discriminate, random, real=real, fake=fake)
+    terms = [r for r in settings.regularizers if r.network == "discriminator" and not r.own_step]
+    optimizer, clip = state.discriminator_optimizer, settings.discriminator_clip
+    discriminator_step(state.discriminator, optimizer, settings.loss, terms, context, clip)
+    return time.perf_counter() - began
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch", default="1,4")
     parser.add_argument("--train", action="store_true", help="one training iteration as well (minutes)")
+    parser.add_argument("--attached", action="store_true", help="and the discriminator's step with fakes not detached")
+    parser.add_argument("--profile", action="store_true", help="where a forward at batch 1 spends its time")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     experiment = load_experiment(load_plugins(core=CORE), ["ffhq256.gin"], BINDS, search_path=[experiments_folder()])
@@ -43,10 +66,10 @@ def main() -> None:
     for column in ("what", "seconds an image", "yardstick", "x published", "x its products' time", "peak memory"):
         table.add_column(column, justify="right")
 
-    def row(what: str, seconds: list[float], rate: float, published: float, flop: str) -> None:
+    def row(what: str, seconds: list[float], rate: float, published: float | None, flop: str) -> None:
         best, middle = min(seconds), sorted(seconds)[len(seconds) // 2]
-        table.add_row(what, f"{best:.2f} / {middle:.2f}", f"{rate:.0f} GFLOP/s",
-                      f"{published * YARDSTICK / rate / best:.1f}", flop, peak())  # fmt: skip
+        faster = f"{published * YARDSTICK / rate / best:.1f}" if published else ""
+        table.add_row(what, f"{best:.2f} / {middle:.2f}", f"{rate:.0f} GFLOP/s", faster, flop, peak())
 
     generator = experiment.value("train.generator")().eval()
     for batch in map(int, arguments.batch.split(",")):
@@ -58,12 +81,17 @@ def main() -> None:
         seconds = [value / batch for value in times["generator"].repeats]
         row(f"inference, batch {batch}", seconds, rate, PUBLISHED["inference"], f"{min(seconds) * rate / GFLOP:.2f}")
 
-    if arguments.train:
+    if arguments.profile:
+        with torch.no_grad(), torch.profiler.profile() as profile:
+            generator(torch.randn(1, generator.latent_dim))
+        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=40))
+
+    if arguments.train or arguments.attached:
         del generator
         settings = experiment.get("train")()
         state = TrainingState(settings, torch.device("cpu"))
         real = torch.randn(1, 3, 256, 256)
-        iteration(settings, state, real)  # Warm.
+        iteration(settings, state, real)  # Warm, and every lazy regularizer is due in it.
         seconds = []
         rates = []
         for _ in range(arguments.repeats):
@@ -73,6 +101,11 @@ def main() -> None:
             iteration(settings, state, real)
             seconds.append(time.perf_counter() - began)
         row("iteration with R1, batch 1", seconds, max(rates), PUBLISHED["iteration with R1"], "")
+        if arguments.attached:
+            for attached in (False, True):
+                seconds = [discriminator_seconds(settings, state, real, attached) for _ in range(arguments.repeats + 1)]
+                what = "not detached" if attached else "detached"
+                row(f"discriminator's step, fakes {what}", seconds[1:], max(rates), None, "")
     Console(width=130).print(table)
 
 

@@ -2,11 +2,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from registry import UserError
 from stylenat.attention import neighborhood_attention, plan, tiled
 from stylenat.attention.flex import Flex
 from stylenat.attention.natten_fused import Natten
+from stylenat.attention.op import BACKENDS
 from stylenat.attention.window import window
 
 
@@ -94,7 +96,9 @@ def test_tiled_equals_dense_at_any_size(data):
     torch.testing.assert_close(*both, rtol=1e-9, atol=1e-9)
 
 
-def test_gradcheck_and_gradgradcheck_pass():
+@pytest.mark.parametrize("chunk", [1, 2**18])
+def test_gradcheck_and_gradgradcheck_pass(chunk, monkeypatch):
+    monkeypatch.setattr(tiled, "CHUNK", chunk)
     inputs = [t.detach()[..., :2].requires_grad_() for t in tensors(4, 5, 3, heads=1, batch=1)[:3]]
     bias = tensors(4, 5, 3, heads=1)[3]
 
@@ -103,6 +107,32 @@ def test_gradcheck_and_gradgradcheck_pass():
 
     assert torch.autograd.gradcheck(op, (*inputs, bias))
     assert torch.autograd.gradgradcheck(op, (*inputs, bias))
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the number of elements of the largest tensor that any operation makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for t in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(t, torch.Tensor):
+                self.elements = max(self.elements, t.numel())
+        return made
+
+
+@pytest.mark.parametrize("backend", ["tiled", "compiled"])
+@pytest.mark.parametrize("dilation", [1, 4])
+def test_nothing_larger_than_keys_and_values_together_is_made(backend, dilation, monkeypatch):
+    monkeypatch.setattr(tiled, "CHUNK", 2**15)
+    q, k, v, bias = (t.detach().float().requires_grad_() for t in tensors(96, 64, 7, dim=8, heads=4))
+    if (reason := BACKENDS[backend].unsupported(q, 7, dilation, bias)) is not None:
+        pytest.skip(reason)
+    with Largest() as largest:
+        out = neighborhood_attention(q, k, v, kernel_size=7, dilation=dilation, bias=bias, backend=backend)
+        torch.autograd.grad(out, (q, k, v, bias), torch.ones_like(out))
+    assert largest.elements <= 2 * q.numel()
 
 
 @given(st.integers(1, 60), st.sampled_from([3, 5, 7]), st.integers(1, 5))
@@ -114,14 +144,15 @@ def test_every_window_has_kernel_size_keys_of_its_own_residue_class(size, kernel
         assert all(key % dilation == position % dilation for key in keys) and position in keys
 
 
-def test_half_precision_and_autocast_keep_their_dtype_and_agree():
+@pytest.mark.parametrize("backend", [None, "tiled"])
+def test_half_precision_and_autocast_keep_their_dtype_and_agree(backend):
     q, k, v, bias = (t.detach().float() for t in tensors(9, 8, 3))
-    exact = neighborhood_attention(q, k, v, kernel_size=3, bias=bias)
-    half = neighborhood_attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), kernel_size=3, bias=bias)
+    exact = neighborhood_attention(q, k, v, kernel_size=3, bias=bias, backend=backend)
+    half = neighborhood_attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), kernel_size=3, bias=bias, backend=backend)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), exact, rtol=0.05, atol=0.05)
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(neighborhood_attention(q, k, v, kernel_size=3, bias=bias), exact)
+        torch.testing.assert_close(neighborhood_attention(q, k, v, kernel_size=3, bias=bias, backend=backend), exact)
 
 
 @pytest.mark.parametrize(
@@ -131,10 +162,11 @@ def test_half_precision_and_autocast_keep_their_dtype_and_agree():
         ({"kernel_size": 3, "dilation": 0}, "dilation"),
         ({"kernel_size": 7, "dilation": 2}, "exceeds the 9 x 8"),
         ({"kernel_size": 3, "bias": torch.zeros(2, 3, 3)}, "bias must be"),
+        ({"kernel_size": 3, "k": torch.zeros(2, 9, 8, 2, 4)}, "one dtype on one device; got .*float64.*float32"),
         ({"kernel_size": 3, "backend": "warp"}, "there are shape, natten, flex, compiled, tiled, dense"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(options, message):
     q, k, v, _ = tensors(9, 8, 3)
     with pytest.raises(UserError, match=message):
-        neighborhood_attention(q, k, v, **options)
+        neighborhood_attention(**{"q": q, "k": k, "v": v} | options)
