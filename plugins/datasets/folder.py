@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from registry import UserError
-from stylenat.data.images import Crop, Filter, Unusable, decode, find_images, square
+from stylenat.data.images import Crop, Filter, Unusable, check, decode, find_images, square
 
 
 class Folder:
@@ -29,9 +29,15 @@ class Folder:
     def prepare(self) -> None:
         if not self.path.is_dir():
             raise UserError(f"there is no folder {self.path}; bind dataset.folder.path to the folder of images")
-        self._files = find_images(self.path)
-        if not self._files:
+        files = find_images(self.path)
+        if not files:
             raise UserError(f"there are no images below {self.path}")
+        for path in files:  # What a header tells is better known now than amid training.
+            try:
+                check(path, self.crop)
+            except Unusable as error:
+                raise UserError(f"{path}: {error}; remove it, or let tools/prepare.py skip such files") from error
+        self._files = files
 
     def _found(self) -> list[Path]:
         if self._files is None:
@@ -46,6 +52,8 @@ class Folder:
         path = self._found()[index]
         try:
             image = square(decode(path.read_bytes()), self.resolution, self.crop, self.filter)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
         except Unusable as error:
-            raise UserError(f"{path} {error}; remove it, or let tools/prepare.py skip such files") from error
+            raise UserError(f"{path}: {error}; remove it, or let tools/prepare.py skip such files") from error
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -1,5 +1,6 @@
 """Data set ``zip``: the images in a zip as they lie, decoded on every read. For small jobs."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from registry import UserError
-from stylenat.data.images import Crop, Filter, Unusable, decode, square
+from stylenat.data.images import Crop, Filter, Unusable, check, decode, square
 from stylenat.data.sources import Item, ZipSource, open_source, read
 
 
@@ -31,9 +32,15 @@ class Zip:
         source = open_source(self.path, self.resolution)
         if not isinstance(source, ZipSource):
             raise UserError(f"{self.path} is no zip; bind dataset.zip.path to one, or take dataset.{source.kind}")
-        self._items = list(source)
-        if not self._items:
+        items = list(source)
+        if not items:
             raise UserError(f"there are no images in {self.path}")
+        for item in items:  # What a header tells is better known now than amid training.
+            try:
+                check(io.BytesIO(read(item)), self.crop)
+            except Unusable as error:
+                raise self._refused(item, error) from error
+        self._items = items
 
     def _found(self) -> list[Item]:
         if self._items is None:
@@ -49,7 +56,8 @@ class Zip:
         try:
             image = square(decode(read(item)), self.resolution, self.crop, self.filter)
         except Unusable as error:
-            raise UserError(
-                f"{self.path}: {item.name} {error}; remove it, or let tools/prepare.py skip such files"
-            ) from error
+            raise self._refused(item, error) from error
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+    def _refused(self, item: Item, error: Unusable) -> UserError:
+        return UserError(f"{self.path}: {item.name}: {error}; remove it, or let tools/prepare.py skip such files")

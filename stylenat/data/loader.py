@@ -112,7 +112,20 @@ class ImageStream:
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
         )
-        return iter(loader)
+        batches = iter(loader)
+        while True:
+            try:
+                batch = next(batches)
+            except RuntimeError as error:
+                if "exited unexpectedly" not in str(error):
+                    raise
+                raise UserError(
+                    "a process that decodes images was killed, perhaps for want of memory; start again, with fewer "
+                    "train.workers"
+                ) from error
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
 
 
 class _Endless:
@@ -127,7 +140,14 @@ class _Batches(TorchDataset):
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
 
-    def __getitem__(self, places: Places) -> Tensor:
+    def __getitem__(self, places: Places) -> Tensor | UserError:
+        """A user's error comes back as a value: raised in a worker it would carry the worker's traceback as text."""
+        try:
+            return self._batch(places)
+        except UserError as error:
+            return error
+
+    def _batch(self, places: Places) -> Tensor:
         side = self._dataset.resolution
         # A decoder's images lie channels-last; copying them as they lie is ten times faster than turning them.
         batch = torch.empty(len(places), side, side, 3, dtype=torch.uint8)

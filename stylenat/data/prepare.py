@@ -20,7 +20,7 @@ from registry import UserError
 from stylenat.data.images import NOT_SQUARE, Crop, Filter, Storage, Unusable, decode, encode, square
 from stylenat.data.lmdb_layout import open_layout
 from stylenat.data.lmdb_writer import Writer
-from stylenat.data.sources import Item, open_source, read
+from stylenat.data.sources import Item, LmdbSource, open_source, read
 
 CHUNK = 8
 """Images that a worker takes at once: a message to it costs as much as a small image."""
@@ -81,7 +81,7 @@ def prepare(
 
     Args:
         resolutions: all are made in the one pass, each from the original.
-        labels: store each image's class, which is the name of the folder that holds it.
+        labels: store each image's class, which is the name of the folder that holds it, or its class in an LMDB.
         workers: processes; 1 works in this one.
         progress: called with images seen, and the source's position and size in units of its own.
 
@@ -98,8 +98,8 @@ def prepare(
     if out.exists():
         return _finished(out, settings)
     items = open_source(source, max(resolutions))
-    if labels and items.kind == "lmdb":
-        raise UserError("classes come from folders, and an LMDB has none; leave out --labels")
+    if labels and isinstance(items, LmdbSource) and not items.classes:
+        raise UserError(f"{source} was made without --labels and has no classes; leave out --labels")
     recipe = Recipe(resolutions, crop, filter, storage, jpeg_quality)
     listing = iter(items)
     first = next(listing, None)
@@ -123,7 +123,7 @@ def prepare(
             if isinstance(made, str) and made.startswith(NOT_SQUARE):
                 writer.discard()
                 raise UserError(f"{item.name} is {made}: take --crop center, or leave it out of {source}")
-            label = item.name.rpartition("/")[0].rpartition("/")[2] if labels else None
+            label = (item.label or item.name.rpartition("/")[0].rpartition("/")[2]) if labels else None
             if isinstance(made, Made) and label not in NO_CLASS:
                 writer.add(item.name, made.records, label, made.enlarged)
             else:

@@ -7,6 +7,7 @@ one image's bytes by itself, so that neither the list nor the images need to fit
 import os
 import tarfile
 import zipfile
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,11 +28,13 @@ class Item:
 
     Attributes:
         name: its path within the source; place: what ``read`` needs; position: in units of the source's ``size``.
+        label: its class, where the source says so by other means than the name of a folder.
     """
 
     name: str
     place: tuple[Any, ...]
     position: int
+    label: str | None = None
 
 
 class Source(Protocol):
@@ -168,20 +171,36 @@ class TarSource:
 
 
 class LmdbSource:
-    """Another LMDB of this layout; of several resolutions, the one wanted or else the largest."""
+    """Another LMDB of this layout; of several resolutions, the one wanted or else the largest.
+
+    Attributes:
+        classes: their names, empty where the LMDB has none.
+    """
 
     kind = "lmdb"
 
     def __init__(self, path: Path, resolution: int) -> None:
         self._path, self.ignored = path, 0
         _, layout = lmdb_layout.open_layout(path)
+        self.classes: list[str] = (layout.manifest or {}).get("classes", [])
         self._resolution = resolution if resolution in layout.resolutions else max(layout.resolutions)
         self._raw, self.size = layout.raw, layout.count
 
     def __iter__(self) -> Iterator[Item]:
         for i in range(self.size):
             key = lmdb_layout.key(self._resolution, i).decode()
-            yield Item(key, ("lmdb", str(self._path), key, self._resolution if self._raw else 0), i + 1)
+            place = ("lmdb", str(self._path), key, self._resolution if self._raw else 0)
+            if self.classes and i % lmdb_layout.BLOCK == 0:
+                labels = self._labels(i // lmdb_layout.BLOCK)
+            yield Item(key, place, i + 1, self.classes[labels[i % lmdb_layout.BLOCK]] if self.classes else None)
+
+    def _labels(self, block: int) -> list[int]:
+        with lmdb_layout.open_readonly(self._path).begin() as transaction:
+            labels = array("i", transaction.get(lmdb_layout.labels_key(block)) or b"").tolist()
+        wanted = min(lmdb_layout.BLOCK, self.size - block * lmdb_layout.BLOCK)
+        if len(labels) != wanted or not all(0 <= label < len(self.classes) for label in labels):
+            raise UserError(f"{self._path} has damaged class labels; leave out --labels, or make it again")
+        return labels
 
 
 def read(item: Item) -> bytes:

@@ -1,4 +1,6 @@
 import itertools
+import os
+import signal
 
 import pytest
 import torch
@@ -44,6 +46,27 @@ def test_a_resumed_stream_sees_the_very_next_image_with_or_without_workers(monke
     monkeypatch.setattr(loader, "CACHE_BYTES", 0)
     for workers in (0, 2):
         assert all(torch.equal(a, b) for a, b in zip(whole, batches(0, workers), strict=True))
+
+
+class Damaged(Numbers):
+    def __getitem__(self, index):
+        raise UserError("image 3 does not decode")
+
+
+class Deadly(Numbers):
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "dataset, message", [(Damaged, "^image 3 does not decode$"), (Deadly, "^a process that decodes images was killed")]
+)
+def test_what_stops_a_worker_is_one_line(monkeypatch, dataset, message):
+    monkeypatch.setattr(loader, "CACHE_BYTES", 0)
+    stream = ImageStream(dataset(), 4, seed=3, horizontal_flips=True, workers=2)
+    with pytest.raises(UserError, match=message) as raised:
+        next(stream.batches(0))
+    assert "\n" not in str(raised.value)
 
 
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 5), st.integers(0, 30), st.integers(0, 3))

@@ -13,6 +13,7 @@ import skimage.data
 import torch
 from PIL import Image
 
+from plugins.datasets.folder import Folder
 from plugins.datasets.lmdb_dataset import LmdbDataset
 from plugins.datasets.zip_dataset import Zip
 from registry import UserError
@@ -109,6 +110,34 @@ def test_the_zip_data_set_equals_the_prepared_one(photos, tmp_path):
     assert all(torch.equal(direct[i], image) for i, image in enumerate(images_of(tmp_path / "a.lmdb")))
     with pytest.raises(UserError, match="is no zip"):
         Zip(str(photos), 24).prepare()
+
+
+def test_classes_are_carried_over_from_an_lmdb_and_asked_for_in_vain_where_it_has_none(photos, tmp_path):
+    for name, labels in (("labelled", True), ("plain", False)):
+        prepare(photos, tmp_path / f"{name}.lmdb", 24, workers=1, labels=labels)
+    prepare(tmp_path / "labelled.lmdb", tmp_path / "again.lmdb", 12, workers=2, labels=True)
+    again = LmdbDataset(str(tmp_path / "again.lmdb"), 12)
+    assert again.classes == ["animal", "thing"]
+    assert again.labels().tolist() == [0, 1, 1, 1]
+    with pytest.raises(UserError, match="plain.lmdb was made without --labels"):
+        prepare(tmp_path / "plain.lmdb", tmp_path / "none.lmdb", 12, labels=True)
+    assert not list(tmp_path.glob("*none*"))
+
+
+@pytest.mark.parametrize("dataset", [Folder, Zip])
+@pytest.mark.parametrize("content, reason", [(b"", "no image"), (b"<html>", "no image"), ("wide", "not square")])
+def test_a_file_that_is_no_image_is_named_before_a_run_begins(photos, tmp_path, dataset, content, reason):
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    Image.new("RGB", (30, 30)).save(folder / "a.png")
+    if content == "wide":
+        Image.new("RGB", (40, 30)).save(folder / "sub" / "odd.png")
+    else:
+        (folder / "sub" / "odd.png").write_bytes(content)
+    as_zip(folder, tmp_path / "photos.zip")
+    data = dataset(str(folder if dataset is Folder else tmp_path / "photos.zip"), 24, crop="none")
+    with pytest.raises(UserError, match=f"sub/odd.png: {reason}.*prepare.py"):
+        data.prepare()
 
 
 def test_a_truncated_tar_and_a_zip_of_nonsense_say_so(photos, tmp_path):
