@@ -6,6 +6,7 @@ setup(
     packages=[
         *find_packages(include=["registry*", "stylenat*", "plugins*"]),
         "stylenat.experiments",
+        "stylenat.experiments.ablations",
         "stylenat.experiments.base",
         "stylenat.experiments.metrics",
         "stylenat.templates",
@@ -14,6 +15,7 @@ setup(
     package_data={
         "stylenat.attention": ["kernel.cpp", "lanes.h"],
         "stylenat.experiments": ["*.gin"],
+        "stylenat.experiments.ablations": ["*.gin"],
         "stylenat.experiments.base": ["*.gin"],
         "stylenat.experiments.metrics": ["*.gin"],
         "stylenat.templates": ["*.txt"],

@@ -94,6 +94,10 @@ class Experiment:
                     others.append(f"{scoped(scope, selector)}.{parameter} = {render(value)}")
         return "\n".join([*sorted(macros), *sorted(others), ""])
 
+    def settings(self) -> dict[str, str]:
+        """Everything in use as gin text by parameter, such as ``{"train.batch_size": "32"}``."""
+        return {_shown(setting): render(setting.value) for setting in self._settings}
+
     def differences(self, other_text: str, label: str = "there") -> list[str]:
         """How another ``operative_text`` or ``config_text`` differs in what it uses; empty if it does not.
 
@@ -106,7 +110,7 @@ class Experiment:
             other_settings = other_config.settings(label)
         except UserError as error:  # Written with other plugins or another version: that is the difference.
             return [str(error)]
-        mine = {_shown(setting): render(setting.value) for setting in self._settings}
+        mine = self.settings()
         theirs = {_shown(setting): render(setting.value) for setting in other_settings}
         return [
             f"{name}: {mine.get(name, 'not in use')} here, {theirs.get(name, 'not in use')} {label}"

@@ -96,16 +96,19 @@ class Registry:
         entries: by full selector.
         contested: full selectors that two plugins claim, and the second claimant.
         suspects: plugins that failed to load.
+        aside: selectors of the core that a gin file may bind, but that no experiment starts from.
     """
 
     manager: pluggy.PluginManager
     entries: dict[str, Entry] = field(default_factory=dict)
     contested: dict[str, Origin] = field(default_factory=dict)
     suspects: list[Suspect] = field(default_factory=list)
+    aside: set[str] = field(default_factory=set)
 
     def core(self) -> list[Entry]:
         """The core's own configurables, such as ``train``, which every experiment starts from."""
-        return [entry for entry in self.entries.values() if entry.kind not in (*KINDS, "gin")]
+        known = [entry for entry in self.entries.values() if entry.kind not in (*KINDS, "gin")]
+        return [entry for entry in known if entry.selector not in self.aside]
 
     def names(self, kind: str) -> list[str]:
         """What is registered of a kind, sorted."""
@@ -137,8 +140,11 @@ class Registry:
             raise UserError(f"{entry.selector} is registered by both {first} and {origin}; one of them must go")
         self.entries[entry.selector] = entry
 
-    def add_core(self, name: str, target: str) -> None:
-        """Registers one of the core's configurables, such as ``"train", "stylenat.training.train:train"``."""
+    def add_core(self, name: str, target: str, aside: bool = False) -> None:
+        """Registers one of the core's configurables, such as ``"train", "stylenat.training.train:train"``.
+
+        ``aside``: an experiment does not start from it, so that it is no part of what a run uses.
+        """
         package = target.partition(":")[0].partition(".")[0]
         try:
             version = metadata.version(package)
@@ -146,6 +152,8 @@ class Registry:
             version = ""
         entry = Entry(package, name, target, Origin(package, version))
         self.entries[entry.selector] = entry
+        if aside:
+            self.aside.add(entry.selector)
 
     def find(self, selector: str, where: str = "") -> Entry:
         """The entry that a gin selector names: ``partition.split``, or ``split`` where that is enough.

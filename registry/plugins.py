@@ -31,6 +31,7 @@ def load_plugins(
     extra: Sequence[str] = (),
     *,
     core: Mapping[str, str] | None = None,
+    aside: Mapping[str, str] | None = None,
     entry_points: Iterable[metadata.EntryPoint] | None = None,
 ) -> Registry:
     """Loads every installed plugin, and those named on the command line.
@@ -38,6 +39,7 @@ def load_plugins(
     Args:
         extra: modules or .py files (``--plugin``); modules are also searched in the current folder.
         core: the core's own configurables by name, such as ``{"train": "stylenat.training.train:train"}``.
+        aside: the same for what an experiment's file may hold beside the experiment, such as an ablation's variants.
         entry_points: where plugins come from; the installed ones of the group ``stylenat`` by default.
 
     Raises:
@@ -50,6 +52,8 @@ def load_plugins(
     registry.entries["gin.singleton"] = Entry("gin", "singleton", "gin.config:singleton", Origin("gin-config"))
     for name, target in (core or {}).items():
         registry.add_core(name, target)
+    for name, target in (aside or {}).items():
+        registry.add_core(name, target, aside=True)
 
     found = list(metadata.entry_points(group=GROUP) if entry_points is None else entry_points)
     if not found:

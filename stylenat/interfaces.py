@@ -297,7 +297,8 @@ class Tracker(Protocol):
 
     One that keeps something to look at may have ``where() -> dict[str, str]``: lines printed when the run ends. One
     that takes evaluations after training may have ``record_evaluation(step, metrics, details)``, called by
-    ``tools/evaluate.py`` once its state is loaded, outside of any run.
+    ``tools/evaluate.py`` once its state is loaded, outside of any run. One that has to make a store before its first
+    use may have ``prepare()``, called once before runs that start together.
     """
 
     def state_dict(self) -> dict[str, Any]:

@@ -67,3 +67,60 @@ def everything():
         }
 
     return everything
+
+
+ABLATION = """
+include 'quickstart.gin'
+ablation.variants = {
+    'near': ['block.hydra.partition = @partition.uniform()'],
+    'far': ['block.hydra.partition = @partition.global()'],
+}
+ablation.seeds = [0, 1]
+ablation.quick = ['train.iterations = 4', 'ablation.seeds = [0]']
+partition.uniform.kernel_size = 3
+partition.global.kernel_size = 3
+generator.style.channels = [16, 16, 16]
+discriminator.wavelet.channels = [8, 8]
+train.iterations = 8
+train.batch_size = 4
+train.sample_every = 4
+train.evaluate_every = 2
+train.checkpoint_every = 4
+train.evaluation_samples = 16
+train.sample_count = 4
+train.metrics = [@metric.frechet_random_features()]
+train.trackers = [@tracker.progress(), @tracker.jsonl(), @tracker.aim()]
+tracker.aim.every = 1
+dataset.lfw_faces.path = '%s/faces.lmdb'
+tracker.aim.repo = '%s'
+"""
+
+
+@pytest.fixture(scope="session")
+def ablation_file(tmp_path_factory):
+    """A small ablation of two variants and two seeds, whose data and Aim repository lie beside it."""
+    folder = tmp_path_factory.mktemp("ablation")
+    (folder / "heads.gin").write_text(ABLATION % (folder, folder))
+    return folder / "heads.gin"
+
+
+@pytest.fixture(scope="session")
+def ablated(ablation_file):
+    """The folder of that ablation's four finished runs, trained in this process."""
+    from registry import load_plugins
+    from stylenat.ablation.plan import planned
+    from stylenat.commands._command import ASIDE, CORE, experiments_folder
+    from stylenat.commands.run import main
+
+    out = ablation_file.parent / "runs" / "heads"
+    registry = load_plugins(core=CORE, aside=ASIDE)
+    plan = planned(registry, [str(ablation_file)], [], [experiments_folder()], out=out)
+    plan.write()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # So small are these networks that a second thread only waits.
+    try:
+        for job in plan.jobs:
+            assert main(["--gin", str(job.config), "--run-dir", str(job.directory)]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    return Path(out)

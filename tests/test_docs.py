@@ -10,6 +10,7 @@ import pytest
 
 from registry import API_VERSION, KINDS, UserError, load_experiment, load_plugins
 from stylenat.commands._command import CORE, experiments_folder
+from stylenat.commands.ablate import main as ablate
 from stylenat.commands.new_plugin import GIN
 from stylenat.commands.run import main as run
 
@@ -52,6 +53,13 @@ def test_the_contract_table_has_every_kind_that_can_be_written():
 def test_each_gin_example_is_a_whole_experiment(text, tmp_path):
     experiment = load(text, tmp_path)
     assert experiment.get("train")() is not None
+
+
+@pytest.mark.parametrize("text", blocks("ablations.md", "gin"))
+def test_each_ablation_example_passes_its_checks(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("docs.gin").write_text(text)
+    assert ablate(["--gin", "docs.gin", "--dry-run"]) == 0
 
 
 ERRORS = [line.split("|") for line in blocks("gin.md", "errors")[0].strip().splitlines()]

@@ -9,3 +9,5 @@ def stylenat_register(register):
     register("partition", "split", "plugins.partitions.split:Split")
     register("partition", "pyramid", "plugins.partitions.pyramid:Pyramid")
     register("partition", "table", "plugins.partitions.table:Table")
+    register("partition", "global", "plugins.partitions.largest:Global")
+    register("partition", "random", "plugins.partitions.drawn:Random")

@@ -3,6 +3,12 @@
 from registry import AttentionSite, Count, HeadGroup, even_groups
 
 
+def doubling_dilations(resolution: int, kernel_size: int) -> list[int]:
+    """1, 2, 4 ... up to resolution // kernel_size; at least 1."""
+    largest = max(resolution // kernel_size, 1)
+    return [2**i for i in range(largest.bit_length())]
+
+
 class Pyramid:
     """Dilations 1, 2, 4 ... up to resolution // kernel_size, one group each.
 
@@ -17,8 +23,7 @@ class Pyramid:
         self.kernel_size = kernel_size
 
     def __call__(self, site: AttentionSite) -> list[HeadGroup]:
-        largest = max(site.resolution // self.kernel_size, 1)
-        dilations = [2**i for i in range(largest.bit_length())]
+        dilations = doubling_dilations(site.resolution, self.kernel_size)
         if len(dilations) > site.num_heads:
             last, slots = len(dilations) - 1, max(site.num_heads - 1, 1)
             dilations = [dilations[round(i * last / slots)] for i in range(site.num_heads)]

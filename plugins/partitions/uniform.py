@@ -9,10 +9,13 @@ class Uniform:
     Args:
         kernel_size: side of the neighborhood; odd, at least 3.
         dilation: distance between neighbouring keys, the same at every resolution.
+        capped: where that does not fit, the largest dilation that does, instead of a refusal.
     """
 
-    def __init__(self, kernel_size: Count = 7, dilation: Count = 1) -> None:
-        self.kernel_size, self.dilation = kernel_size, dilation
+    def __init__(self, kernel_size: Count = 7, dilation: Count = 1, capped: bool = False) -> None:
+        self.kernel_size, self.dilation, self.capped = kernel_size, dilation, capped
 
     def __call__(self, site: AttentionSite) -> list[HeadGroup]:
-        return [HeadGroup(site.num_heads, self.kernel_size, self.dilation)]
+        largest = max(site.resolution // self.kernel_size, 1)
+        dilation = min(self.dilation, largest) if self.capped else self.dilation
+        return [HeadGroup(site.num_heads, self.kernel_size, dilation)]

@@ -5,6 +5,7 @@ Training never stops for it: what fails in Aim is said once for each cause, and 
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,10 +26,12 @@ class AimTracker:
     """Records a run under its name; a resumed run goes on in the same Aim run, also after ``kill -9``.
 
     A scalar keeps its name, but one that ends in a network's, such as ``loss/generator``, becomes the series
-    ``loss`` with context ``{"net": "generator"}``. Metrics and sample grids (``samples``) are of the average's
-    weights: their context is ``{"net": "ema"}``. A metric's spread is the series ``NAME/spread``; ``run.protocol`` is
-    the last evaluation's. Every step is the iteration. ``run.hparams`` and
-    ``run.environment`` hold what config.gin and environment.json hold; the text ``config.gin`` is the former.
+    ``loss`` with context ``{"net": "generator", "split": "train"}``. Metrics and sample grids (``samples``, always of
+    the same latents) are of the average's weights, ``{"net": "ema"}``; metrics compare with the images that are
+    trained on, which ``"split": "train"`` says. A metric's spread is the series ``NAME/spread``; ``run.protocol`` is
+    the last evaluation's. Every step is the iteration. The image ``receptive field`` shows what the generator's heads
+    see. ``run.hparams`` and ``run.environment`` hold what config.gin and environment.json hold; the text
+    ``config.gin`` is the former.
 
     Args:
         repo: folder that holds ``.aim``; made where it is missing.
@@ -36,6 +39,7 @@ class AimTracker:
         every: iterations between tracked scalars. Each costs about a third of a millisecond.
         log_images: whether sample grids are stored.
         tags: Aim's tags of the run.
+        labels: kept as ``run.labels``, to query and group by; an ablation says its variant and seed here.
 
     Raises:
         UserError: ``every`` is below 1.
@@ -48,9 +52,10 @@ class AimTracker:
         every: Count = 50,
         log_images: bool = True,
         tags: Sequence[str] = (),
+        labels: Mapping[str, str | int | float] | None = None,
     ) -> None:
         self.repo, self.experiment, self.every = repo, experiment, every
-        self.log_images, self.tags = log_images, tags
+        self.log_images, self.tags, self.labels = log_images, tags, dict(labels or {})
         self._run: Any = None
         self._identity: dict[str, str] = {}
         self._newest: dict[str, tuple[int, Any]] = {}
@@ -61,6 +66,13 @@ class AimTracker:
         if self._run is None and not self._identity:
             return {}
         return {"curves": "aim up" if self.repo == "." else f"aim up --repo {self.repo}"}
+
+    def prepare(self) -> None:
+        """Makes the repository. Two runs that start together and both make it would come into each other's way."""
+        with self._going_on("make the repository"):
+            import aim
+
+            aim.Repo.from_path(self.repo, init=True)
 
     @hookimpl
     def run_started(self, run: Run) -> None:
@@ -163,7 +175,21 @@ class AimTracker:
         self._run["status"] = "running"
         self._run["hparams"] = _plain(run.hparams)
         self._run["environment"] = _plain(run.environment)
+        if self.log_images and run.neighborhoods and not run.resumed:
+            self._draw_neighborhoods(run)
+        if self.labels:
+            self._run["labels"] = _plain(self.labels)
         self._run.track(Text(run.config_text), name="config.gin", step=run.step)
+
+    def _draw_neighborhoods(self, run: Run) -> None:
+        from aim import Image
+
+        from stylenat.commands.receptive_field import save_neighborhoods
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "receptive_field.png"
+            save_neighborhoods(path, run.name, run.neighborhoods)
+            self._run.track(Image(str(path)), name="receptive field", step=0)
 
     def _track_newest(self) -> None:
         for name, (step, value) in self._newest.items():
@@ -178,7 +204,8 @@ class AimTracker:
         if self._run is None:
             return
         with self._going_on(f"track {name}"):
-            self._run.track(float(value), name=name, step=step, context={"net": net} if net else {})
+            context = ({"net": net} if net else {}) | {"split": "train"}
+            self._run.track(float(value), name=name, step=step, context=context)
 
     @contextmanager
     def _going_on(self, what: str) -> Iterator[None]:

@@ -42,3 +42,6 @@ def experiments_folder() -> Path:
 
 CORE = {"train": "stylenat.training.settings:Training"}
 """The core's own gin selectors."""
+
+ASIDE = {"ablation": "stylenat.ablation.variants:Ablation"}
+"""What a gin file may hold beside an experiment. ``run`` passes over it."""

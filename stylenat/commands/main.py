@@ -6,6 +6,8 @@ from importlib import import_module
 
 COMMANDS = {
     "run": "train, evaluate and sample what gin files say",
+    "ablate": "train every variant that an ablation file names",
+    "compare": "tabulate, plot and report runs side by side",
     "prepare": "make an LMDB from any pile of images",
     "inspect_data": "show, check and export an LMDB of images",
     "evaluate": "measure a generator against real images",

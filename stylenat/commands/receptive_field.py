@@ -1,7 +1,7 @@
 """What each head of a query sees under a partition, at every resolution: in the terminal and as a PNG. No torch."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from registry import AttentionSite, HeadGroup, UserError
@@ -120,6 +120,8 @@ def save_picture(path: Path, name: str, partition: Partition, sites: list[Attent
 
     rows = groups_by_site(partition, sites)
     columns = max([len(groups) for _, _, groups in rows if isinstance(groups, list)], default=1)
+    # Three columns wide at least, for the title.
+    columns = max(columns, 3)
     figure = Figure(figsize=(1.9 * columns + 1.5, 2.15 * len(rows) + 0.9), layout="constrained")
     figure.suptitle(f"{name}: what each head of two queries sees (blue: middle, orange: near the border)", fontsize=9)
     axes = figure.subplots(len(rows), columns, squeeze=False)
@@ -146,6 +148,14 @@ def save_picture(path: Path, name: str, partition: Partition, sites: list[Attent
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write the picture {path}: {error.strerror}") from error
+
+
+def save_neighborhoods(
+    path: Path, name: str, neighborhoods: Sequence[tuple[AttentionSite, Sequence[HeadGroup]]]
+) -> None:
+    """As ``save_picture``, for the head groups that a generator was built with."""
+    by_site = dict(neighborhoods)
+    save_picture(path, name, lambda site: list(by_site[site]), list(by_site))
 
 
 def _colours(group: HeadGroup, side: int) -> list[list[tuple[float, float, float]]]:

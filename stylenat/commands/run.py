@@ -8,7 +8,7 @@ from pathlib import Path
 
 from registry import Registry, UserError
 from registry import arguments as bound
-from stylenat.commands._command import CORE, STOPPED, command, experiments_folder
+from stylenat.commands._command import ASIDE, CORE, STOPPED, command, experiments_folder
 from stylenat.training.interrupt import signals_end_the_process
 
 EXAMPLES = """examples:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with signals_end_the_process(STOPPED):  # Until all that is imported is.
         from registry import explain, listing, load_experiment, load_plugins
 
-        registry = load_plugins(arguments.plugin, core=CORE)
+        registry = load_plugins(arguments.plugin, core=CORE, aside=ASIDE)
         if arguments.list is not None:
             from stylenat.commands.tables import print_listing
 

@@ -51,26 +51,17 @@ def print_explanation(entry: Listed) -> None:
 
 def print_dry_run(experiment: Experiment) -> None:
     """Builds the experiment without memory for its weights, and shows sizes, attention and data."""
-    import torch
-
-    from stylenat.networks.counting import macs, parameters
     from stylenat.training.settings import Training
-    from stylenat.training.state import build_networks
+    from stylenat.training.sizes import sized
 
     settings: Training = experiment.get("train")()
-    meta = torch.device("meta")
-    with meta:
-        generator, discriminator = build_networks(settings, meta)
-        latents = torch.empty(1, generator.latent_dim)
-        images = torch.empty(1, 3, generator.resolution, generator.resolution)
-        sizes = Table(title=f"{experiment.name} at {generator.resolution}x{generator.resolution}")
-        for column in ("network", "parameters", "GMACs an image"):
-            sizes.add_column(column, justify="left" if column == "network" else "right")
-        for name, network, example in (
-            ("generator", generator, latents),
-            ("discriminator", discriminator, images),
-        ):
-            sizes.add_row(name, f"{parameters(network):,}", f"{macs(network, example) / 1e9:,.2f}")
+    networks = sized(settings)
+    generator = networks["generator"].network
+    sizes = Table(title=f"{experiment.name} at {generator.resolution}x{generator.resolution}")
+    for column in ("network", "parameters", "GMACs an image"):
+        sizes.add_column(column, justify="left" if column == "network" else "right")
+    for name, size in networks.items():
+        sizes.add_row(name, f"{size.parameters:,}", f"{size.macs / 1e9:,.2f}")
 
     console = Console(width=WIDTH)
     console.print(sizes)

@@ -17,6 +17,7 @@ from stylenat.evaluation.table import metrics_table
 from stylenat.evaluation.yardsticks import yardsticks
 from stylenat.files import disk_full
 from stylenat.interfaces import Tracker
+from stylenat.networks.neighborhoods import neighborhoods
 from stylenat.training import checkpoint
 from stylenat.training.loop import train
 from stylenat.training.run import (
@@ -91,6 +92,7 @@ def run_experiment(
         environment=environment(settings.seed, experiment.plugins) | ({"initial_weights": initial} if initial else {}),
         step=state.step,
         resumed=loaded is not None,
+        neighborhoods=neighborhoods(state.generator),
     )
     if state.finished:
         console.print(f"{directory} is finished at iteration {state.step}; nothing to do", soft_wrap=True)

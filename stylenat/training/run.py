@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from registry import UserError
+from registry import AttentionSite, HeadGroup, UserError
 from stylenat.files import partial, whole_file
 
 FORMAT_VERSION = 1
@@ -32,6 +32,7 @@ class Run:
         iterations, batch_size: planned iterations; images an iteration over all processes.
         config_text: the operative gin config; hparams: the same as nested plain values.
         environment: versions, git revision, command line, plugin versions, seed.
+        neighborhoods: the head groups of each attention layer of the generator, with its site.
         step: iterations done; resumed: whether this process continues an earlier one.
     """
 
@@ -45,6 +46,7 @@ class Run:
     environment: dict[str, Any]
     step: int = 0
     resumed: bool = False
+    neighborhoods: Sequence[tuple[AttentionSite, Sequence[HeadGroup]]] = ()
     notes: dict[str, Any] = field(default_factory=dict)
 
 

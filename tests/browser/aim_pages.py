@@ -3,8 +3,6 @@
 Not called aim_ui: that is the name of the package which holds Aim's own pages.
 """
 
-import base64
-import json
 import socket
 import subprocess
 import sys
@@ -14,27 +12,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 from chromium import chromium, in_own_session
 
 # JavaScript: how many curves of more than a few points are drawn; whether a search is still going on.
 CURVES = "[...document.querySelectorAll('.LineChart path.Line')].filter(p => p.getAttribute('d').length > 50).length"
 SEARCHING = "document.body.innerText.includes('Processing...')"
-
-
-def metrics_path(query: str, group_by: list[str]) -> str:
-    """The page of the metrics that a query of Aim's selects, one chart for each group."""
-    select = {"options": [], "query": "", "advancedMode": True, "advancedQuery": query}
-    grouping = {"chart": group_by}
-    return f"/metrics?select={_encoded(select)}&grouping={_encoded(grouping)}"
-
-
-def _encoded(value: Any) -> str:
-    """As Aim's pages put objects into addresses: base64url, unpadded, of what JavaScript's encodeURI gives."""
-    text = quote(json.dumps(value), safe=";,/?:@&=+$-_.!~*'()#")
-    return "O-" + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 @contextmanager

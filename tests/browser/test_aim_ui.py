@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from aim_pages import CURVES, metrics_path, screenshot
+from aim_pages import CURVES, screenshot
 from chromium import find_chromium
 from PIL import Image
 
 from plugins.trackers.aim_tracker import AimTracker
+from stylenat.comparison.aim_links import metrics_path
 from stylenat.testing.tracker import DETAILS
 from stylenat.training.run import Run
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from plugins.trackers.aim_tracker import AimTracker
+from registry import AttentionSite, HeadGroup
 from stylenat.testing.tracker import DETAILS
 
 aim = pytest.importorskip("aim")
@@ -96,6 +97,26 @@ def test_a_sample_grid_is_stored_pixel_for_pixel(make_run, repo, tmp_path):
     tracker.run_ended(run, "finished")
     found = values(stored(repo, tracker).get_image_sequence("samples", Context({"net": "ema"})))
     assert np.array_equal(np.asarray(found[5].to_pil_image()), grid)
+
+
+def test_labels_contexts_and_what_the_heads_see_are_stored(make_run, repo):
+    neighborhoods = [(AttentionSite(16, 4, 64), [HeadGroup(2, 3, 1), HeadGroup(2, 3, 5)])]
+    tracker = AimTracker(repo, every=1, labels={"variant": "split", "seed": 3})
+    run = make_run(neighborhoods=neighborhoods)
+    tracked(tracker, run, {"loss/generator": 1.0}, [1])
+    tracker.run_ended(run, "finished")
+    found = stored(repo, tracker)
+    assert found["labels"] == {"variant": "split", "seed": 3}
+    assert [m.context.to_dict() for m in found.metrics()] == [{"net": "generator", "split": "train"}]
+    picture = values(found.get_image_sequence("receptive field", Context({})))[0].to_pil_image()
+    assert min(picture.size) > 100 and len(picture.convert("RGB").getcolors(1 << 20)) > 4
+
+
+def test_the_repository_can_be_made_before_runs_that_start_together(tmp_path):
+    AimTracker(str(tmp_path)).prepare()
+    assert (tmp_path / ".aim").is_dir()
+    (tmp_path / "file").write_text("in the way")
+    AimTracker(str(tmp_path / "file")).prepare()
 
 
 def test_without_log_images_no_grid_is_stored(make_run, repo, tmp_path):

@@ -11,6 +11,7 @@ from PIL import Image
 from plugins.augmentations.ada import AdaptiveAugmentation
 from plugins.blocks.hydra import HydraBlock
 from plugins.blocks.swin import SwinBlock
+from plugins.datasets.folder import Folder
 from plugins.features.random_convolution import RandomConvolution
 from plugins.partitions.pyramid import Pyramid
 from plugins.partitions.split import Split
@@ -43,6 +44,10 @@ def lmdb(tmp_path: Path) -> dict:
     return {"path": str(tmp_path / "x.lmdb"), "resolution": 16}
 
 
+def subset(tmp_path: Path) -> dict:
+    return {"dataset": Folder(**folder(tmp_path)), "count": 2}
+
+
 def zipped(tmp_path: Path) -> dict:
     options = folder(tmp_path)
     shutil.make_archive(str(tmp_path / "pictures"), "zip", tmp_path)
@@ -60,6 +65,7 @@ def named_by(selector: str) -> dict:
 OPTIONS: dict[str, Callable[[Path], dict] | dict] = {
     "partition.table": {"dilations": {8: [1], 16: [1, 2], 64: [1, 4, 8]}},
     "block.hydra": SMALL_BLOCK,
+    "block.attention": {"full_resolution": 8, "window": 4, "mlp_ratio": 2},
     "generator.style": {
         "resolution": 16, "block": small_block, "channels": [32, 32, 16], "latent_dim": 16, "style_dim": 16,
         "mapping_layers": 2,
@@ -72,6 +78,7 @@ OPTIONS: dict[str, Callable[[Path], dict] | dict] = {
     "dataset.lfw_faces": lambda tmp_path: {"path": str(tmp_path / "faces.lmdb"), "resolution": 16},
     "dataset.folder": folder,
     "dataset.lmdb": lmdb,
+    "dataset.subset": subset,
     "dataset.zip": zipped,
 }  # fmt: skip
 """What a gin file would bind, where the defaults are not enough or too large for a test."""

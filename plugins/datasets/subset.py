@@ -1,0 +1,44 @@
+"""Data set ``subset``: fewer images of another one, to see what a small data set does."""
+
+import torch
+from torch import Tensor
+
+from registry import Count, UserError
+from stylenat.interfaces import Dataset
+from stylenat.training.random_streams import derived_seed
+
+
+class Subset:
+    """``count`` images of a data set, drawn from ``seed``; a larger subset of the same seed holds the smaller one.
+
+    Args:
+        dataset: the whole, such as ``@dataset.lmdb()``.
+        count: images to keep.
+        seed: of the draw; the run's own seed makes no difference.
+    """
+
+    def __init__(self, dataset: Dataset, count: Count, seed: int = 0) -> None:
+        self.dataset, self.count, self.seed = dataset, count, seed
+        self.resolution = dataset.resolution
+        self._chosen: list[int] | None = None
+
+    def describe(self) -> str:
+        return f"{self.count} of {self.dataset.describe()}"
+
+    def prepare(self) -> None:
+        """Raises UserError where the whole has fewer images."""
+        self.dataset.prepare()
+        whole = len(self.dataset)
+        if self.count > whole:
+            raise UserError(f"dataset.subset.count = {self.count}, but there are {whole} images; ask for fewer")
+        random = torch.Generator().manual_seed(derived_seed(self.seed, "subset"))
+        self._chosen = sorted(torch.randperm(whole, generator=random)[: self.count].tolist())
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        if self._chosen is None:
+            self.prepare()
+        assert self._chosen is not None
+        return self.dataset[self._chosen[index]]

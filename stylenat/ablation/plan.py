@@ -1,0 +1,221 @@
+"""A checked plan: every variant parsed, compared with the others and built on paper, before the first one starts."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry import Experiment, Registry, UserError, arguments, load_experiment
+from registry.gintext import render
+from stylenat.ablation.variants import Ablation, Variant
+from stylenat.training import checkpoint
+from stylenat.training.run import write_text
+from stylenat.training.settings import Training
+from stylenat.training.sizes import sized
+
+FORMAT_VERSION = 1
+MANIFEST = "ablation.json"
+
+SHARED = (
+    *("train.iterations", "train.batch_size", "train.dataset", "dataset.", "train.horizontal_flips"),
+    *("train.initial_weights", "train.metrics", "metric.", "features."),
+    *("train.evaluate_every", "train.evaluation_samples", "train.truncation_psi"),
+)
+"""Data, budget and measure: beginnings of parameters that variants have in common unless ``about`` names them."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one variant.
+
+    Attributes:
+        directory: the run folder; config: where its frozen gin text is written; text: that text.
+        iterations: that it will have at the end; step: that its newest checkpoint has.
+    """
+
+    variant: str
+    seed: int
+    directory: Path
+    config: Path
+    text: str
+    iterations: int
+    step: int
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.iterations
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A variant as ``--dry-run`` shows it: what differs among the variants, and the generator's size."""
+
+    variant: Variant
+    settings: dict[str, str]
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that ``tools/ablate.py`` will do."""
+
+    name: str
+    folder: Path
+    seeds: tuple[int, ...]
+    variants: tuple[Planned, ...]
+    jobs: tuple[Job, ...]
+
+    def write(self) -> None:
+        """The manifest and each job's frozen config; a job starts from what was checked, whatever is edited since.
+
+        Raises UserError when they cannot be written.
+        """
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "variants": {planned.variant.name: list(planned.variant.bindings) for planned in self.variants},
+            "seeds": list(self.seeds),
+            "runs": {job.name: {"variant": job.variant, "seed": job.seed} for job in self.jobs},
+        }
+        try:
+            (self.folder / "configs").mkdir(parents=True, exist_ok=True)
+            for job in self.jobs:
+                write_text(job.config, job.text)
+            write_text(self.folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror}; choose another --out") from error
+
+
+def planned(
+    registry: Registry,
+    files: Sequence[str],
+    bindings: Sequence[str],
+    search_path: Sequence[Path],
+    *,
+    quick: bool = False,
+    out: Path | None = None,
+) -> Plan:
+    """Reads an ablation file and checks all of its variants.
+
+    Args:
+        quick: whether the file's ``quick`` bindings apply.
+        out: folder of all its runs, ``runs/NAME`` by default.
+
+    Raises:
+        UserError: naming the variant, for whatever would keep one from starting; for variants that do not share
+            data and budget, that are alike, or whose folder holds an earlier version of them.
+    """
+    if not files:
+        raise UserError("no gin file is given; name an ablation with --gin FILE")
+    ablation = Ablation(**arguments(registry, "ablation", files, bindings, search_path))
+    name = Path(files[0]).stem
+    if quick:
+        if not ablation.quick:
+            raise UserError(f"{files[0]} has no quick preset; bind ablation.quick, or leave --quick out")
+        bindings, name = [*bindings, *ablation.quick], f"{name}-quick"
+        ablation = Ablation(**arguments(registry, "ablation", files, bindings, search_path))
+    folder = out or Path("runs") / name
+
+    def load(*more: str) -> Experiment:
+        return load_experiment(registry, files, [*bindings, *more], search_path=search_path)
+
+    base = load().settings()
+    variants: list[Planned] = []
+    jobs: list[Job] = []
+    for variant in ablation.expanded():
+        try:
+            settings = load(*variant.bindings).settings()
+            _check_shared(settings, base, ablation.about)
+            for seed in ablation.seeds:
+                labels = {"variant": variant.name, "seed": seed}
+                experiment = load(*variant.bindings, *_own(name, labels))
+                jobs.append(_job(experiment, folder, variant.name, seed))
+            training: Training = experiment.get("train")()
+            generator = sized(training)["generator"]
+            for metric in training.metrics:
+                if hasattr(metric, "check"):
+                    metric.check()
+        except UserError as error:
+            raise UserError(f"variant {variant.name!r}: {error}") from error
+        for other in variants:
+            if other.settings == settings:
+                raise UserError(
+                    f"the variants {other.variant.name!r} and {variant.name!r} are the same experiment; "
+                    "drop one, or mend its bindings (what nothing uses makes no difference)"
+                )
+        variants.append(Planned(variant, settings, generator.parameters, generator.macs))
+    # All variants with the first seed before any with the second: stopped halfway, there is something to compare.
+    jobs.sort(key=lambda job: ablation.seeds.index(job.seed))
+    return Plan(name, folder, tuple(ablation.seeds), tuple(variants), tuple(jobs))
+
+
+def prepare(registry: Registry, plan: Plan) -> None:
+    """Makes what runs that start together must not make at once: data sets, and the trackers' stores.
+
+    Raises UserError naming the variant whose data is missing.
+    """
+    for job in {job.variant: job for job in plan.jobs}.values():
+        training: Training = load_experiment(registry, [job.config]).get("train")()
+        try:
+            training.dataset.prepare()
+        except UserError as error:
+            raise UserError(f"variant {job.variant!r}: {error}") from error
+        for tracker in training.trackers:
+            if hasattr(tracker, "prepare"):
+                tracker.prepare()
+
+
+def _own(name: str, labels: dict[str, str | int]) -> list[str]:
+    """What the ablation itself binds for a run: its seed, its place in Aim, and as many threads as it will be given."""
+    return [
+        f"train.seed = {labels['seed']}",
+        "train.threads = None",
+        f"tracker.aim.experiment = {name!r}",
+        f"tracker.aim.labels = {render(labels)}",
+        "tracker.aim.tags = ['ablation']",
+    ]
+
+
+def _check_shared(settings: dict[str, str], base: dict[str, str], about: Sequence[str]) -> None:
+    for name in sorted(settings.keys() | base.keys()):
+        if settings.get(name) == base.get(name):
+            continue
+        own = f"{settings.get(name, 'not in use')}; {base.get(name, 'not in use')} without it"
+        if name == "train.seed":
+            raise UserError(f"it changes train.seed ({own}); all variants have the seeds of ablation.seeds")
+        if name.startswith(SHARED) and not any(_covers(prefix, name) for prefix in about):
+            raise UserError(
+                f"it changes {name} ({own}), but variants share data, budget and measure; "
+                f"if the ablation is about it, say so: ablation.about = [{name!r}]"
+            )
+
+
+def _covers(prefix: str, name: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}.")
+
+
+def _job(experiment: Experiment, folder: Path, variant: str, seed: int) -> Job:
+    directory = folder / f"{variant}-seed{seed}"
+    config = directory / "config.gin"
+    if config.exists():
+        lines = experiment.differences(config.read_text(encoding="utf-8"))
+        if lines:
+            raise UserError(
+                f"{directory} holds a run of other settings ({'; '.join(lines[:3])}); "
+                "choose another folder with --out, or move that one away"
+            )
+    steps = [int(path.name.removeprefix("step-")) for path in checkpoint.found(directory / "checkpoints")]
+    return Job(
+        variant,
+        seed,
+        directory,
+        folder / "configs" / f"{directory.name}.gin",
+        experiment.operative_text(),
+        experiment.value("train.iterations"),
+        max(steps, default=0),
+    )

@@ -1,0 +1,204 @@
+"""Where a run's process lives: on this machine with cores of its own, or wherever Ray puts it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from registry import UserError
+
+WAIT = 0.2
+"""Seconds between two looks at a process on Ray."""
+
+
+class Process(Protocol):
+    """A started run."""
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+
+    def stop(self) -> None:
+        """Asks it to write a checkpoint and end with 75."""
+
+    def kill(self) -> None:
+        """Ends it at once."""
+
+
+class Runner(Protocol):
+    """Starts runs. ``slots``: how many at a time."""
+
+    slots: int
+
+    def start(self, command: Sequence[str], log: Path) -> Process: ...
+
+    def close(self) -> None: ...
+
+
+def open_log(log: Path, command: Sequence[str]) -> int:
+    """A descriptor that appends to the log, after a line that says what follows."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    os.write(descriptor, f"--- {now} {' '.join(command)}\n".encode())
+    return descriptor
+
+
+def environment(threads: int) -> dict[str, str]:
+    """This process's, with as many threads for PyTorch."""
+    return os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+
+
+def all_cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+class LocalRunner:
+    """Processes of this machine. Several at a time get cores of their own; one alone may use all.
+
+    Args:
+        slots: runs at a time; threads: of each.
+        lock: a descriptor that the runs inherit: who holds it locked is told by the last of them to end.
+
+    Raises:
+        UserError: there are not so many cores.
+    """
+
+    def __init__(self, slots: int, threads: int | None, lock: int) -> None:
+        cores = all_cores()
+        self.slots, self._lock = slots, lock
+        self._threads = threads or max(len(cores) // slots, 1)
+        if slots * self._threads > len(cores):
+            raise UserError(
+                f"--jobs {slots} with {self._threads} threads each need {slots * self._threads} cores; "
+                f"there are {len(cores)}"
+            )
+        self._free = [cores[i * self._threads : (i + 1) * self._threads] for i in range(slots)]
+
+    def start(self, command: Sequence[str], log: Path) -> Process:
+        output = open_log(log, command)
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment(self._threads),
+                # Not this terminal's group: Ctrl-C comes once, from here, and a second one is not taken for "at once".
+                start_new_session=True,
+                pass_fds=(self._lock,),
+            )
+        finally:
+            os.close(output)
+        return _Local(process, self._free, self.slots > 1)
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+class _Local:
+    def __init__(self, process: subprocess.Popen, free: list[list[int]], pin: bool) -> None:
+        self._process, self._free = process, free
+        self._cores = free.pop(0)
+        if pin and hasattr(os, "sched_setaffinity"):
+            try:
+                # The threads that it starts from now on inherit this; it has not imported torch yet.
+                os.sched_setaffinity(process.pid, self._cores)
+            except ProcessLookupError:  # Over already: poll will say how.
+                pass
+
+    def poll(self) -> int | None:
+        code = self._process.poll()
+        if code is not None and self._cores:
+            self._free.append(self._cores)
+            self._cores = []
+        return code
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class RayRunner:
+    """Processes wherever Ray finds room for their threads; the run folders must be on a file system they share.
+
+    Args:
+        address: of a Ray cluster; ``local`` starts one on this machine, on loopback and without its dashboard.
+        threads: of each run, and cores that Ray reserves for it.
+
+    Raises:
+        UserError: Ray is not installed, or the cluster does not answer.
+    """
+
+    def __init__(self, address: str, threads: int | None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            raise UserError("Ray is not installed: pip install 'stylenat[ray]', or leave --ray out") from error
+        self._ray, self._threads = ray, threads or 1
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if address == "local":
+            options |= {"include_dashboard": False, "num_cpus": len(all_cores()), "_node_ip_address": "127.0.0.1"}
+        try:
+            ray.init(address=address, **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UserError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from error
+        # Ray queues what has no room yet: there is no scheduler of ours.
+        self.slots = sys.maxsize
+
+    def start(self, command: Sequence[str], log: Path) -> Process:
+        task = self._ray.remote(num_cpus=self._threads, max_retries=0)(run_and_wait)
+        reference = task.remote(list(command), str(log.resolve()), os.getcwd(), self._threads)
+        return _OnRay(self._ray, reference)
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+
+class _OnRay:
+    def __init__(self, ray: Any, reference: Any) -> None:
+        self._ray, self._reference = ray, reference
+
+    def poll(self) -> int | None:
+        if not self._ray.wait([self._reference], timeout=0)[0]:
+            return None
+        try:
+            return self._ray.get(self._reference)
+        except self._ray.exceptions.TaskCancelledError:
+            return 75
+        except self._ray.exceptions.RayError as error:
+            print(f"Ray: {' '.join(str(error).split())}", file=sys.stderr)
+            return 1
+
+    def stop(self) -> None:
+        self._ray.cancel(self._reference)
+
+    def kill(self) -> None:
+        self._ray.cancel(self._reference, force=True)
+
+
+def run_and_wait(command: list[str], log: str, folder: str, threads: int) -> int:
+    """Runs a command to its end, on whatever machine this is called; a cancelled task passes the request on."""
+    output = open_log(Path(log), command)
+    process = subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment(threads)
+    )
+    os.close(output)
+    while process.poll() is None:
+        try:
+            # Not wait(): Ray's interrupt is one of Python alone, which no system call hears.
+            time.sleep(WAIT)
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGTERM)
+    return process.returncode

@@ -1,0 +1,165 @@
+"""``tools/ablate.py``: trains every variant that an ablation file names."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stylenat.commands._command import ASIDE, CORE, STOPPED, USER_ERROR, command, experiments_folder
+
+if TYPE_CHECKING:
+    from stylenat.ablation.execute import Outcome
+    from stylenat.ablation.plan import Plan
+
+EXAMPLES = """examples:
+  python tools/ablate.py --gin gin/ablations/head_partitions.gin --dry-run
+  python tools/ablate.py --gin gin/ablations/head_partitions.gin --quick
+  python tools/ablate.py --gin mine.gin --jobs 4 --threads 8
+  python tools/ablate.py --gin mine.gin --print-commands > commands.txt      # a line each, for a SLURM array
+  python tools/ablate.py --gin mine.gin --ray auto                           # pip install 'stylenat[ray]'
+
+then:
+  python tools/compare.py --experiment head_partitions --report report/
+
+Ctrl-C stops every run with a checkpoint (exit code 75); the same command goes on. Writing a file: docs/ablations.md.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ablate",
+        description="Train every variant that an ablation file names, once with each of its seeds. All are checked\n"
+        "before the first one starts. Finished runs are skipped, broken ones go on, and one that fails is\n"
+        "reported while the rest goes on.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="ablation; later files win")
+    parser.add_argument(
+        "--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'", help="wins over files"
+    )
+    parser.add_argument("--quick", action="store_true", help="the file's small version: ablation.quick")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="of all its runs (default: runs/NAME)")
+    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
+    parser.add_argument("--dry-run", action="store_true", help="check and size every variant, write nothing")
+    parser.add_argument("--print-commands", action="store_true", help="one a line for each unfinished run; start none")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, on cores of their own")
+    parser.add_argument("--threads", type=int, metavar="N", help="of each run (default: the cores shared out)")
+    parser.add_argument(
+        "--ray", nargs="?", const="local", metavar="ADDRESS", help="hand the runs to Ray; started here without ADDRESS"
+    )
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    from registry import UserError, load_plugins
+
+    for name in ("jobs", "threads"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1; got {value}")
+    registry = load_plugins(arguments.plugin, core=CORE, aside=ASIDE)
+
+    from stylenat.ablation.plan import planned, prepare
+
+    plan = planned(
+        registry,
+        arguments.gin,
+        arguments.bind,
+        [experiments_folder()],
+        quick=arguments.quick,
+        out=arguments.out,
+    )
+    if arguments.dry_run:
+        _print_plan(plan)
+        return 0
+    unfinished = [job for job in plan.jobs if not job.finished]
+    if not unfinished:
+        print(f"all {len(plan.jobs)} runs in {plan.folder} are finished; nothing to do")
+        return 0
+
+    from stylenat.ablation.execute import command_of, execute, only_one
+
+    if arguments.print_commands:
+        plan.write()
+        for job in unfinished:
+            print(shlex.join(command_of(job, arguments.plugin)))
+        return 0
+
+    from stylenat.ablation.display import Display
+    from stylenat.ablation.runners import LocalRunner, RayRunner
+
+    _make(plan.folder)
+    with only_one(plan.folder) as lock:
+        if arguments.ray:
+            runner = RayRunner(arguments.ray, arguments.threads)
+        else:
+            runner = LocalRunner(arguments.jobs, arguments.threads, lock)
+        try:
+            plan.write()
+            prepare(registry, plan)
+            outcomes = execute(plan.jobs, runner, plan.folder, Display(plan.jobs), arguments.plugin)
+        finally:
+            runner.close()
+    return _said(plan, outcomes)
+
+
+def _make(folder: Path) -> None:
+    from registry import UserError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+
+
+def _said(plan: "Plan", outcomes: "Sequence[Outcome]") -> int:
+    """Says how it all ended; the exit code."""
+    finished = sum(job.finished for job in plan.jobs) + sum(outcome.code == 0 for outcome in outcomes)
+    failed = [outcome for outcome in outcomes if outcome.code not in (0, STOPPED)]
+    print(f"{finished} of {len(plan.jobs)} runs are finished, in {plan.folder}")
+    for outcome in failed:
+        log = plan.folder / "logs" / f"{outcome.job.name}.log"
+        print(f"{outcome.job.name} failed with {outcome.code}: {outcome.reason} (log: {log})", file=sys.stderr)
+    if failed:
+        return USER_ERROR if all(outcome.code == USER_ERROR for outcome in failed) else 1
+    if finished < len(plan.jobs):
+        print("to go on: the same command")
+        return STOPPED
+    print(f"to compare: python tools/compare.py {plan.folder}")
+    return 0
+
+
+def _print_plan(plan: "Plan") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from stylenat.commands.tables import WIDTH
+    from stylenat.comparison.parameters import telling
+
+    columns = telling([planned.settings for planned in plan.variants])
+    table = Table(title=f"{plan.name}: {len(plan.variants)} variants, seeds {', '.join(map(str, plan.seeds))}")
+    for name in ("variant", *columns, "parameters", "GMACs", "runs"):
+        right = name in ("parameters", "GMACs")
+        table.add_column(escape(name), justify="right" if right else "left", overflow="fold")
+    for planned in plan.variants:
+        jobs = [job for job in plan.jobs if job.variant == planned.variant.name]
+        done = sum(job.finished for job in jobs)
+        begun = sum(0 < job.step < job.iterations for job in jobs)
+        counts = {"finished": done, "begun": begun, "to do": len(jobs) - done - begun}
+        state = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        values = [planned.settings.get(name, "-") for name in columns]
+        sizes = [f"{planned.parameters:,}", f"{planned.macs / 1e9:,.3g}"]
+        table.add_row(*map(escape, (planned.variant.name, *values, *sizes, state)))
+    console = Console(width=WIDTH)
+    console.print(table)
+    iterations = sum(job.iterations for job in plan.jobs)
+    console.print(
+        f"{len(plan.jobs)} runs, {iterations:,} iterations in all, in {plan.folder}", highlight=False, soft_wrap=True
+    )

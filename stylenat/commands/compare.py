@@ -1,0 +1,154 @@
+"""``tools/compare.py``: runs side by side, as a table, pictures, links into Aim, and one page of all."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stylenat.commands._command import ASIDE, CORE, command
+
+if TYPE_CHECKING:
+    from stylenat.comparison.aim_links import Links
+    from stylenat.comparison.results import Comparison
+
+EXAMPLES = """examples:
+  python tools/compare.py --experiment head_partitions
+  python tools/compare.py runs/quickstart-1a2b3c4d runs/quickstart-5e6f7a8b --metric fid
+  python tools/compare.py --experiment head_partitions --out report      # report/report.html, plots, tables
+  python tools/compare.py --experiment head_partitions --format markdown > table.md
+
+Results of different protocols are not ranked against each other: docs/evaluation.md. How to read a report:
+docs/ablations.md.
+"""
+WIDE = 160
+"""Columns of the table where the terminal has fewer: a number that is folded cannot be read."""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="compare",
+        description="Tabulate runs by what differs, with their spread over seeds; plot and report them.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders, or an ablation's folder")
+    parser.add_argument("--experiment", metavar="NAME", help="an ablation, or all runs/NAME-*")
+    parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="show these (default: all)")
+    parser.add_argument("--format", choices=("table", "markdown", "csv"), default="table", help="of what is printed")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write report.html, plots and tables here")
+    parser.add_argument("--group-by", metavar="KEY", help="in Aim: a parameter or label (default: what differs)")
+    parser.add_argument(
+        "--measure", action="store_true", help="time each generator on this machine, which should be doing nothing else"
+    )
+    parser.add_argument(
+        "--remark", action="append", default=[], metavar="TEXT", help="a note for the report, such as a loaded machine"
+    )
+    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    from registry import UserError, load_plugins
+
+    if arguments.runs and arguments.experiment:
+        raise UserError("name runs or --experiment, not both")
+    registry = load_plugins(arguments.plugin, core=CORE, aside=ASIDE)
+
+    from stylenat.comparison.aim_links import links
+    from stylenat.comparison.find import found_runs
+    from stylenat.comparison.results import compared_runs
+
+    found = found_runs(registry, arguments.runs, arguments.experiment)
+    comparison = compared_runs(found.runs, found.name, arguments.metric, found.order)
+    pages = links(comparison, arguments.group_by)
+    if pages is None and arguments.group_by:
+        raise UserError("--group-by is for Aim, and these runs are not in one Aim repository")
+    if arguments.out:
+        _make(arguments.out)
+    sampling: dict[str, float] = {}
+    if arguments.measure:
+        from stylenat.comparison.throughput import sampling_rates
+        from stylenat.training.launch import pick_device
+
+        sampling = sampling_rates(registry, comparison, pick_device("auto"))
+    _print(comparison, sampling, arguments.format, pages, [*found.missing, *comparison.notes(), *arguments.remark])
+    if arguments.out:
+        _write(arguments.out, comparison, sampling, pages, found.missing, arguments.remark)
+    return 0
+
+
+def _print(
+    comparison: "Comparison", sampling: dict[str, float], form: str, pages: "Links | None", notes: Sequence[str]
+) -> None:
+    """The table on stdout; in a form for other programs it stands there alone, and the notes go to stderr."""
+    from rich.console import Console
+
+    from stylenat.commands.tables import WIDTH
+    from stylenat.comparison.table import LEGEND, as_csv, markdown, rich_table
+
+    aside = Console(stderr=form != "table", width=WIDTH, highlight=False, soft_wrap=True, markup=False)
+    if form == "table":
+        terminal = Console()
+        Console(width=max(WIDE, terminal.width)).print(rich_table(comparison, sampling))
+        aside.print(LEGEND)
+    else:
+        print((markdown if form == "markdown" else as_csv)(comparison, sampling), end="")
+    for note in notes:
+        aside.print(f"note: {note}")
+    if pages:
+        aside.print(f"\nin Aim, grouped by {pages.grouped_by} (first run: {pages.start})")
+        for title, url in pages.pages.items():
+            aside.print(f"{title:>24}  {url}")
+
+
+def _make(folder: Path) -> None:
+    from registry import UserError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+
+
+def _write(
+    folder: Path,
+    comparison: "Comparison",
+    sampling: dict[str, float],
+    pages: "Links | None",
+    missing: Sequence[str],
+    remarks: Sequence[str],
+) -> None:
+    from stylenat.comparison import pictures, plots
+    from stylenat.comparison.report import Pictures, report
+    from stylenat.comparison.table import as_csv, markdown
+    from stylenat.training.run import write_text
+
+    figures = {f"curve-{metric}": plots.curves(comparison, metric) for metric in comparison.metrics}
+    main_metric, groups = comparison.metrics[0], comparison.groups
+    costs = [("parameters", "parameters of the generator", plots.parameters_of(groups), True)]
+    if sampling:
+        costs.append(("throughput", "images a second, sampling, measured side by side", sampling, False))
+    elif rates := plots.rates_of(groups):
+        costs.append(("throughput", "images a second in training, as the runs recorded it", rates, False))
+    for name, title, values, less in costs:
+        figures[f"pareto-{name}"] = plots.pareto(comparison, main_metric, title, values, less)
+    shown = Pictures()
+    for name, figure in figures.items():
+        plots.save(figure, folder / name)
+        shown.plots[name] = (folder / f"{name}.svg").read_bytes()
+    chosen = pictures.same_latents(comparison)
+    if chosen:
+        shown.side_by_side = pictures.side_by_side(chosen)
+        (folder / "samples.png").write_bytes(shown.side_by_side)
+        shown.grids = {name: run.grid.read_bytes() for name, run in chosen.items() if run.grid}
+    for group in groups:
+        if (picture := pictures.what_heads_see(group)) is not None:
+            shown.heads[group.name] = picture
+    write_text(folder / "table.md", markdown(comparison, sampling))
+    write_text(folder / "table.csv", as_csv(comparison, sampling))
+    write_text(folder / "report.html", report(comparison, sampling, shown, pages, missing, remarks))
+    print(f"\nwritten: {folder / 'report.html'}, and its plots and tables beside it")

@@ -1,0 +1,70 @@
+"""Which runs are meant: folders, an ablation's folder, or an experiment by its name."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry import Registry, UserError
+from registry.wording import did_you_mean
+from stylenat.ablation.plan import FORMAT_VERSION, MANIFEST
+from stylenat.comparison.runs import RunResults, read_run
+
+
+@dataclass(frozen=True)
+class Found:
+    """Runs to compare. ``order``: of an ablation's variants; ``missing``: its runs without results, one line each."""
+
+    name: str
+    runs: tuple[RunResults, ...]
+    order: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+def found_runs(registry: Registry, paths: Sequence[Path], experiment: str | None, root: Path = Path("runs")) -> Found:
+    """Reads the runs.
+
+    Args:
+        paths: run folders, or an ablation's. experiment: an ablation's name, or the name that run folders begin with.
+
+    Raises:
+        UserError: there is no such run, or one that is named has no results.
+    """
+    if experiment is not None:
+        if (root / experiment / MANIFEST).is_file():
+            return _ablation(registry, root / experiment)
+        paths = sorted(path.parent for path in root.glob(f"{experiment}-*/config.gin"))
+        if not paths:
+            known = {path.parent.name for path in root.glob(f"*/{MANIFEST}")}
+            known |= {path.parent.name.rpartition("-")[0] for path in root.glob("*/config.gin")}
+            raise UserError(f"there is no run of {experiment!r} in {root}{did_you_mean(experiment, known)}")
+        return Found(experiment, tuple(read_run(registry, path) for path in paths))
+    if not paths:
+        raise UserError("nothing to compare: name run folders, or --experiment NAME")
+    if len(paths) == 1 and (paths[0] / MANIFEST).is_file():
+        return _ablation(registry, paths[0])
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"there is no run {path}")
+    name = paths[0].name if len(paths) == 1 else "comparison"
+    return Found(name, tuple(read_run(registry, path) for path in dict.fromkeys(paths)))
+
+
+def _ablation(registry: Registry, folder: Path) -> Found:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        version, names, order = manifest["format_version"], list(manifest["runs"]), tuple(manifest["variants"])
+        name = str(manifest["name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / MANIFEST} cannot be read as an ablation's list of runs: {error}") from error
+    if type(version) is not int or version > FORMAT_VERSION:
+        raise UserError(f"{folder / MANIFEST} has format {version}; this version reads up to {FORMAT_VERSION}: upgrade")
+    runs, missing = [], []
+    for run in names:
+        try:
+            runs.append(read_run(registry, folder / run))
+        except UserError as error:  # Not yet begun, or not yet evaluated: the others can be compared meanwhile.
+            missing.append(str(error))
+    if not runs:
+        raise UserError(f"no run of {folder} has results yet ({missing[0] if missing else 'it names none'})")
+    return Found(name, tuple(runs), order, tuple(missing))

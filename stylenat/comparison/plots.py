@@ -1,0 +1,112 @@
+"""Curves over training, and what quality costs: figures for files and for the report."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from registry import UserError
+from stylenat.comparison.results import Comparison, Group
+
+MARKERS = "osD^vPX*<>"
+
+
+def curves(comparison: Comparison, metric: str) -> Figure:
+    """A metric over real images seen: a line a variant, the mean over seeds, and a band from least to greatest."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axis = figure.subplots()
+    for i, group in enumerate(comparison.groups):
+        by_images: dict[int, list[float]] = {}
+        for run in group.runs:
+            for result in run.of(metric):
+                if result.images is not None and result.value is not None:
+                    by_images.setdefault(result.images, []).append(result.value)
+        # A mean over fewer seeds than the others would step aside for no other reason.
+        whole = {x: values for x, values in sorted(by_images.items()) if len(values) == len(group.runs)}
+        x = list(whole)
+        middle = [sum(values) / len(values) for values in whole.values()]
+        (line,) = axis.plot(x, middle, marker=MARKERS[i % len(MARKERS)], markersize=4, label=group.name)
+        if len(group.runs) > 1:
+            low, high = ([bound(values) for values in whole.values()] for bound in (min, max))
+            axis.fill_between(x, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
+    _scale(axis)
+    axis.set_xlabel("real images seen")
+    axis.set_ylabel(f"{metric} ({_better(comparison, metric)} is better)")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    axis.set_title(f"{comparison.name}: mean over seeds, band from least to greatest", fontsize=9)
+    return figure
+
+
+def pareto(comparison: Comparison, metric: str, cost: str, values: Mapping[str, float], less_is_better: bool) -> Figure:
+    """A metric against a cost. The line joins what nothing else beats in both; drawn where all may be ranked.
+
+    Args:
+        cost: the axis' title; values: by variant; less_is_better: of the cost.
+    """
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    axis = figure.subplots()
+    points: dict[str, tuple[float, float]] = {}
+    for i, group in enumerate(comparison.groups):
+        final = group.final(metric)
+        if final is None or group.name not in values:
+            continue
+        points[group.name] = (values[group.name], final.mean)
+        marker = MARKERS[i % len(MARKERS)]
+        axis.errorbar(*points[group.name], yerr=final.deviation, fmt=marker, capsize=3, label=group.name)
+    if len(comparison.standing(metric)) == len(points):
+        higher = _better(comparison, metric) == "higher"
+        front = sorted(points[name] for name in front_of(points, less_is_better, not higher))
+        axis.plot(*zip(*front, strict=True), color="grey", linewidth=1, zorder=0)
+    axis.set_xlabel(cost)
+    axis.set_ylabel(f"{metric} ({_better(comparison, metric)} is better)")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    if len({x for x, _ in points.values()}) == 1:  # All alike: matplotlib would show differences of rounding.
+        x = next(iter(points.values()))[0]
+        axis.set_xlim(0.9 * x, 1.1 * x)
+    axis.ticklabel_format(axis="x", style="plain", useOffset=False)
+    axis.tick_params(axis="x", labelsize=8)
+    return figure
+
+
+def front_of(points: Mapping[str, tuple[float, float]], less_cost: bool, less_metric: bool) -> list[str]:
+    """The names that no other beats in one of (cost, metric) without losing in the other."""
+    turned = {
+        name: (x if less_cost else -x, y if less_metric else -y)  # Less is better in both.
+        for name, (x, y) in points.items()
+    }
+    return [
+        name
+        for name, (x, y) in turned.items()
+        if not any(a <= x and b <= y and (a, b) != (x, y) for a, b in turned.values())
+    ]
+
+
+def save(figure: Figure, stem: Path) -> None:
+    """``stem.png`` and ``stem.svg``. Raises UserError where they cannot be written."""
+    try:
+        figure.savefig(stem.with_suffix(".png"), dpi=130)
+        figure.savefig(stem.with_suffix(".svg"))
+    except OSError as error:
+        raise UserError(f"cannot write {stem}.png: {error.strerror}") from error
+
+
+def _better(comparison: Comparison, metric: str) -> str:
+    results = [result for group in comparison.groups for result in group.finals(metric)]
+    return "higher" if results and results[0].higher_is_better else "lower"
+
+
+def _scale(axis: object) -> None:
+    """Logarithmic where the values span more than a factor of ten and are positive: early values hide late ones."""
+    values = [y for line in axis.lines for y in line.get_ydata()]  # type: ignore[attr-defined]
+    if values and min(values) > 0 and max(values) > 10 * min(values):
+        axis.set_yscale("log")  # type: ignore[attr-defined]
+
+
+def parameters_of(groups: Sequence[Group]) -> dict[str, float]:
+    return {group.name: float(group.runs[0].parameters) for group in groups}
+
+
+def rates_of(groups: Sequence[Group]) -> dict[str, float]:
+    return {group.name: rate.mean for group in groups if (rate := group.rate())}

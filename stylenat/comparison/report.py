@@ -1,0 +1,117 @@
+"""One page of everything: an HTML file that needs no other file, fetches nothing and runs nothing."""
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from stylenat.comparison.aim_links import Links
+from stylenat.comparison.results import Comparison
+from stylenat.comparison.table import LEGEND, headers, rows
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1200px; margin: 2em auto; padding: 0 1em }
+h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ddd }
+.wide { overflow-x: auto } table { border-collapse: collapse; font-size: 14px }
+th, td { padding: .3em .6em; border-bottom: 1px solid #e4e4e4; text-align: left }
+td { white-space: nowrap } th { vertical-align: bottom }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } td.best { font-weight: 700 }
+img { max-width: 100%; height: auto } .heads img { width: 340px } .pixels { image-rendering: pixelated }
+figure { display: inline-block; margin: .5em; vertical-align: top; max-width: 100% }
+figcaption { font-size: 13px; color: #555 } .note { background: #fff6d6; padding: .4em .8em; margin: .4em 0 }
+code, pre { font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere } pre { white-space: pre-wrap }
+"""
+# No script, no style or image from elsewhere: a browser enforces what this page promises.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+@dataclass
+class Pictures:
+    """What the page shows, as files' bytes: SVG plots by title, and PNGs by variant."""
+
+    plots: dict[str, bytes] = field(default_factory=dict)
+    side_by_side: bytes | None = None
+    grids: dict[str, bytes] = field(default_factory=dict)
+    heads: dict[str, bytes] = field(default_factory=dict)
+
+
+def report(
+    comparison: Comparison,
+    sampling: Mapping[str, float],
+    pictures: Pictures,
+    links: Links | None,
+    missing: Sequence[str],
+    remarks: Sequence[str],
+) -> str:
+    """The page. Every text in it comes from files of others and is escaped."""
+    e = html.escape
+    parts = [f"<h1>{e(comparison.name)}</h1>"]
+    runs = sum(len(group.runs) for group in comparison.groups)
+    parts.append(f"<p>{len(comparison.groups)} variants, {runs} runs. {e(LEGEND)}.</p>")
+    parts += [f'<p class="note">{e(note)}</p>' for note in (*missing, *comparison.notes(), *remarks)]
+    parts += ["<h2>Results</h2>", _table(comparison, sampling)]
+    if pictures.side_by_side:
+        title = "The same latents"
+        parts += [
+            f"<h2>{title}</h2>",
+            _figure(pictures.side_by_side, "png", "a row a variant, a column a latent", True),
+        ]
+    if pictures.plots:
+        parts.append("<h2>Curves and costs</h2>")
+        parts += [_figure(plot, "svg+xml", title) for title, plot in pictures.plots.items()]
+    if links:
+        parts.append(f"<h2>In Aim, grouped by {e(links.grouped_by)}</h2>")
+        parts.append(f"<p>Where <code>{e(links.start)}</code> runs on this machine:</p><ul>")
+        parts += [f'<li><a href="{e(url, quote=True)}">{e(title)}</a></li>' for title, url in links.pages.items()]
+        parts.append("</ul>")
+    if pictures.heads:
+        parts.append("<h2>What the heads see</h2>")
+        parts.append('<div class="heads">')
+        parts += [_figure(picture, "png", name) for name, picture in pictures.heads.items()]
+        parts.append("</div>")
+    if pictures.grids:
+        parts.append("<h2>Sample grids</h2>")
+        parts += [_figure(grid, "png", name, True) for name, grid in pictures.grids.items()]
+    parts += ["<h2>Runs</h2>", _runs(comparison)]
+    head = (
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta name="viewport" content="width=device-width"><title>{e(comparison.name)}</title><style>{STYLE}</style>'
+    )
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+
+
+def _table(comparison: Comparison, sampling: Mapping[str, float]) -> str:
+    left = len(comparison.columns) + 1
+
+    def cell(tag: str, i: int, text: str) -> str:
+        classes = ["n"] if i >= left else []
+        if tag == "td" and text.startswith("**"):
+            classes, text = [*classes, "best"], text[2:-2]
+        return f'<{tag} class="{" ".join(classes)}">{html.escape(text)}</{tag}>'
+
+    lines = ["<tr>" + "".join(cell("th", i, t) for i, t in enumerate(headers(comparison, sampling))) + "</tr>"]
+    lines += ["<tr>" + "".join(cell("td", i, t) for i, t in enumerate(r)) + "</tr>" for r in rows(comparison, sampling)]
+    return '<div class="wide"><table>' + "\n".join(lines) + "</table></div>"
+
+
+def _figure(data: bytes, kind: str, caption: str, pixels: bool = False) -> str:
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    look = ' class="pixels"' if pixels else ""
+    text = html.escape(caption)
+    return f'<figure><img{look} alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>'
+
+
+def _runs(comparison: Comparison) -> str:
+    """Each run's folder, and the config of each variant's first."""
+    parts = []
+    for group in comparison.groups:
+        folders = "".join(
+            f"<li><code>{html.escape(str(run.directory))}</code>, iteration {run.step:,} of {run.iterations:,}</li>"
+            for run in group.runs
+        )
+        config = "\n".join(f"{name} = {value}" for name, value in group.settings.items())
+        parts.append(
+            f"<p><b>{html.escape(group.name)}</b></p><ul>{folders}</ul>"
+            f"<details><summary>config</summary><pre>{html.escape(config)}</pre></details>"
+        )
+    return "\n".join(parts)

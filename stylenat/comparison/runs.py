@@ -1,0 +1,110 @@
+"""What one run has to say: its config, its results as ``metrics.jsonl`` has them, its size, its last samples."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from registry import Experiment, Registry, UserError, load_experiment
+from stylenat.evaluation.protocol import Result, read_results
+from stylenat.networks.neighborhoods import Neighborhoods, neighborhoods
+from stylenat.training.settings import Training
+from stylenat.training.sizes import sized
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """One run, read.
+
+    Attributes:
+        settings: everything in use as gin text by parameter; hparams: the same as nested plain values.
+        results: of every evaluation, in order; there is at least one.
+        parameters, macs: the generator's, of one image.
+        images_per_second: real images in training, evaluation and all; None where it cannot be told.
+        grid: the last sample grid; None where there is none.
+        neighborhoods: of each site with head groups. aim_repo: where the tracker ``aim`` wrote; None without it.
+    """
+
+    directory: Path
+    experiment: str
+    settings: dict[str, str]
+    hparams: dict[str, Any]
+    seed: int
+    iterations: int
+    results: tuple[Result, ...]
+    parameters: int
+    macs: int
+    images_per_second: float | None
+    resolution: int
+    grid: Path | None
+    neighborhoods: Neighborhoods
+    aim_repo: str | None
+
+    @property
+    def step(self) -> int:
+        """Of the last evaluation."""
+        return self.results[-1].step or 0
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What an ablation wrote on it: ``variant`` and ``seed``."""
+        return self.hparams.get("tracker", {}).get("aim", {}).get("labels") or {}
+
+    def of(self, metric: str) -> list[Result]:
+        """All finite results of a metric, in order."""
+        return [result for result in self.results if result.name == metric and result.value is not None]
+
+
+def load_run(registry: Registry, directory: Path) -> Experiment:
+    """The run's experiment. Raises UserError for what is no run folder."""
+    if not (directory / "config.gin").is_file():
+        raise UserError(f"{directory} is no run folder: it has no config.gin")
+    return load_experiment(registry, [directory / "config.gin"])
+
+
+def read_run(registry: Registry, directory: Path) -> RunResults:
+    """Reads a run folder.
+
+    Raises:
+        UserError: it is no run folder, has no results yet, or its config needs what is not installed.
+    """
+    experiment = load_run(registry, directory)
+    results = read_results(directory / "metrics.jsonl") if (directory / "metrics.jsonl").exists() else []
+    if not results:
+        raise UserError(
+            f"{directory} has no results in metrics.jsonl; it needs the tracker jsonl and its first evaluation"
+        )
+    training: Training = experiment.get("train")()
+    generator = sized(training)["generator"]
+    grids = sorted((directory / "samples").glob("step-*.png"))
+    aim = experiment.hparams.get("tracker", {}).get("aim")
+    return RunResults(
+        directory,
+        (aim or {}).get("experiment") or experiment.name,
+        experiment.settings(),
+        experiment.hparams,
+        training.seed,
+        training.iterations,
+        tuple(results),
+        generator.parameters,
+        generator.macs,
+        images_per_second(results),
+        generator.network.resolution,
+        grids[-1] if grids else None,
+        neighborhoods(generator.network),
+        aim["repo"] if aim else None,
+    )
+
+
+def images_per_second(results: Sequence[Result]) -> float | None:
+    """The median rate between two evaluations, which a pause or a stop in between does not touch."""
+    timed = [result for result in results if result.images and result.time]
+    moments = {result.images: datetime.fromisoformat(result.time) for result in timed}
+    rates = []
+    for (images, time), (later_images, later) in zip(moments.items(), list(moments.items())[1:], strict=False):
+        seconds = (later - time).total_seconds()
+        if seconds > 0 and later_images > images:
+            rates.append((later_images - images) / seconds)
+    return statistics.median(rates) if rates else None

@@ -1,0 +1,127 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stylenat.commands._command import experiments_folder
+from stylenat.commands.ablate import main
+from stylenat.commands.run import main as run
+
+SHIPPED = sorted(path.name for path in (experiments_folder() / "ablations").glob("*.gin"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("quick", [[], ["--quick"]], ids=["whole", "quick"])
+def test_every_shipped_ablation_is_valid_from_any_folder(name, quick, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--gin", f"ablations/{name}", "--dry-run", *quick]) == 0
+    assert "runs" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_there_is_an_ablation_of_every_part():
+    assert {Path(name).stem for name in SHIPPED} >= {
+        "head_partitions", "kernel_dilation", "block", "loss", "regularizers", "augmentation_data",
+    }  # fmt: skip
+
+
+def test_an_ablation_file_is_also_its_base_experiment(ablation_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["--gin", str(ablation_file), "--dry-run"]) == 0
+
+
+def test_commands_are_one_a_line_and_start_what_was_checked(ablation_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--gin", str(ablation_file), "--print-commands", "--out", "out"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and all(" -m stylenat run --gin out/configs/" in line for line in lines)
+    assert [line.split()[-1] for line in lines] == [f"out/{v}-seed{s}" for s in (0, 1) for v in ("near", "far")]
+    config = Path("out/configs/far-seed1.gin").read_text()
+    assert "stylenat.train.seed = 1" in config and "@partition.global()" in config and "ablation." not in config
+    assert "tracker.aim.labels = {'variant': 'far', 'seed': 1}" in config
+    manifest = json.loads(Path("out/ablation.json").read_text())
+    assert list(manifest["variants"]) == ["near", "far"] and len(manifest["runs"]) == 4
+
+
+def test_an_ablation_runs_skips_the_finished_and_refuses_what_changed(ablation_file, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--gin", str(ablation_file), "--quick", "--bind", "train.metrics = []"]
+    arguments += [
+        "--bind",
+        "train.trackers = [@tracker.progress()]",
+        "--bind",
+        "ablation.seeds = [0]",
+        "--threads",
+        "1",
+    ]
+    assert main(arguments) == 0
+    out = capfd.readouterr()
+    assert "2 of 2 runs are finished, in runs/heads-quick" in out.out
+    assert Path("runs/heads-quick/far-seed0/checkpoints/step-000000004").is_dir()
+    assert main(arguments) == 0
+    assert "nothing to do" in capfd.readouterr().out
+    assert main([*arguments, "--bind", "train.generator_learning_rate = 0.5"]) == 2
+    error = capfd.readouterr().err
+    assert "holds a run of other settings (train.generator_learning_rate: 0.5 here, 0.001 there)" in error
+
+
+@pytest.mark.parametrize(
+    "bindings, message",
+    [
+        (["ablation.variants = {'a': ['train.losss = 3']}"], "variant 'a': --bind 'train.losss = 3'"),
+        (["ablation.variants = {'a': ['block.hydra.partition = @partition.fibonaci()']}"], "variant 'a'"),
+        (["ablation.variants = {'a': [], 'b': []}"], "'a' and 'b' are the same experiment"),
+        (["ablation.variants = {'a': ['partition.pyramid.kernel_size = 5'], 'b': []}"], "are the same experiment"),
+        (["ablation.variants = {'a': ['partition.split.kernel_size = 9']}"], "variant 'a'"),
+        (["ablation.variants = {'a': ['train.batch_size = 8']}"], "changes train.batch_size (8; 4 without it)"),
+        (["ablation.variants = {'a': ['train.seed = 8']}"], "all variants have the seeds of ablation.seeds"),
+        (["ablation.variants = {'a': ['train.evaluation_samples = 8']}"], "share data, budget and measure"),
+        (["ablation.variants = {'a': 'train.batch_size = 8'}"], "ablation.variants takes"),
+        (["ablation.variants = {}"], "no variant is named"),
+        (["ablation.grid = {'train.loss': []}"], "has no values"),
+        (["ablation.quick = []"], "has no quick preset"),
+        (["ablation.seeds = [-1]"], "ablation.seeds takes"),
+    ],
+)  # fmt: skip
+def test_bad_ablations_get_one_line_and_exit_code_2(bindings, message, ablation_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--gin", str(ablation_file), "--bind", "block.hydra.partition = @partition.split()"]
+    arguments += [argument for binding in bindings for argument in ("--bind", binding)]
+    assert main([*arguments, *(["--quick"] if "quick" in message else [])]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and error[0].startswith("error: ") and message in error[0]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "no gin file"),
+        (["--gin", "nowhere.gin"], "there is no gin file"),
+        (["--gin", "quickstart.gin"], "no variant is named"),
+        (["--gin", "ablations/loss.gin", "--jobs", "0"], "--jobs must be at least 1"),
+        (["--gin", "ablations/loss.gin", "--out", "/proc/nowhere"], "cannot write to /proc/nowhere"),
+        (["--gin", "ablations/loss.gin", "--jobs", "999"], "cores"),
+    ],
+)
+def test_bad_command_lines_get_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and message in error[0]
+    assert not list(tmp_path.rglob("*.gin"))
+
+
+def test_a_variant_may_change_what_the_ablation_is_about(ablation_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--gin", str(ablation_file), "--dry-run", "--bind", "ablation.about = ['train.batch_size']"]
+    assert main([*arguments, "--bind", "ablation.variants = {'a': ['train.batch_size = 8'], 'b': []}"]) == 0
+    assert "train.batch_size" in capsys.readouterr().out
+
+
+def test_the_package_alone_offers_the_command(tmp_path):
+    command = [sys.executable, "-P", "-m", "stylenat", "ablate", "--help"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "--print-commands" in said

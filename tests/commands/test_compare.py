@@ -1,0 +1,138 @@
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stylenat.commands.compare import main
+
+
+@pytest.fixture
+def runs(ablated, tmp_path, monkeypatch):
+    """A copy of the ablation's folder, ``runs/heads`` below the current one."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ablated, "runs/heads")
+    return Path("runs/heads")
+
+
+def edited(run: Path, change):
+    """Rewrites each line of a run's metrics.jsonl."""
+    file = run / "metrics.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    for record in records:
+        change(record)
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def test_the_table_shows_what_differs_and_nothing_else(runs, capsys):
+    assert main(["--experiment", "heads", "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["variant"] for row in rows] == ["near", "far"]
+    parameters = [name for name in rows[0] if "." in name and not name.startswith("frechet")]
+    assert parameters == ["block.hydra.partition"]
+    assert [row["seeds"] for row in rows] == ["2", "2"] and int(rows[0]["parameters"]) > 10000
+    finals = [
+        json.loads((runs / f"near-seed{seed}" / "metrics.jsonl").read_text().splitlines()[-1])["metrics"]
+        for seed in (0, 1)
+    ]
+    values = [found["frechet_random_features"] for found in finals]
+    assert float(rows[0]["frechet_random_features.final"]) == pytest.approx(sum(values) / 2)
+    assert float(rows[0]["frechet_random_features.final_std"]) == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+
+
+def test_runs_that_are_named_are_grouped_by_all_but_their_seeds(runs, capsys):
+    assert main([*map(str, sorted(runs.glob("*-seed*"))), "--format", "markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and lines[2].endswith("| 2 |") and lines[1].startswith("| --- | --- | ---: |")
+
+
+def test_equal_protocols_are_ranked(runs, capsys):
+    for seed, value in enumerate((0.001, 0.003)):
+        edited(runs / f"far-seed{seed}", lambda r, v=value: r["metrics"].update(frechet_random_features=v))
+    assert main(["--experiment", "heads", "--format", "markdown"]) == 0
+    out, err = capsys.readouterr()
+    assert "**0.002 ± 0.0014**" in out and "protocol" not in err
+
+
+def test_other_protocols_are_not_ranked_and_the_field_is_named(runs, capsys):
+    for seed in (0, 1):
+        edited(runs / f"far-seed{seed}", lambda r: r["protocol"]["generated"].update(count=17))
+    assert main(["--experiment", "heads", "--format", "markdown"]) == 0
+    out, err = capsys.readouterr()
+    assert "**" not in out and "~" not in out
+    assert "ranked only among equals, protocols differ in generated.count: 16 and 17 (near and far)" in err
+
+
+def test_results_without_a_protocol_are_shown_and_said_to_be(runs, capsys):
+    edited(runs / "far-seed0", lambda r: r.pop("protocol"))
+    assert main(["--experiment", "heads", "--format", "markdown"]) == 0
+    out, err = capsys.readouterr()
+    assert "| far |" in out and "no protocol is recorded for far" in err and "**" not in out
+
+
+def test_an_ablation_half_done_is_compared_as_far_as_it_goes(runs, capsys):
+    shutil.rmtree(runs / "far-seed1")
+    (runs / "far-seed0" / "metrics.jsonl").write_text(
+        (runs / "far-seed0" / "metrics.jsonl").read_text().splitlines()[0] + "\n"
+    )
+    assert main(["--experiment", "heads"]) == 0
+    out = capsys.readouterr().out
+    assert "far-seed1 is no run folder" in out and "far-seed0 is at iteration 2 of 8" in out
+    assert "seeds differ: near [0, 1]; far [0]" in out
+
+
+def test_the_report_is_one_file_that_fetches_and_runs_nothing(runs, capsys):
+    evil = "<script>alert(1)</script>"
+    assert main(["--experiment", "heads", "--out", "report", "--measure", "--remark", evil]) == 0
+    page = Path("report/report.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page
+    outside = re.findall(r'(?:src|href)="([^"#]*)"', page)
+    assert all(url.startswith(("data:image/", "http://127.0.0.1:43800/")) for url in outside)
+    assert len([url for url in outside if url.startswith("data:")]) == 3 + 1 + 2 + 2  # plots, rows, heads, grids
+    assert "default-src 'none'" in page and "url(" not in page and "@import" not in page
+    for name in ("curve-frechet_random_features", "pareto-parameters", "pareto-throughput"):
+        assert Path(f"report/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert b"<svg" in Path(f"report/{name}.svg").read_bytes()
+    assert "images/s sampling" in Path("report/table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "nothing to compare"),
+        (["runs/nowhere"], "there is no run runs/nowhere"),
+        (["runs/heads/configs"], "is no run folder"),
+        (["runs/heads", "--experiment", "heads"], "not both"),
+        (["--experiment", "haeds"], "did you mean 'heads'?"),
+        (["--experiment", "heads", "--metric", "frechet_random_feature"], "did you mean 'frechet_random_features'?"),
+        (["--experiment", "heads", "--group-by", "block.hydra.partitions"], "did you mean 'block.hydra.partition'?"),
+        (["--experiment", "heads", "--out", "/proc/nowhere"], "cannot write to /proc/nowhere"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(arguments, message, runs, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and error[0].startswith("error: ") and message in error[0]
+
+
+def test_a_run_without_results_or_with_a_damaged_list_is_refused_by_name(runs, capsys):
+    (runs / "near-seed0" / "metrics.jsonl").write_text("")
+    assert main([str(runs / "near-seed0")]) == 2
+    assert "near-seed0 has no results in metrics.jsonl" in capsys.readouterr().err
+    (runs / "ablation.json").write_text('{"format_version": 9, "name": "x", "variants": {}, "runs": {}}')
+    assert main([str(runs)]) == 2
+    assert "upgrade" in capsys.readouterr().err
+    (runs / "ablation.json").write_text("[")
+    assert main([str(runs)]) == 2
+    assert "cannot be read as an ablation's list of runs" in capsys.readouterr().err
+
+
+def test_links_are_grouped_by_a_key_that_every_run_has(runs, capsys):
+    assert main(["--experiment", "heads", "--group-by", "block.hydra.partition"]) == 0
+    out = capsys.readouterr().out
+    assert "grouped by block.hydra.partition" in out and "http://127.0.0.1:43800/images?select=O-" in out
+    assert main(["--experiment", "heads", "--group-by", "partition.uniform.kernel_size"]) == 2
+    assert "far-seed0 has no 'partition.uniform.kernel_size' to group by" in capsys.readouterr().err
