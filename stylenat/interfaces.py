@@ -100,7 +100,9 @@ class StepContext:
         fake: generated images, detached in the discriminator's step.
         real_logits, fake_logits: what ``discriminate`` gave for them in this step.
         latents: what ``fake`` was made from.
-        random: the named generator that every draw must come from.
+        random: the named generator that every draw must come from, by the functions of ``stylenat.draws``.
+        discriminate_exactly: ``discriminate`` as second derivatives need it, in float32 and uncompiled; a regularizer
+            with ``second_order`` finds it in ``discriminate``'s place.
     """
 
     generator: nn.Module
@@ -112,6 +114,7 @@ class StepContext:
     real_logits: Tensor | None = None
     fake_logits: Tensor | None = None
     latents: Tensor | None = None
+    discriminate_exactly: Callable[[Tensor], Tensor] | None = None
 
 
 class Regularizer(Protocol):
@@ -123,6 +126,7 @@ class Regularizer(Protocol):
         interval: applied every so many iterations (lazy regularisation, StyleGAN2, section 3.1).
         own_step: True for an optimiser step of its own, unclipped, after the main one; False for a term of the
             main loss.
+        second_order: whether the term contains a gradient (a gradient penalty); ``own_step`` where it is not said.
     """
 
     name: str
@@ -138,7 +142,7 @@ class Augmentation(Protocol):
     """Kind ``augmentation``: what every image passes on its way into the discriminator. May adapt itself."""
 
     def __call__(self, images: Tensor, random: torch.Generator) -> Tensor:
-        """Differentiable; same shape; draws on the CPU from ``random`` only."""
+        """Differentiable; same shape; draws on the CPU from ``random`` only, by the functions of ``stylenat.draws``."""
 
     def observe(self, real_logits: Tensor) -> None:
         """Sees the discriminator's logits [batch, 1] on real images once an iteration, detached."""

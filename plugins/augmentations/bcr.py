@@ -8,6 +8,7 @@ from torch import Tensor
 
 from plugins.augmentations.simple import cut, jittered, moved
 from registry import NotNegative, Share
+from stylenat.draws import uniform
 
 
 class BalancedConsistencyTransforms:
@@ -35,7 +36,7 @@ class BalancedConsistencyTransforms:
         self.brightness, self.saturation, self.contrast = brightness, saturation, contrast
 
     def __call__(self, images: Tensor, random: torch.Generator) -> Tensor:
-        draws = torch.rand(8, len(images), generator=random)
+        draws = uniform(random, 8, len(images))
         images = moved(images, draws[1:3], self.translation, flips=draws[0] < self.flip)
         images = jittered(images, draws[3:6], self.brightness, self.saturation, self.contrast)
         return cut(images, draws[6:8], self.cutout)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from plugins.augmentations.displayed import SCALE, from_displayed, per_channel
 from plugins.augmentations.draws import ROW, Draws
+from stylenat.draws import generators
 
 CUTOUT = 0.5
 """Side of the missing square, as a share of the image's."""
@@ -21,7 +22,8 @@ def with_noise(images: Tensor, deviation: np.ndarray, random: torch.Generator) -
     noisy = np.flatnonzero(deviation)
     if len(noisy) == 0:
         return images
-    noise = torch.randn(len(noisy), *images.shape[1:], generator=random).to(images)
+    each = generators(random, len(images))
+    noise = torch.stack([torch.randn(images.shape[1:], generator=each[i]) for i in noisy]).to(images)
     amplitude = torch.from_numpy(deviation[noisy]).to(images)[:, None, None, None] / per_channel(SCALE, images)
     return images.index_add(0, torch.from_numpy(noisy).to(images.device), noise * amplitude)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from plugins.augmentations.displayed import from_displayed, to_displayed
 from plugins.augmentations.simple import cut, jittered, moved
 from registry import UserError
+from stylenat.draws import uniform
 
 POLICIES = ("color", "translation", "cutout")
 
@@ -38,7 +39,7 @@ class DiffAugment:
         self.translation, self.cutout = translation, cutout
 
     def __call__(self, images: Tensor, random: torch.Generator) -> Tensor:
-        draws = torch.rand(7, len(images), generator=random)
+        draws = uniform(random, 7, len(images))
         images = to_displayed(images)
         for name in self.policy:
             if name == "color":

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from stylenat.draws import normal, uniform
+
 TRANSFORMS = {
     "blit": ("x_flip", "rotate_90", "integer_translation"),
     "geom": ("isotropic_scale", "rotation", "anisotropic_scale", "fractional_translation"),
@@ -77,6 +79,6 @@ def probabilities(p: float, multipliers: np.ndarray) -> np.ndarray:
 
 def draw(probability: np.ndarray, batch: int, random: torch.Generator) -> Draws:
     """Draws for a batch, from one call each of the generator's two kinds."""
-    uniform = torch.rand(3, len(ROW), batch, generator=random, dtype=torch.float64).numpy()
-    normal = torch.randn(2, len(ROW), batch, generator=random, dtype=torch.float64).numpy()
-    return Draws(uniform[0] < probability[:, None], uniform[1:], normal)
+    first = uniform(random, 3, len(ROW), batch, dtype=torch.float64).numpy()
+    second = normal(random, 2, len(ROW), batch, dtype=torch.float64).numpy()
+    return Draws(first[0] < probability[:, None], first[1:], second)

@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   python tools/run.py --gin gin/ffhq256.gin --dry-run
   python tools/run.py --gin gin/ffhq256.gin --max-hours 23.5      # then the same command again
   python tools/run.py --gin gin/ffhq256.gin --run-dir runs/a --bind 'train.decay_start = 500000' --resume-with-changes
+  torchrun --nproc-per-node 8 tools/run.py --gin gin/ffhq256.gin       # on eight GPUs: docs/scaling.md
   python tools/run.py --list partition
   python tools/run.py --explain partition.pyramid --picture pyramid.png
   python tools/run.py --explain partition.pyramid --bind 'partition.pyramid.kernel_size = 3'
@@ -56,6 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     arguments = parser().parse_args(argv)
     _check(arguments)
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return _run(arguments, began)
+    with signals_end_the_process(STOPPED):
+        from stylenat.training.processes import joined
+
+    with joined():
+        return _run(arguments, began)
+
+
+def _run(arguments: argparse.Namespace, began: float) -> int:
     with signals_end_the_process(STOPPED):  # Until all that is imported is.
         from registry import explain, listing, load_experiment, load_plugins
 

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from registry import Count, UserError
 from stylenat.networks.layers import GAIN, SLOPE, EqualWeight, SpectralNorm, blur, leaky_relu
 from stylenat.networks.widths import resolutions, widths
+from stylenat.training import ranks
 
 
 def haar_filters() -> Tensor:
@@ -76,12 +77,22 @@ class Linear(nn.Module):
 
 
 def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
-    """Appends one channel: the features' mean standard deviation over groups (Progressive GAN, section 3)."""
+    """Appends one channel: the features' mean standard deviation over groups (Progressive GAN, section 3).
+
+    Of a batch over all processes, image i belongs to group i modulo (batch / group). A process has every
+    ``world_size``-th image: whole groups, if its images divide into groups at all; else the others are asked.
+    """
     batch, channels, height, width = x.shape
-    group = min(batch, group_size)
-    stddev = torch.var(x.view(group, batch // group, channels, height, width), dim=0, correction=0)
-    stddev = (stddev + 1e-8).sqrt().mean(dim=(1, 2, 3))
-    return torch.cat([x, stddev.repeat(group)[:, None, None, None].expand(-1, 1, height, width)], dim=1)
+    group = min(batch * ranks.world_size(), group_size)
+    torn = batch % group != 0
+    features = ranks.gathered_with_gradient(x).transpose(0, 1).flatten(0, 1) if torn else x
+    features = features.to(torch.promote_types(x.dtype, torch.float32))
+    groups = features.shape[0] // group
+    stddev = torch.var(features.view(group, groups, channels, height, width), dim=0, correction=0)
+    stddev = (stddev + 1e-8).sqrt().mean(dim=(1, 2, 3)).repeat(group)
+    if torn:
+        stddev = stddev[ranks.rank() :: ranks.world_size()]
+    return torch.cat([x, stddev.to(x.dtype)[:, None, None, None].expand(-1, 1, height, width)], dim=1)
 
 
 class WaveletDiscriminator(nn.Module):
@@ -157,7 +168,7 @@ class WaveletDiscriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[batch, 3, resolution, resolution] to logits [batch, 1]."""
-        self.check_batch(images.shape[0])
+        self.check_batch(images.shape[0] * ranks.world_size())
         x = self.from_wavelet[0](images)
         for block, from_wavelet in zip(self.blocks, self.from_wavelet[1:], strict=True):
             # The reference inverts the Haar transform, blurs and transforms again; the first two cancel.

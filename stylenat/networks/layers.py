@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -67,8 +68,11 @@ class AdaIN(nn.Module):
             for samples, some in pieces(*tokens.shape):
                 out[samples, some] = modulate(samples, some)
             return out.view(x.shape)
-        gamma, beta = self.style(style)[:, None].chunk(2, dim=-1)
-        return _ModulatedNorm.apply(x.flatten(1, 2), gamma, beta, self.eps).view(x.shape)
+        modulation = self.style(style)[:, None]
+        # The statistics are in float32, whatever precision the network runs in.
+        dtype = torch.promote_types(torch.promote_types(x.dtype, modulation.dtype), torch.float32)
+        gamma, beta = modulation.to(dtype).chunk(2, dim=-1)
+        return _ModulatedNorm.apply(x.to(dtype).flatten(1, 2), gamma, beta, self.eps).view(x.shape)
 
     def modulation(self, tokens: Tensor, style: Tensor) -> Callable[[slice, slice], Tensor]:
         """``modulate(samples, some)``: the same of ``tokens[samples, some]``, by the norm of all. No graph."""
@@ -138,6 +142,12 @@ def blur(x: Tensor, padding: int, stride: int = 1) -> Tensor:
     return F.conv2d(x, kernel, stride=stride, padding=padding, groups=channels)
 
 
+def no_autocast(like: Tensor) -> AbstractContextManager[object]:
+    """Within it, tensors on this one's device keep their precision."""
+    kind = like.device.type
+    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
+
+
 class SpectralNorm(nn.Module):
     """Holds a weight and yields it divided by its largest singular value (arXiv 1802.05957).
 
@@ -154,14 +164,15 @@ class SpectralNorm(nn.Module):
         self.register_buffer("v", F.normalize(torch.randn(matrix.shape[1]), dim=0, eps=self.eps))
 
     def forward(self) -> Tensor:
-        matrix = self.weight.flatten(1)
-        if self.training:
-            with torch.no_grad():
-                self.v.copy_(F.normalize(torch.mv(matrix.t(), self.u), dim=0, eps=self.eps))
-                self.u.copy_(F.normalize(torch.mv(matrix, self.v), dim=0, eps=self.eps))
-        # Clones: a later call moves u and v in place while this call's graph still needs them.
-        sigma = torch.dot(self.u.clone(), torch.mv(matrix, self.v.clone()))
-        return self.weight / sigma
+        with no_autocast(self.weight):  # In half precision it would not converge.
+            matrix = self.weight.flatten(1)
+            if self.training:
+                # New tensors, not new values in the old ones, which an earlier call's graph may still need.
+                with torch.no_grad():
+                    self.v = F.normalize(torch.mv(matrix.t(), self.u), dim=0, eps=self.eps)
+                    self.u = F.normalize(torch.mv(matrix, self.v), dim=0, eps=self.eps)
+            sigma = torch.dot(self.u, torch.mv(matrix, self.v))
+            return self.weight / sigma
 
 
 class EqualWeight(nn.Module):

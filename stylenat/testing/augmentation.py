@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
+from stylenat.draws import Share, SharedGenerator, augmented
 from stylenat.interfaces import Augmentation
 from stylenat.testing.contract import noise, require, require_gradients, require_plain_state, require_tensor, untouched
 
@@ -14,8 +15,8 @@ def check_augmentation(augmentation: Augmentation, resolution: int = 16) -> None
 
     Raises:
         ContractError: a changed shape or dtype, images edited, no gradient or one that cannot be differentiated
-            again (R1 goes through it), randomness outside of the given generator, or a copy that loads the state
-            and goes on otherwise.
+            again (R1 goes through it), randomness outside of the given generator, other changes to an image when the
+            batch is divided among processes, or a copy that loads the state and goes on otherwise.
     """
     fresh, used = copy.deepcopy(augmentation), copy.deepcopy(augmentation)
     for batch in (1, 4):
@@ -30,6 +31,7 @@ def check_augmentation(augmentation: Augmentation, resolution: int = 16) -> None
     plain = all(isinstance(name, str) and isinstance(value, float | int) for name, value in scalars.items())
     require(plain, f"scalars() must map names to numbers; got {dict(scalars)!r}")
     _check_images(used, noise(4, 3, resolution, resolution).requires_grad_())
+    _check_shares(used, noise(8, 3, resolution, resolution))
 
     fresh.load_state_dict(require_plain_state(used))
     rule = "a copy that loaded its state_dict() goes on otherwise; all that adapts must be in there"
@@ -43,6 +45,18 @@ def check_augmentation(augmentation: Augmentation, resolution: int = 16) -> None
 
 def _apply(augmentation: Augmentation, images: Tensor, seed: int) -> Tensor:
     return augmentation(images, torch.Generator().manual_seed(seed)).detach()
+
+
+def _check_shares(augmentation: Augmentation, images: Tensor) -> None:
+    whole = augmented(augmentation, images, SharedGenerator(7, Share()))
+    for of in (2, 4):
+        for share in (Share(index, of) for index in range(of)):
+            part = augmented(augmentation, share(images), SharedGenerator(7, share))
+            require(
+                torch.allclose(part, share(whole), rtol=1e-4, atol=1e-4),
+                "an image is changed otherwise when its batch is divided among processes; what it draws and does must "
+                "depend on the image and on its place in the batch alone (see stylenat.draws)",
+            )
 
 
 def _check_images(augmentation: Augmentation, images: Tensor) -> None:

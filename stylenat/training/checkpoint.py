@@ -22,6 +22,7 @@ from torch import Tensor
 
 from registry import UserError
 from stylenat.files import disk_full
+from stylenat.training import ranks
 from stylenat.training.untrusted import read_tensors, read_values
 
 FORMAT_VERSION = 2
@@ -157,6 +158,12 @@ def newest_good(directory: Path, warn: Callable[[str], object]) -> Path | None:
         except Damaged as error:
             warn(f"{error}; passing it over")
     return None
+
+
+def newest_for_all(directory: Path, warn: Any) -> Path | None:
+    """``newest_good`` as process 0 finds it, the same in all: the others may see the disk later."""
+    newest = newest_good(directory, warn) if ranks.rank() == 0 else None
+    return Path(chosen) if (chosen := ranks.as_first("" if newest is None else str(newest))) else None
 
 
 def weights(path: Path, name: str) -> dict[str, Tensor]:

@@ -9,15 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stylenat.training.ranks import mean_over_ranks
-
 PREFIX = "skipped/"
 
 
 def guarded_step(
-    optimizer: torch.optim.Optimizer, name: str, loss: Tensor, clip: float | None = None
+    optimizer: torch.optim.Optimizer,
+    name: str,
+    loss: Tensor,
+    clip: float | None = None,
+    loss_scale: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The optimiser's step on the gradients that ``loss.backward()`` left, clipped at the norm ``clip``.
+
+    Args:
+        loss: and gradients: means over all processes.
+        loss_scale: in fp16. While it is above 1, a step that overflows is the search for a scale and is not counted.
 
     Where the loss or the gradient's norm is not finite, neither a weight nor the optimiser's state changes. Nobody
     waits for the device to know: fused optimisers read ``found_inf`` where the gradients are, as they do for a
@@ -30,14 +36,15 @@ def guarded_step(
     norm = nn.utils.get_total_norm([p.grad for p in parameters])
     if clip is not None:
         nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-    skipped = (norm + mean_over_ranks(loss.detach())).isfinite().logical_not().float()
+    skipped = (norm + loss.detach()).isfinite().logical_not().float()
     if getattr(optimizer, "_step_supports_amp_scaling", False):
         optimizer.found_inf = skipped
         optimizer.step()
         del optimizer.found_inf
     elif not skipped:
         optimizer.step()
-    return {f"gradient_norm/{name}": norm, f"{PREFIX}{name}": skipped}
+    counted = skipped if loss_scale is None else skipped * (loss_scale.to(skipped.device) <= 1)
+    return {f"gradient_norm/{name}": norm, f"{PREFIX}{name}": counted}
 
 
 class Guard:

@@ -22,12 +22,10 @@ class StopRequest:
 
     Args:
         deadline: of ``time.monotonic()``; None for none.
-        alone: whether this is the run's only process. Where there are others, which may be waiting for it, it must
-            not leave what they do together: there ``at_once`` is none.
     """
 
-    def __init__(self, deadline: float | None = None, alone: bool = True) -> None:
-        self.requested, self._alone = False, alone
+    def __init__(self, deadline: float | None = None) -> None:
+        self.requested = False
         self._deadline = deadline
         self._raises = False
 
@@ -48,13 +46,24 @@ class StopRequest:
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """What is done in here can be done again: a request to stop, also an earlier one, raises ``Stopped``."""
-        self._raises = self._alone
+        from stylenat.training.ranks import world_size  # Here, since PyTorch is imported after the first signals.
+
+        self._raises = world_size() == 1
         try:
-            if self.requested and self._alone:
-                raise Stopped
+            self.check()
             yield
         finally:
             self._raises = False
+
+    def check(self, *progress: object) -> None:
+        """Raises ``Stopped`` in all processes if any of them has been asked to stop.
+
+        Several processes call this wherever it may be raised: amid what they do together, none may leave by itself.
+        """
+        from stylenat.training.ranks import any_of_ranks
+
+        if any_of_ranks(self.requested):
+            raise Stopped
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:

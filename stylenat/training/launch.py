@@ -1,10 +1,10 @@
 """From a loaded experiment to a run: claims its folder, finds its checkpoint, trains, and says where things are."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -18,8 +18,10 @@ from stylenat.evaluation.yardsticks import yardsticks
 from stylenat.files import disk_full
 from stylenat.interfaces import Tracker
 from stylenat.networks.neighborhoods import neighborhoods
-from stylenat.training import checkpoint
+from stylenat.training import checkpoint, ranks
+from stylenat.training.forward import use_tf32
 from stylenat.training.loop import train
+from stylenat.training.processes import first_alone, pick_device
 from stylenat.training.run import (
     PREEMPTED,
     Run,
@@ -33,13 +35,6 @@ from stylenat.training.run import (
 )
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto``, ``cpu`` or ``cuda``. Raises UserError when there is no such device."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("train.device = 'cuda', but PyTorch sees no CUDA device; bind 'auto' or 'cpu'")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def run_experiment(
@@ -65,9 +60,10 @@ def run_experiment(
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
+    use_tf32(settings.tf32)
     settings.metrics = usable(settings.metrics, lambda line: console.print(line, soft_wrap=True))
     state = TrainingState(settings, device)
-    settings.dataset.prepare()
+    first_alone(settings.dataset.prepare)
 
     # Before the folder is claimed: bad weights leave nothing behind.
     initial, own = None, directory / "checkpoints"
@@ -101,23 +97,26 @@ def run_experiment(
         console.print(f"continuing from {loaded}", soft_wrap=True)
     if initial is not None and loaded is None:
         console.print(f"starting from {initial['path']}: {', '.join(initial['sha256'])}", soft_wrap=True)
-    make_folder(directory, None if existed else config_text)
-    with only_process(directory), _room_for(directory):
-        if changes:
-            record_changes(directory, config_text, state.step, changes)
-            console.print(f"changed from iteration {state.step} on: {'; '.join(changes)}", soft_wrap=True)
-        if not (directory / "environment.json").exists():
-            write_environment(directory, run.environment)
-        (directory / PREEMPTED).unlink(missing_ok=True)
-        for tracker in settings.trackers:
-            registry.manager.register(tracker)
-        console.print(f"{settings.dataset.describe()}: {len(settings.dataset)} images", soft_wrap=True)
-        try:
-            status, evaluation = train(settings, state, run, registry.manager.hook, deadline)
-        finally:
+    ranks.wait_for_all()  # Until here nobody may find a folder that process 0 has begun to write.
+    hook: Any = Unheard()
+    with ExitStack() as until_the_end:
+        if ranks.rank() == 0:
+            make_folder(directory, None if existed else config_text)
+            until_the_end.enter_context(only_process(directory))
+            until_the_end.enter_context(_room_for(directory))
+            if changes:
+                record_changes(directory, config_text, state.step, changes)
+                console.print(f"changed from iteration {state.step} on: {'; '.join(changes)}", soft_wrap=True)
+            if not (directory / "environment.json").exists():
+                write_environment(directory, run.environment)
+            (directory / PREEMPTED).unlink(missing_ok=True)
+            hook = registry.manager.hook
             for tracker in settings.trackers:
-                registry.manager.unregister(tracker)
-        if status == "stopped":
+                registry.manager.register(tracker)
+                until_the_end.callback(registry.manager.unregister, tracker)
+        console.print(f"{settings.dataset.describe()}: {len(settings.dataset)} images", soft_wrap=True)
+        status, evaluation = train(settings, state, run, hook, deadline)
+        if status == "stopped" and ranks.rank() == 0:
             mark_preempted(directory, state.step)
     if state.guard.skipped:
         skipped = ", ".join(f"{name} {count}" for name, count in state.guard.skipped.items())
@@ -144,9 +143,16 @@ def _room_for(directory: Path) -> Iterator[None]:
         ) from error
 
 
+class Unheard:
+    """The hooks in every process but 0, which nobody watches."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda **arguments: None
+
+
 def _console() -> Console:
-    """The terminal; where the output goes elsewhere, wide enough for every name."""
-    return Console(width=None if sys.stdout.isatty() else 120)
+    """The terminal; where the output goes elsewhere, wide enough for every name. Process 0's alone."""
+    return Console(width=None if sys.stdout.isatty() else 120, quiet=ranks.rank() != 0)
 
 
 def _load(state: TrainingState, directory: Path, resume: str, console: Console) -> Path | None:
@@ -157,7 +163,7 @@ def _load(state: TrainingState, directory: Path, resume: str, console: Console) 
             raise UserError(f"{directory} has checkpoints and --resume is never; choose another --run-dir")
         return None
     if resume == "auto":
-        path = checkpoint.newest_good(folder, lambda line: console.print(line, soft_wrap=True))
+        path = checkpoint.newest_for_all(folder, lambda line: console.print(line, soft_wrap=True))
         if path is None:
             return None
     else:

@@ -1,7 +1,6 @@
 """The training loop: one straight function of time. The maths is in ``steps``; who watches, in the hooks."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -9,21 +8,31 @@ from torch import Tensor
 
 from stylenat.data.loader import ImageStream
 from stylenat.data.pixels import to_networks
+from stylenat.draws import Share, augmented
 from stylenat.evaluation.cache import StatisticsCache, cache_folder
+from stylenat.evaluation.collect import generated_images
 from stylenat.evaluation.evaluate import Evaluation, Evaluator
 from stylenat.evaluation.grids import image_grid, save_png
 from stylenat.evaluation.progress import ProgressLine
-from stylenat.interfaces import StepContext
+from stylenat.interfaces import Regularizer, StepContext
 from stylenat.networks.sampling import Sampler, sampler_of
+from stylenat.training import ranks
 from stylenat.training.ema import ema_decay, update_average
 from stylenat.training.guards import weight_norms
 from stylenat.training.interrupt import Stopped, StopRequest
-from stylenat.training.ranks import any_of_ranks, world_size
 from stylenat.training.run import Run
 from stylenat.training.saving import Checkpoints
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
-from stylenat.training.steps import discriminator_step, generator_step, linear_decay, regularizer_step
+from stylenat.training.steps import (
+    Scalars,
+    descend,
+    discriminator_loss,
+    frozen,
+    generator_loss,
+    linear_decay,
+    regularizer_loss,
+)
 
 WEIGHT_NORMS_EVERY = 50
 """Iterations; trackers keep the newest value of what is not there in every one."""
@@ -48,6 +57,8 @@ def train(
         seed=settings.seed,
         horizontal_flips=settings.horizontal_flips,
         workers=settings.workers,
+        rank=ranks.rank(),
+        world_size=ranks.world_size(),
     )
     evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(cache_folder(), print))
     evaluation: Evaluation | None = None
@@ -55,7 +66,7 @@ def train(
     # Reading what was skipped waits for a GPU, so there it is read once in so many iterations.
     read_every = 1 if device.type == "cpu" else settings.max_skipped
 
-    with StopRequest(deadline, alone=world_size() == 1) as stop, Checkpoints(settings, state, run, hook) as checkpoints:
+    with StopRequest(deadline) as stop, Checkpoints(settings, state, run, hook) as checkpoints:
         hook.run_started(run=run)
         try:
             batches = stream.batches(state.step)
@@ -73,7 +84,7 @@ def train(
                 except Stopped:
                     break
                 checkpoints.save_if_due()
-                if state.finished or any_of_ranks(stop.requested):
+                if state.finished or ranks.any_of_ranks(stop.requested):
                     break
 
                 state.seed_iteration()
@@ -102,62 +113,79 @@ def due(settings: Training, step: int) -> list[str]:
 
 
 def iteration(settings: Training, state: TrainingState, real: Tensor) -> dict[str, Any]:
-    """One iteration on real images [batch, 3, resolution, resolution]: D, its lazy terms, G, the average.
+    """One iteration: D, its lazy terms, G, its lazy terms, the average.
+
+    Args:
+        real: this process's images, [batch / processes, 3, resolution, resolution].
 
     Returns the scalars to track.
     """
-    generator, discriminator, streams = state.generator, state.discriminator, state.streams
-    augment, step = settings.augmentation, state.step
+    generator, discriminator, streams, shares = state.generator, state.discriminator, state.streams, state.shares
+    augment, step, parts = settings.augmentation, state.step, len(state.shares)
     due = [r for r in settings.regularizers if step % r.interval == 0]
+    reals = {share: real[i::parts] for i, share in enumerate(shares)}
     state.set_learning_rates(linear_decay(step, settings.iterations, settings.decay_start))
 
-    def latents() -> Tensor:
-        drawn = torch.randn(settings.batch_size, generator.latent_dim, generator=streams["latents"])
-        return drawn.to(real.device)
+    def latents(share: Share) -> Tensor:
+        return share(torch.randn(settings.batch_size, generator.latent_dim, generator=streams["latents"])).to(real)
 
-    def discriminate(images: Tensor) -> Tensor:
-        return discriminator(augment(images, streams["augmentation"]))
+    def context(share: Share, **tensors: Tensor) -> StepContext:
+        def seen(images: Tensor) -> Tensor:
+            return augmented(augment, images, streams.for_call("augmentation", share))
 
-    def context(**tensors: Tensor) -> StepContext:
-        return StepContext(generator, discriminator, discriminate, streams["regularization"], **tensors)
+        return StepContext(
+            generator,
+            discriminator,
+            discriminate=lambda images: state.discriminate(seen(images)),
+            discriminate_exactly=lambda images: state.discriminate.exactly(seen(images)),
+            random=streams.for_call("regularization", share),
+            **tensors,
+        )
 
-    def terms(network: str) -> list[Any]:
-        return [r for r in due if r.network == network and not r.own_step]
+    def terms(network: str, own_step: bool) -> list[Regularizer]:
+        return [r for r in due if r.network == network and r.own_step == own_step]
 
-    # The discriminator's step. Its fakes are detached: it has no use for the generator's gradient.
-    z = latents()
-    with torch.set_grad_enabled(settings.share_fakes):
-        fake = generator(z)
-    scalars: dict[str, Any]
-    scalars, real_logits = discriminator_step(
-        discriminator,
-        state.discriminator_optimizer,
-        settings.loss,
-        terms("discriminator"),
-        context(real=real, fake=fake.detach(), latents=z),
-        settings.discriminator_clip,
+    # The discriminator's step. Its fakes are detached: it has no use for the generator's gradient. They stay for the
+    # generator's step if they are shared; one microbatch's alone fit in memory, so that several are made again.
+    made: dict[Share, tuple[Tensor, Tensor | None]] = {}
+    logits: list[Tensor] = []
+    keep = settings.share_fakes and parts == 1
+
+    def discriminator_losses() -> Iterator[tuple[Tensor, Scalars]]:
+        for share in state.microbatches():
+            z = latents(share)
+            with torch.set_grad_enabled(keep):
+                fake = state.generate(z)
+            made[share] = z, fake if keep else None
+            seen = context(share, real=reals[share], fake=fake.detach(), latents=z)
+            yield discriminator_loss(settings.loss, terms("discriminator", False), seen)
+            logits.append(seen.real_logits.detach())
+
+    optimizer, scaler = state.discriminator_optimizer, state.scalers["discriminator"]
+    scalars: dict[str, Any] = descend(
+        "discriminator", optimizer, discriminator_losses(), parts, settings.discriminator_clip, scaler
     )
-    augment.observe(real_logits)
+    augment.observe(torch.cat(logits))
 
     # Lazy regularizers of the discriminator, each a step of its own.
-    for regularizer in (r for r in due if r.own_step and r.network == "discriminator"):
-        scalars |= regularizer_step(state.discriminator_optimizer, regularizer, context(real=real))
+    for r in terms("discriminator", True):
+        losses = (regularizer_loss(r, context(share, real=reals[share])) for share in state.microbatches())
+        scalars |= descend(r.name, optimizer, losses, parts, scaler=scaler)
 
     # The generator's step, on new latents unless the fakes are shared.
-    if not settings.share_fakes:
-        z = latents()
-    make: Callable[[], Tensor] = (lambda: fake) if settings.share_fakes else (lambda: generator(z))
-    scalars |= generator_step(
-        generator,
-        discriminator,
-        state.generator_optimizer,
-        settings.loss,
-        terms("generator"),
-        context(latents=z),
-        make,
-    )
-    for regularizer in (r for r in due if r.own_step and r.network == "generator"):
-        scalars |= regularizer_step(state.generator_optimizer, regularizer, context(latents=z))
+    def generator_losses() -> Iterator[tuple[Tensor, Scalars]]:
+        for share in state.microbatches():
+            z, fake = made[share] if settings.share_fakes else (latents(share), None)
+            made[share] = z, None
+            seen = context(share, fake=state.generate(z) if fake is None else fake, latents=z)
+            yield generator_loss(settings.loss, terms("generator", False), seen)
+
+    optimizer, scaler = state.generator_optimizer, state.scalers["generator"]
+    with frozen(discriminator):
+        scalars |= descend("generator", optimizer, generator_losses(), parts, scaler=scaler)
+    for r in terms("generator", True):
+        losses = (regularizer_loss(r, context(share, latents=made[share][0])) for share in state.microbatches())
+        scalars |= descend(r.name, optimizer, losses, parts, scaler=scaler)
 
     images_seen = step * settings.batch_size
     decay = ema_decay(settings.batch_size, images_seen, settings.ema_half_life, settings.ema_rampup)
@@ -170,15 +198,15 @@ def sampler(settings: Training, state: TrainingState) -> Sampler:
     return sampler_of(state.ema, settings.seed, settings.truncation_psi, settings.batch_size)
 
 
-def save_samples(settings: Training, state: TrainingState, run: Run, hook: Any, stop: StopRequest) -> Path:
-    """Writes ``samples/step-...png``, always from the same latents."""
+def save_samples(settings: Training, state: TrainingState, run: Run, hook: Any, stop: StopRequest) -> None:
+    """Writes ``samples/step-...png``, always from the same latents. All processes draw, process 0 writes."""
     path = run.directory / "samples" / f"step-{state.step:09d}.png"
     with stop.at_once():
-        images = sampler(settings, state)(0, settings.sample_count)
-        save_png(path, image_grid(images))
+        images = generated_images(sampler(settings, state), settings.sample_count)
+        if ranks.rank() == 0:
+            save_png(path, image_grid(images))
     state.pending.remove("samples")
     hook.images_sampled(run=run, step=state.step, images=images, path=path)
-    return path
 
 
 def save_evaluation(
@@ -187,7 +215,13 @@ def save_evaluation(
     """Every metric's values, told to whoever listens."""
     with stop.at_once():
         progress = ProgressLine("evaluating", 30, live=False)
-        evaluation = evaluator.evaluate(sampler(settings, state), settings.evaluation_samples, progress)
+
+        def told(done: int, count: int) -> None:
+            stop.check()
+            if ranks.rank() == 0:
+                progress(done, count)
+
+        evaluation = evaluator.evaluate(sampler(settings, state), settings.evaluation_samples, told, stop.check)
     state.pending.remove("evaluation")
     state.note_metrics(evaluation)
     hook.metrics_evaluated(run=run, step=state.step, metrics=evaluation.metrics, details=evaluation.details())

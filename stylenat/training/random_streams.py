@@ -1,6 +1,5 @@
 """Named random streams. Every draw of a run comes from one of them, and their states are in the checkpoint."""
 
-import hashlib
 import random
 from collections.abc import Mapping
 
@@ -8,14 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stylenat.draws import Share, SharedGenerator, derived_seed
+
 # Latents by index are drawn in blocks, so that the i-th is the same however many are asked for at once.
 BLOCK = 16
-
-
-def derived_seed(seed: int, *names: object) -> int:
-    """A 63-bit seed that depends on the run's seed and the names, and on nothing else."""
-    text = "/".join(str(part) for part in (seed, *names))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
 def seed_everything(seed: int) -> None:
@@ -41,10 +36,15 @@ class RandomStreams:
             self._streams[name] = torch.Generator().manual_seed(derived_seed(self.seed, name))
         return self._streams[name]
 
+    def for_call(self, name: str, share: Share) -> SharedGenerator:
+        """For one call of somebody else's code on a share of the batch: whatever it draws, the stream moves by one."""
+        return SharedGenerator(int(torch.randint(2**63 - 1, (), generator=self[name])), share)
+
     def state_dict(self) -> dict[str, Tensor]:
         return {name: stream.get_state() for name, stream in self._streams.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self._streams = {}  # One that is not in the state had not been drawn from.
         for name, value in state.items():
             self[name].set_state(value)
 

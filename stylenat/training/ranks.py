@@ -1,5 +1,8 @@
 """What the processes of one run tell each other. Alone, a process talks to nobody."""
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, distributed
 
@@ -23,22 +26,77 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     return torch.div(total, world_size())
 
 
+@torch.no_grad()
+def average(tensors: Sequence[Tensor]) -> None:
+    """Replaces each tensor by its mean over all processes; one message for all of one type and device."""
+    if not _together():
+        return
+    kinds = defaultdict(list)
+    for tensor in tensors:
+        kinds[tensor.dtype, tensor.device].append(tensor)
+    for same in kinds.values():
+        means = mean_over_ranks(torch.cat([tensor.reshape(-1) for tensor in same]))
+        parts = means.split([tensor.numel() for tensor in same])
+        torch._foreach_copy_(same, [part.view_as(tensor) for part, tensor in zip(parts, same, strict=True)])
+
+
 def gathered(value: Tensor) -> list[Tensor]:
     """The tensors of all processes, in their order; every process must bring the same shape. No gradient."""
     if not _together():
         return [value]
-    parts = [torch.empty_like(value) for _ in range(world_size())]
+    parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(world_size())]
     distributed.all_gather(parts, value.contiguous())
     return parts
 
 
+def gathered_with_gradient(value: Tensor) -> Tensor:
+    """``gathered``, stacked: [processes, *shape]. Differentiable twice: every process's loss reaches every part."""
+    return _Gathered.apply(value) if _together() else value[None]
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value: Tensor) -> Tensor:
+        return torch.stack(gathered(value))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return _SummedPart.apply(grad)
+
+
+class _SummedPart(torch.autograd.Function):
+    """This process's part of the sum over processes of [processes, *shape]: the adjoint of gathering."""
+
+    @staticmethod
+    def forward(ctx, stacked: Tensor) -> Tensor:
+        total = stacked.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total[rank()].clone()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return _Gathered.apply(grad)
+
+
 def any_of_ranks(flag: bool) -> bool:
-    """Whether the flag is set in any process, the same answer in each. Asked on the CPU: no GPU is waited for."""
+    """Whether any process says so: the same answer in all of them. On the CPU, so that no GPU is waited for."""
     if not _together():
         return flag
-    flags = torch.tensor(int(flag))
-    distributed.all_reduce(flags, op=distributed.ReduceOp.MAX)
-    return bool(flags)
+    answer = torch.tensor(int(flag))
+    distributed.all_reduce(answer, distributed.ReduceOp.MAX)
+    return bool(answer)
+
+
+def as_first(text: str) -> str:
+    """What process 0 says, in every process."""
+    if not _together():
+        return text
+    data = torch.tensor(list(text.encode()), dtype=torch.uint8)
+    length = torch.tensor(len(data))
+    distributed.broadcast(length, src=0)
+    data = data if rank() == 0 else torch.empty(int(length), dtype=torch.uint8)
+    distributed.broadcast(data, src=0)
+    return bytes(data.tolist()).decode()
 
 
 def wait_for_all() -> None:

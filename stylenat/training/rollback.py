@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from registry import UserError
-from stylenat.training import checkpoint
-from stylenat.training.ranks import rank
+from stylenat.training import ranks
+from stylenat.training.checkpoint import newest_for_all
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
 
@@ -37,14 +37,12 @@ def roll_back(settings: Training, state: TrainingState, folder: Path, reason: st
     roll_backs = state.guard.roll_backs
     if roll_backs >= settings.max_roll_backs:
         raise UserError(f"{diagnosis}; after {roll_backs} roll-backs, checkpoints are kept in {folder}; {advice}")
-    path = checkpoint.newest_good(folder, lambda line: print(line, file=sys.stderr))
+    path = newest_for_all(folder, lambda line: print(line, file=sys.stderr))
     if path is None:
         raise UserError(f"{diagnosis}; there is no checkpoint to go back to; {advice.partition(', and go on')[0]}")
-    if rank() == 0:
-        print(
-            f"{diagnosis}; going back to {path} with other noise ({roll_backs + 1} of {settings.max_roll_backs})",
-            file=sys.stderr,
-        )
+    if ranks.rank() == 0:
+        number = f"{roll_backs + 1} of {settings.max_roll_backs}"
+        print(f"{diagnosis}; going back to {path} with other noise ({number})", file=sys.stderr)
     counts = state.guard.skipped
     state.restore(path)
     state.guard.skipped, state.guard.in_a_row, state.guard.roll_backs = counts, 0, roll_backs + 1

@@ -20,6 +20,7 @@ class Training:
         generator, discriminator: classes, such as ``@generator.style``.
         loss, regularizers, augmentation, dataset, metrics, trackers: instances, such as ``@loss.hinge()``.
         iterations: discriminator and generator steps; batch_size: images an iteration, over all processes.
+        accumulate: microbatches into which each process splits its images to save memory; the result is the same.
         seed: of every random stream.
         generator_learning_rate, discriminator_learning_rate: Adam's (two-time-scale); betas: Adam's.
         decay_start: iteration from which both rates fall linearly to 0; None for never.
@@ -27,7 +28,7 @@ class Training:
         ema_half_life: images after which a weight's share in the average halves.
         ema_rampup: the half-life is at most this share of the images seen; None for no such bound.
         share_fakes: the generator's step reuses the discriminator's fakes instead of drawing new ones: one
-            generator pass less an iteration.
+            generator pass less an iteration, unless ``accumulate`` leaves no memory to keep them in.
         horizontal_flips: of real images, with probability one half.
         workers: processes that decode images; threads: of PyTorch in this process, None for its own choice.
         checkpoint_every, sample_every, evaluate_every: iterations; all three happen at the end as well.
@@ -38,6 +39,14 @@ class Training:
         max_skipped: iterations in a row with a skipped step (a loss or gradient that is not finite) after which the
             run goes back to its last checkpoint with other noise; max_roll_backs: how often, before it gives up.
         device: ``auto``, ``cpu`` or ``cuda``.
+        precision: of the networks' passes: ``float32``, ``bf16`` or ``fp16`` (with loss scaling). Weights, optimisers,
+            average, losses, statistics and gradient penalties are in float32 always.
+        compile: backend of ``torch.compile`` for the networks: ``inductor`` for speed, ``aot_eager`` to find faults;
+            None for none. Gradient penalties run uncompiled.
+        activation_checkpointing: keep the inputs of the networks' stages alone and compute the rest again: less memory,
+            about a third more time. With ``compile``, not of stages under spectral norm.
+        channels_last: images and features of the discriminator in that memory format.
+        tf32: whether CUDA may round the factors of float32 products to TF32.
         initial_weights: folder of imported weights, run or checkpoint that a NEW run's networks start from
             (fine-tuning); a run that goes on takes its own checkpoint. None for a run from scratch.
         frozen_discriminator_layers: layers of the discriminator, counted from the image, that are not trained
@@ -54,6 +63,7 @@ class Training:
     regularizers: Sequence[Regularizer] = ()
     metrics: Sequence[Metric] = ()
     trackers: Sequence[Tracker] = ()
+    accumulate: Count = 1
     seed: int = 0
     generator_learning_rate: NotNegative = 5e-5
     discriminator_learning_rate: NotNegative = 2e-4
@@ -78,6 +88,11 @@ class Training:
     max_skipped: Count = 20
     max_roll_backs: CountOrZero = 3
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    compile: Literal["inductor", "aot_eager"] | None = None
+    activation_checkpointing: bool = False
+    channels_last: bool = False
+    tf32: bool = False
     initial_weights: str | None = None
     frozen_discriminator_layers: int = 0
 

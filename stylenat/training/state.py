@@ -1,7 +1,7 @@
 """Everything of a run that changes: networks, optimisers, average, augmentation, random streams, counters."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,18 @@ import torch
 from torch import nn
 
 from registry import UserError
+from stylenat.draws import Share
 from stylenat.evaluation.evaluate import Evaluation
-from stylenat.training import checkpoint
+from stylenat.training import checkpoint, ranks
 from stylenat.training.ema import averaged_copy
+from stylenat.training.forward import Forward, Running
 from stylenat.training.guards import Guard
 from stylenat.training.random_streams import RandomStreams, derived_seed, seed_everything
-from stylenat.training.ranks import rank
 from stylenat.training.settings import Training
 from stylenat.training.steps import adam, lazy_ratio
+
+LOSS_SCALE = 2.0**12
+"""Of fp16 at the start. PyTorch's 2 ** 16 overflows in the first iterations, each of which is then lost."""
 
 
 def build_networks(settings: Training, device: torch.device) -> tuple[nn.Module, nn.Module]:
@@ -44,7 +48,38 @@ def build_networks(settings: Training, device: torch.device) -> tuple[nn.Module,
         discriminator.freeze(settings.frozen_discriminator_layers)
     if hasattr(discriminator, "check_batch"):
         discriminator.check_batch(settings.batch_size)
+    check_microbatches(settings, getattr(discriminator, "stddev_group", 1))
     return generator.to(device), discriminator.to(device)
+
+
+def shares(settings: Training) -> list[Share]:
+    """What this process trains on of every batch of the run: one share a microbatch.
+
+    Raises:
+        UserError: the batch does not divide among processes and microbatches.
+    """
+    processes, parts = ranks.world_size(), settings.accumulate
+    if settings.batch_size % (processes * parts):
+        raise UserError(
+            f"train.batch_size = {settings.batch_size} does not divide among {processes} process(es) x "
+            f"train.accumulate = {parts}; use a multiple of {processes * parts}"
+        )
+    return [Share(ranks.rank() + processes * part, processes * parts) for part in range(parts)]
+
+
+def check_microbatches(settings: Training, stddev_group: int) -> None:
+    """Raises UserError where microbatches would tear minibatch-stddev groups apart.
+
+    Processes can ask each other for the rest of a group; microbatches come one after the other and cannot.
+    """
+    group = min(settings.batch_size, stddev_group)
+    images = settings.batch_size // (settings.accumulate * ranks.world_size())
+    if settings.accumulate > 1 and images % group:
+        raise UserError(
+            f"train.accumulate = {settings.accumulate} makes microbatches of {images} images, which minibatch-stddev "
+            f"groups of {group} do not fit into; accumulate less, or bind a stddev_group of the discriminator to "
+            f"{math.gcd(images, group)}"
+        )
 
 
 class TrainingState:
@@ -53,13 +88,16 @@ class TrainingState:
     Attributes:
         generator, discriminator, ema: networks; ``ema`` is what is sampled and measured.
         generator_optimizer, discriminator_optimizer: Adam.
+        generate, discriminate: the networks as training calls them; scalers: of the losses, by network.
         streams: the named random generators; guard: what was skipped.
+        shares: what this process trains on of every batch, by microbatch.
         step: iterations done; pending: what is still to be done after them, of ``samples`` and ``evaluation``.
         best, best_steps: of each metric, the best value so far and its step.
     """
 
     def __init__(self, settings: Training, device: torch.device) -> None:
         self.settings = settings
+        self.shares = shares(settings)
         self.generator, self.discriminator = build_networks(settings, device)
         self.ema = averaged_copy(self.generator)
         self.ratios = [lazy_ratio(settings.regularizers, name) for name in ("generator", "discriminator")]
@@ -69,6 +107,11 @@ class TrainingState:
         self.discriminator_optimizer = adam(
             self.discriminator, settings.discriminator_learning_rate, settings.betas, self.ratios[1]
         )
+        self.generate, self.discriminate = Forward(self.generator, settings), Forward(self.discriminator, settings)
+        self.scalers = {
+            name: torch.amp.GradScaler(device.type, LOSS_SCALE, enabled=settings.precision == "fp16")
+            for name in ("generator", "discriminator")
+        }
         self.streams = RandomStreams(settings.seed)
         self.guard = Guard()
         self.step = 0
@@ -103,7 +146,7 @@ class TrainingState:
 
     def seed_iteration(self) -> None:
         """Seeds whatever draws from the shared generators in the next iteration, in each process differently."""
-        seed_everything(derived_seed(self._noise_seed(), "iteration", self.step, rank()))
+        seed_everything(derived_seed(self._noise_seed(), "iteration", self.step, ranks.rank()))
 
     def _noise_seed(self) -> int:
         roll_backs = self.guard.roll_backs
@@ -112,6 +155,19 @@ class TrainingState:
     def networks(self) -> dict[str, nn.Module]:
         """By their names in checkpoints."""
         return {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema}
+
+    def microbatches(self) -> Iterator[Share]:
+        """The shares, one after the other, as parts of one batch: each finds the random streams, and the networks'
+        buffers (power iterations of the spectral norm), as the first one did, and leaves them as one batch would."""
+        if len(self.shares) == 1:
+            yield self.shares[0]
+            return
+        streams, running = self.streams.state_dict(), [Running(self.generator), Running(self.discriminator)]
+        for share in self.shares:
+            self.streams.load_state_dict(streams)
+            for buffers in running:
+                buffers.restore()
+            yield share
 
     def set_learning_rates(self, factor: float) -> None:
         """Both optimisers' rates to ``factor`` times their initial ones."""
@@ -132,6 +188,7 @@ class TrainingState:
             "streams": self.streams.state_dict(),
             "generator_optimizer": self.generator_optimizer.state_dict(),
             "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+            "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items()},
             "augmentation": self.settings.augmentation.state_dict(),
             "parts": {name: part.state_dict() for name, part in self._parts().items()},
             "trackers": {name: tracker.state_dict() for name, tracker in _by_name(self.settings.trackers).items()},
@@ -150,6 +207,9 @@ class TrainingState:
         self.streams.load_state_dict(state["streams"])
         _load_optimizer(self.generator_optimizer, state["generator_optimizer"])
         _load_optimizer(self.discriminator_optimizer, state["discriminator_optimizer"])
+        for name, scale in state.get("scalers", {}).items():
+            if scale:  # Empty without loss scaling.
+                self.scalers[name].load_state_dict(scale)
         self.settings.augmentation.load_state_dict(state["augmentation"])
         for name, part in self._parts().items():
             if name in state.get("parts", {}):

@@ -10,7 +10,7 @@ from stylenat.networks.discriminator import haar_filters
 from stylenat.networks.layers import blur
 from stylenat.reference import discriminator_from_reference, generator_from_reference, to_theirs
 from stylenat.training.ema import averaged_copy, update_average
-from stylenat.training.steps import discriminator_step, generator_step, regularizer_step
+from stylenat.training.steps import descend, discriminator_loss, frozen, generator_loss, regularizer_loss
 
 
 def test_parity_of_one_whole_training_iteration(recorded, measure, known, monkeypatch):
@@ -45,17 +45,19 @@ def test_parity_of_one_whole_training_iteration(recorded, measure, known, monkey
         fake = generator(data["z_d"])
     measure.close(fake, data["fake"], 1e-6)
     step = context(real=data["real"], fake=fake)
-    scalars, _ = discriminator_step(discriminator, d_adam, loss, [], step, recipe["clip"])
+    scalars = descend("discriminator", d_adam, [discriminator_loss(loss, [], step)], clip=recipe["clip"])
     measure.close(scalars["loss/discriminator"], data["d_loss"], 1e-6)
     measure.close(scalars["gradient_norm/discriminator"], data["d_grad_norm"], 1e-6)
     same(discriminator, "wavelet", data["d_after_main"])
 
     r1 = R1(gamma=recipe["r1"], interval=recipe["reg_every"])
-    penalty = regularizer_step(d_adam, r1, context(real=data["real"]))["regularizer/r1"]
+    penalty = descend("r1", d_adam, [regularizer_loss(r1, context(real=data["real"]))])["regularizer/r1"]
     measure.close(2 / recipe["r1"] / recipe["reg_every"] * penalty, data["r1"], 1e-6)
     same(discriminator, "wavelet", data["d_after_r1"])
 
-    scalars = generator_step(generator, discriminator, g_adam, loss, [], context(), lambda: generator(data["z_g"]))
+    with frozen(discriminator):
+        seen = context(fake=generator(data["z_g"]))
+        scalars = descend("generator", g_adam, [generator_loss(loss, [], seen)])
     measure.close(scalars["loss/generator"], data["g_loss"], 1e-6)
     same(generator, "stylenat", data["g_after"])
     update_average(average, generator, recipe["ema"])

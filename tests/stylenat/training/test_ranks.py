@@ -13,6 +13,7 @@ def test_a_process_alone_talks_to_nobody():
     assert (ranks.rank(), ranks.world_size()) == (0, 1)
     assert ranks.gathered(value)[0] is value
     assert ranks.mean_over_ranks(value) is value
+    assert ranks.any_of_ranks(True) and not ranks.any_of_ranks(False) and ranks.as_first("x") == "x"
 
 
 def _one_of_two(rank: int, rendezvous: str) -> None:
@@ -22,6 +23,11 @@ def _one_of_two(rank: int, rendezvous: str) -> None:
     assert (ranks.rank(), ranks.world_size()) == (rank, 2)
     assert torch.stack(ranks.gathered(value)).tolist() == [[0.0, 10.0], [1.0, 10.0]]
     assert ranks.mean_over_ranks(value).tolist() == [0.5, 10.0]
+    mixed = [value, value.double().view(2, 1), torch.tensor(rank + 1.0)]
+    ranks.average(mixed)
+    assert mixed[0].tolist() == [0.5, 10.0] and mixed[1].tolist() == [[0.5], [10.0]] and mixed[2] == 1.5
+    assert ranks.any_of_ranks(rank == 1) and not ranks.any_of_ranks(False)
+    assert ranks.as_first(f"grüße von {rank}") == "grüße von 0" and ranks.as_first("") == ""
     distributed.destroy_process_group()
 
 

@@ -14,7 +14,15 @@ from plugins.regularizers.r1 import R1
 from stylenat.interfaces import StepContext
 from stylenat.networks.discriminator import WaveletDiscriminator
 from stylenat.networks.generator import StyleGenerator
-from stylenat.training.steps import adam, discriminator_step, generator_step, lazy_ratio, regularizer_step
+from stylenat.training.steps import (
+    adam,
+    descend,
+    discriminator_loss,
+    frozen,
+    generator_loss,
+    lazy_ratio,
+    regularizer_loss,
+)
 
 BATCH, LATENT = 4, 16
 
@@ -122,11 +130,12 @@ def test_three_steps_move_every_parameter_as_the_recipe_does(consistency):
     with torch.no_grad():
         fake = generator(z_d)
     terms = [bcr] if consistency else []
-    discriminator_step(discriminator, d_adam, loss, terms, context(real=real, fake=fake), 5.0)
+    descend("discriminator", d_adam, [discriminator_loss(loss, terms, context(real=real, fake=fake))], clip=5.0)
     same()
-    regularizer_step(d_adam, r1, context(real=real))
+    descend("r1", d_adam, [regularizer_loss(r1, context(real=real))])
     same()
-    generator_step(generator, discriminator, g_adam, loss, [], context(latents=z_g), lambda: generator(z_g))
+    with frozen(discriminator):
+        descend("generator", g_adam, [generator_loss(loss, [], context(fake=generator(z_g), latents=z_g))])
     same()
     after = generator.state_dict() | discriminator.state_dict()
     moved = [not torch.equal(after[key], before[key]) for key in before]

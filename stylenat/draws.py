@@ -1,0 +1,91 @@
+"""Random numbers for a batch that is divided among processes and microbatches: every image's are the same however.
+
+What augmentations and regularizers draw with. Networks, losses and pixels have no place here.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def derived_seed(seed: int, *names: object) -> int:
+    """A 63-bit seed that depends on the run's seed and the names, and on nothing else."""
+    text = "/".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+@dataclass(frozen=True)
+class Share:
+    """Every ``of``-th item of a batch from item ``index`` on: one microbatch of one process."""
+
+    index: int = 0
+    of: int = 1
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """The share of [batch, ...]."""
+        return batch[self.index :: self.of]
+
+
+class SharedGenerator(torch.Generator):
+    """The generator for one call on a share of a batch.
+
+    Through this module's functions every share draws for the whole batch and keeps its own part. Drawn from directly,
+    it gives each share numbers of its own, which depend on how the batch is divided.
+
+    Args:
+        key: the same in all shares of the batch; share: this one.
+    """
+
+    def __new__(cls, key: int, share: Share) -> "SharedGenerator":
+        return super().__new__(cls)
+
+    def __init__(self, key: int, share: Share) -> None:
+        self.key, self.share = key, share
+        self.whole = torch.Generator().manual_seed(key)
+        self.manual_seed(derived_seed(key, share.index))
+        self._fresh = self.get_state()
+
+    @property
+    def drawn_from_directly(self) -> bool:
+        return not torch.equal(self.get_state(), self._fresh)
+
+
+def augmented(augment: Callable[[Tensor, torch.Generator], Tensor], images: Tensor, random: SharedGenerator) -> Tensor:
+    """``augment(images, random)`` of a share of a batch, [images, 3, side, side]: of each image what the whole batch
+    would give it, also where ``augment`` draws from the generator directly.
+
+    That costs more: it is then shown a batch of full size, its own images standing in for the others.
+    """
+    out, share = augment(images, random), random.share
+    if share.of == 1 or not random.drawn_from_directly:
+        return out
+    whole = images.repeat_interleave(share.of, dim=0)
+    return share(augment(whole, SharedGenerator(random.key, Share())))
+
+
+def uniform(random: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Uniform in [0, 1), of this shape, whose LAST dimension is the batch that was given."""
+    return _drawn(lambda shape, source: torch.rand(shape, generator=source, dtype=dtype), random, shape)
+
+
+def normal(random: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal, of this shape, whose LAST dimension is the batch that was given."""
+    return _drawn(lambda shape, source: torch.randn(shape, generator=source, dtype=dtype), random, shape)
+
+
+def generators(random: torch.Generator, batch: int) -> list[torch.Generator]:
+    """One for each image of the batch that was given, for whatever is drawn by the pixel."""
+    seeds = _drawn(lambda shape, source: torch.randint(2**62, shape, generator=source), random, (batch,))
+    return [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
+
+
+def _drawn(
+    draw: Callable[[tuple[int, ...], torch.Generator], Tensor], random: torch.Generator, shape: tuple[int, ...]
+) -> Tensor:
+    if not isinstance(random, SharedGenerator):  # Then the batch is whole.
+        return draw(shape, random)
+    share = random.share
+    return draw((*shape[:-1], shape[-1] * share.of), random.whole)[..., share.index :: share.of]

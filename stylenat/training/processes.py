@@ -1,0 +1,81 @@
+"""How the processes of one run find each other, and how they end together. ``torchrun`` starts them."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from torch import distributed
+
+from registry import UserError
+from stylenat.training import ranks
+
+TIMEOUT = timedelta(minutes=30)
+"""How long a process waits for the others: longer than process 0 ever writes by itself."""
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """A process that ``torchrun`` started, together with the run's others.
+
+    CPU tensors travel by gloo and CUDA tensors by nccl. What goes wrong is said once: the process that fails first
+    raises, the others, which then miss it, leave with its exit code and no word.
+    """
+    if os.environ["WORLD_SIZE"] == os.environ["LOCAL_WORLD_SIZE"] and sys.platform == "linux":
+        for library in ("GLOO", "NCCL"):  # One machine: nothing needs to be reachable from outside.
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
+    store, rank, size = next(distributed.rendezvous("env://", timeout=TIMEOUT))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    try:
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo",
+            store=distributed.PrefixStore(f"run/{attempt}", store),
+            rank=rank,
+            world_size=size,
+            timeout=TIMEOUT,
+        )
+        yield
+    except Exception as error:
+        first = store.add(f"failed/{attempt}", 1) == 1
+        if first and not _lost_another(error):
+            raise
+        if first:
+            print(f"error: process {rank} lost another process of this run; it ends too", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    distributed.destroy_process_group()
+
+
+def _lost_another(error: BaseException) -> bool:
+    """Whether this is how a collective operation fails when another process is gone."""
+    backend = isinstance(error, distributed.DistError | distributed.DistBackendError | distributed.DistNetworkError)
+    return backend or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def first_alone(work: Callable[[], None]) -> None:
+    """Process 0 does it, then the others do: what is made once and then only read."""
+    if ranks.rank() == 0:
+        work()
+    ranks.wait_for_all()
+    if ranks.rank() != 0:
+        work()
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto``, ``cpu`` or ``cuda``: of a machine's GPUs, the one of this process's number there.
+
+    Raises UserError when there is no such device.
+    """
+    gpus = torch.cuda.device_count()
+    if name == "cuda" and gpus == 0:
+        raise UserError("train.device = 'cuda', but PyTorch sees no CUDA device; bind 'auto' or 'cpu'")
+    if name == "cpu" or gpus == 0:
+        return torch.device("cpu")
+    number, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if here > gpus:
+        raise UserError(
+            f"{here} processes on a machine with {gpus} GPU(s); start torchrun with --nproc-per-node {gpus}"
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)

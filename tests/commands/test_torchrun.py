@@ -1,0 +1,106 @@
+"""``torchrun`` for real: processes that die, restart, are given nonsense; and a run that changes their number."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stylenat.commands.run import main
+
+ROOT = Path(__file__).parents[2]
+
+# Process 1 fails in iteration 3, in its first life.
+FAULTY = """
+import os, signal
+from registry import hookimpl
+from plugins.augmentations.ada import AdaptiveAugmentation
+
+class Faulty(AdaptiveAugmentation):
+    def observe(self, real_logits):
+        super().observe(real_logits)
+        first = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
+        if self._adaptation.images_seen == 12 and first and os.environ["RANK"] == "1":
+            FAULT
+
+@hookimpl
+def stylenat_register(register):
+    register("augmentation", "faulty", Faulty)
+"""
+BINDS = [
+    "train.augmentation = @augmentation.faulty()",
+    "augmentation.faulty.initial_p = 0.5",
+    "generator.style.channels = [16, 16]",
+    "discriminator.wavelet.channels = [8]",
+    "discriminator.wavelet.spectral_norm = True",
+    "SIDE = 8",
+    "train.iterations = 4",
+    "train.batch_size = 4",
+    "train.threads = 1",
+    "train.sample_every = 4",
+    "train.sample_count = 4",
+    "train.evaluate_every = 4",
+    "train.evaluation_samples = 16",
+    "train.checkpoint_every = 2",
+    "train.trackers = [@tracker.jsonl()]",
+    "train.metrics = [@metric.frechet_random_features()]",
+]
+
+
+@pytest.fixture
+def arguments(tmp_path, monkeypatch):
+    """Of a run of seconds whose process 1 fails as ``FAULT`` in faulty.py says."""
+    monkeypatch.chdir(tmp_path)
+    return ["--gin", "quickstart.gin", "--plugin", "faulty.py", *(part for b in BINDS for part in ("--bind", b))]
+
+
+def torchrun(arguments, fault="pass", restarts=0):
+    Path("faulty.py").write_text(FAULTY.replace("FAULT", fault))
+    options = ["--nproc-per-node=2", "--standalone", f"--max-restarts={restarts}", str(ROOT / "tools" / "run.py")]
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *options, *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def weights(checkpoint):
+    return {
+        f"{file.stem}.{k}": v for file in Path(checkpoint).glob("*.safetensors") for k, v in load_file(file).items()
+    }
+
+
+def test_a_killed_process_restarts_all_and_the_run_goes_on_with_any_number_of_them(arguments):
+    done = torchrun([*arguments, "--run-dir", "two"], "os.kill(os.getpid(), signal.SIGKILL)", restarts=1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("continuing from two/checkpoints/step-000000002") == 1
+    assert len(Path("two/metrics.jsonl").read_text().splitlines()) == 1
+
+    longer = [*arguments, "--bind", "train.iterations = 6"]
+    assert main([*longer, "--run-dir", "one", "--resume", "two/checkpoints/step-000000004"]) == 0
+    assert main([*longer, "--run-dir", "whole"]) == 0
+    divided, whole = weights("one/checkpoints/step-000000006"), weights("whole/checkpoints/step-000000006")
+    assert divided.keys() == whole.keys() and len(divided) > 50
+    for name, value in whole.items():
+        torch.testing.assert_close(divided[name], value, rtol=1e-3, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_a_fault_in_one_process_ends_all_with_its_traceback_printed_once(arguments):
+    done = torchrun([*arguments, "--run-dir", "run"], "raise ZeroDivisionError('in process 1')")
+    assert done.returncode != 0
+    assert done.stderr.count("ZeroDivisionError: in process 1") == 1
+    assert done.stderr.count("Traceback") == 2 and "ChildFailedError" in done.stderr  # torchrun reports as well
+
+
+def test_a_bad_gin_file_gets_one_line_from_one_process(arguments):
+    done = torchrun([*arguments, "--bind", "train.batch_size = 6", "--bind", "train.accumulate = 2"])
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "does not divide among 2 process(es) x train.accumulate = 2" in lines[0]
+    assert done.stderr.count("Traceback") == 1 and "ChildFailedError" in done.stderr  # torchrun's own report
+    assert not Path("runs").exists()

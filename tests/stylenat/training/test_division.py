@@ -1,0 +1,118 @@
+"""A batch's result does not depend on how it is divided among processes and microbatches: float64, 20 iterations."""
+
+import os
+
+import pytest
+import torch
+from torch import distributed, multiprocessing
+
+from registry import UserError
+from stylenat.data.loader import ImageStream
+from stylenat.data.pixels import to_networks
+from stylenat.training import ranks
+from stylenat.training.loop import iteration
+from stylenat.training.state import TrainingState
+
+STEPS, CPU = 20, torch.device("cpu")
+
+
+def trained(settings, steps=STEPS):
+    """Everything that a checkpoint would hold after ``steps`` iterations, and the last scalars."""
+    state = TrainingState(settings, CPU)
+    for network in state.networks().values():
+        network.double()
+    stream = ImageStream(
+        settings.dataset,
+        settings.batch_size,
+        seed=0,
+        horizontal_flips=True,
+        rank=ranks.rank(),
+        world_size=ranks.world_size(),
+    )
+    for images in stream.batches(0):
+        scalars = iteration(settings, state, to_networks(images).double())
+        state.step += 1
+        if state.step == steps:
+            break
+    tensors = {f"{n}.{k}": v for n, net in state.networks().items() for k, v in net.state_dict().items()}
+    tensors |= {f"stream.{name}": value for name, value in state.streams.state_dict().items()}
+    tensors |= {f"scalar.{name}": torch.as_tensor(value) for name, value in scalars.items()}
+    return tensors
+
+
+class Stranger:
+    """Draws as one would without a thought of other processes; how often, depends on chance."""
+
+    def __call__(self, images, random):
+        gain = 1 + torch.rand(len(images), 1, 1, 1, generator=random, dtype=images.dtype)
+        if torch.rand((), generator=random) < 0.5:
+            gain = gain + 0.1 * torch.randn(images.shape, generator=random, dtype=images.dtype)
+        return gain * images
+
+    def observe(self, real_logits): ...
+
+    def scalars(self):
+        return {}
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state): ...
+
+
+def _one_of_many(rank, rendezvous, out, size, settings):
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size)
+    torch.save(trained(settings), f"{out}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def divided(tmp_path, processes, settings):
+    """What each process ended with."""
+    arguments = (str(tmp_path / "rendezvous"), str(tmp_path), processes, settings)
+    multiprocessing.start_processes(_one_of_many, arguments, nprocs=processes, start_method="fork")
+    return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(processes)]
+
+
+def assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-8, atol=1e-8, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def assert_moved(tensors, settings):
+    before = TrainingState(settings, CPU).networks()
+    names = [f"{n}.{k}" for n, net in before.items() for k, _ in net.named_parameters()]
+    start = {f"{n}.{k}": v for n, net in before.items() for k, v in net.state_dict().items()}
+    assert all(not torch.allclose(tensors[name].float(), start[name], rtol=0, atol=1e-6) for name in names)
+
+
+@pytest.fixture(scope="module")
+def whole(experiment):
+    return trained(experiment())
+
+
+@pytest.mark.parametrize("processes, accumulate", [(2, 1), (1, 2), (4, 1)])
+def test_a_divided_batch_trains_as_a_whole_one(experiment, whole, tmp_path, processes, accumulate):
+    everyone = divided(tmp_path, processes, experiment(accumulate=accumulate))
+    for tensors in everyone:  # With four processes, the minibatch-stddev groups lie across them.
+        assert_same(tensors, whole)
+        assert all(torch.equal(tensors[name], everyone[0][name]) for name in tensors)
+
+
+def test_processes_microbatches_shared_fakes_and_a_plugin_unaware_of_them_train_as_a_whole_batch(experiment, tmp_path):
+    options = dict(stddev_group=2, share_fakes=True, augmentation=Stranger())
+    reference = trained(experiment(**options))
+    assert_moved(reference, experiment(**options))
+    for tensors in divided(tmp_path, 2, experiment(accumulate=2, **options)):
+        assert_same(tensors, reference)
+
+
+@pytest.mark.parametrize("changed, message", [
+    (dict(accumulate=3), "does not divide among 1 process"),
+    (dict(accumulate=4), "bind a stddev_group of the discriminator to 2"),
+])  # fmt: skip
+def test_a_batch_that_cannot_be_divided_is_refused(experiment, changed, message):
+    with pytest.raises(UserError, match=message):
+        TrainingState(experiment(**changed), CPU)
