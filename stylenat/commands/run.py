@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     arguments = parser().parse_args(argv)
     _check(arguments)
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not {"TORCHELASTIC_RUN_ID", "RANK"} <= os.environ.keys():
         return _run(arguments, began)
     with signals_end_the_process(STOPPED):
         from stylenat.training.processes import joined

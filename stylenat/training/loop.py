@@ -218,8 +218,7 @@ def save_evaluation(
 
         def told(done: int, count: int) -> None:
             stop.check()
-            if ranks.rank() == 0:
-                progress(done, count)
+            progress(done, count)
 
         evaluation = evaluator.evaluate(sampler(settings, state), settings.evaluation_samples, told, stop.check)
     state.pending.remove("evaluation")
