@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from registry import API_VERSION, KINDS, UserError, load_experiment, load_plugins
 from stylenat.commands._command import CORE, experiments_folder
 from stylenat.commands.ablate import main as ablate
 from stylenat.commands.new_plugin import GIN
 from stylenat.commands.run import main as run
+from stylenat.draws import Share, SharedGenerator
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -28,7 +30,7 @@ def load(text: str, tmp_path: Path, *plugins: str):
 
 
 def test_the_one_file_plugin_trains_is_drawn_and_passes_its_test(tiny, tmp_path, monkeypatch, capsys):
-    plugin, test, version = blocks("plugins.md", "python")
+    plugin, test, _, version = blocks("plugins.md", "python")
     Path("fibonacci.py").write_text(plugin)
     assert plugin.startswith("# fibonacci.py\n") and test.startswith("# test_fibonacci.py\n")
     bind = ["--plugin", "fibonacci.py", "--bind", "block.hydra.partition = @partition.fibonacci()"]
@@ -42,6 +44,17 @@ def test_the_one_file_plugin_trains_is_drawn_and_passes_its_test(tiny, tmp_path,
     runpy.run_path("test_fibonacci.py")["test_fibonacci"]()
     del sys.modules["fibonacci"]
     assert version.strip() == f"STYLENAT_API = {API_VERSION}"
+
+
+@pytest.mark.parametrize("share", [Share(0, 1), Share(1, 2)])
+def test_the_draws_that_plugins_are_shown_are_the_whole_batchs(share):
+    def drawn(share):
+        names = {"torch": torch, "images": torch.zeros(4 // share.of, 3, 8, 8), "random": SharedGenerator(5, share)}
+        exec(blocks("plugins.md", "python")[2], names)
+        return names["shift"].T, names["noise"], torch.stack(names["by_pixel"])
+
+    for part, whole in zip(drawn(share), drawn(Share()), strict=True):
+        assert torch.equal(part, share(whole))
 
 
 def test_the_contract_table_has_every_kind_that_can_be_written():
