@@ -1,6 +1,7 @@
 """``tools/evaluate.py``: metrics of a trained generator, each with its protocol."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,6 +58,15 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return _evaluate(arguments)
+    from stylenat.training.processes import joined
+
+    with joined():
+        return _evaluate(arguments)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
     from registry import load_experiment, load_plugins
 
     registry = load_plugins(arguments.plugin, core=CORE)
@@ -77,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from stylenat.evaluation.evaluate import Evaluator, usable, warnings_for
     from stylenat.evaluation.progress import ProgressLine
     from stylenat.networks.sampling import sampler_of
+    from stylenat.training.processes import first_alone
 
     threads = experiment.value("train.threads")
     if threads is not None:
@@ -92,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     generator, network = weights.generator_of(folder, experiment.value("train.generator"))
     dataset = _dataset(registry, experiment, arguments.data, generator.resolution)
     if any(getattr(metric, "uses_real", True) for metric in metrics):
-        dataset.prepare()
+        first_alone(dataset.prepare)
     samples = experiment.value("train.evaluation_samples")
     for line in warnings_for(samples):
         _say(f"note: {line}")
@@ -211,4 +222,9 @@ def _trackers(experiment: Any, folder: Path) -> list[Any]:
 
 
 def _say(line: str) -> None:
+    """On stderr, by process 0 alone."""
+    from stylenat.training.ranks import rank
+
+    if rank():
+        return
     print(line, file=sys.stderr)
