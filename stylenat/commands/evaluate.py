@@ -72,7 +72,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     registry = load_plugins(arguments.plugin, core=CORE)
 
     from stylenat import weights
-    from stylenat.training.launch import pick_device
 
     folder = weights.weights_folder(arguments.run)
     config, search = weights.config_of(folder), [experiments_folder()]
@@ -87,7 +86,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from stylenat.evaluation.evaluate import Evaluator, usable, warnings_for
     from stylenat.evaluation.progress import ProgressLine
     from stylenat.networks.sampling import sampler_of
-    from stylenat.training.processes import first_alone
+    from stylenat.training.forward import use_tf32
+    from stylenat.training.processes import first_alone, pick_device
 
     threads = experiment.value("train.threads")
     if threads is not None:
@@ -98,6 +98,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if not metrics:
         raise UserError("there is nothing to measure: bind train.metrics, for instance with --gin metrics/offline.gin")
     device = pick_device(experiment.value("train.device"))
+    use_tf32(experiment.value("train.tf32"))
     # All of the checkpoint is read now: training may go on meanwhile, and drop it.
     manifest, trackers = weights.manifest_of(folder), _trackers(experiment, folder)
     generator, network = weights.generator_of(folder, experiment.value("train.generator"))
