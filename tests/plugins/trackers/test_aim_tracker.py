@@ -297,7 +297,7 @@ def test_an_evaluation_after_training_joins_its_run_under_its_protocol(make_run,
     for value in (11.0, 11.5):
         later.record_evaluation(100, {"fid": value}, DETAILS)
     found = {tuple(sorted(m.context.to_dict())): values(m) for m in stored(repo, tracker).metrics() if m.name == "fid"}
-    assert found == {("net",): {100: 12.5}, ("net", "protocol"): {100: 11.5}}
+    assert found == {("net", "split"): {100: 12.5}, ("net", "protocol"): {100: 11.5}}
     ((key, protocol),) = stored(repo, tracker)["protocols"].items()
     assert len(key) == 8 and protocol["generated"] == {"count": 10}
     assert stored(repo, tracker)["status"] == "finished"
