@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py [--repeats 3] [--iterations 20]
 
-The quickstart's networks at 32x32, 16 images an iteration, in every side's own processes, which time their iterations
+faces32's networks, 16 images an iteration, in every side's own processes, which time their iterations
 between two barriers. Gloo over loopback.
 """
 
