@@ -91,6 +91,17 @@ def test_a_killed_process_restarts_all_and_the_run_goes_on_with_any_number_of_th
         torch.testing.assert_close(divided[name], value, rtol=1e-3, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
 
 
+def test_two_processes_stop_together_when_one_is_asked_to_and_end_with_the_same_bits(arguments, everything):
+    assert torchrun([*arguments, "--run-dir", "whole"]).returncode == 0
+    stopped = torchrun([*arguments, "--run-dir", "parts"], "os.kill(os.getpid(), signal.SIGUSR1)")
+    assert stopped.returncode == 0, stopped.stderr
+    assert "iteration 3" in Path("parts/PREEMPTED").read_text()
+    assert sorted(path.name for path in Path("parts/checkpoints").iterdir())[-1] == "step-000000003"
+    assert torchrun([*arguments, "--run-dir", "parts"]).returncode == 0
+    assert everything(Path("whole")) == everything(Path("parts"))
+    assert not Path("parts/PREEMPTED").exists()
+
+
 def test_a_fault_in_one_process_ends_all_with_its_traceback_printed_once(arguments):
     done = torchrun([*arguments, "--run-dir", "run"], "raise ZeroDivisionError('in process 1')")
     assert done.returncode != 0
