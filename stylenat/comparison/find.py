@@ -59,12 +59,15 @@ def _ablation(registry: Registry, folder: Path) -> Found:
         raise UserError(f"{folder / MANIFEST} cannot be read as an ablation's list of runs: {error}") from error
     if type(version) is not int or version > FORMAT_VERSION:
         raise UserError(f"{folder / MANIFEST} has format {version}; this version reads up to {FORMAT_VERSION}: upgrade")
+    begun = [run for run in names if (folder / run / "metrics.jsonl").exists()]
     runs, missing = [], []
-    for run in names:
+    for run in begun:
         try:
             runs.append(read_run(registry, folder / run))
-        except UserError as error:  # Not yet begun, or not yet evaluated: the others can be compared meanwhile.
+        except UserError as error:  # The others can be compared meanwhile.
             missing.append(str(error))
+    if len(begun) < len(names):
+        missing.append(f"no results yet: {', '.join(run for run in names if run not in begun)}")
     if not runs:
         raise UserError(f"no run of {folder} has results yet ({missing[0] if missing else 'it names none'})")
     return Found(name, tuple(runs), order, tuple(missing))

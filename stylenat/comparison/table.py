@@ -43,7 +43,7 @@ def rich_table(comparison: Comparison, sampling: Mapping[str, float]) -> Table:
         right = i > len(comparison.columns)
         table.add_column(_plain(title), justify="right" if right else "left", overflow="fold")
     for cells in rows(comparison, sampling):
-        table.add_row(*(f"[bold]{cell[2:-2]}[/]" if cell.startswith("**") else _plain(cell) for cell in cells))
+        table.add_row(*(f"[bold]** {cell[2:-2]}[/]" if cell.startswith("**") else _plain(cell) for cell in cells))
     return table
 
 
