@@ -71,7 +71,7 @@ def measured(gin: str, steps: int, folder: Path) -> tuple[dict[str, dict[str, li
     whole = 0.0
     train = launch.train
 
-    def timed_train(settings, state, run, hook):
+    def timed_train(settings, state, run, hook, *rest):
         nonlocal whole
         for tracker in settings.trackers:
             registry.manager.unregister(tracker)
@@ -79,7 +79,7 @@ def measured(gin: str, steps: int, folder: Path) -> tuple[dict[str, dict[str, li
             registry.manager.register(Timed(tracker, seconds.setdefault(name, {})))
         began = time.perf_counter()
         try:
-            return train(settings, state, run, hook)
+            return train(settings, state, run, hook, *rest)
         finally:
             whole = time.perf_counter() - began
             for plugin in [p for p in registry.manager.get_plugins() if isinstance(p, Timed)]:
