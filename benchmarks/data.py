@@ -18,7 +18,8 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -55,10 +56,14 @@ def photographs(folder: Path, count: int) -> None:
         image.crop((left, top, left + width, top + height)).save(folder / f"{i:05d}.jpg", quality=95)
 
 
-def decode_all(path: str, indices: range, pillow: bool) -> None:
+@lru_cache(maxsize=1)
+def records_of(path: str, count: int) -> list[bytes]:
     with lmdb.open(path, readonly=True, lock=False) as environment, environment.begin() as transaction:
-        records = [bytes(transaction.get(key(SIDE, i))) for i in indices]
-    for record in records:
+        return [bytes(transaction.get(key(SIDE, i))) for i in range(count)]
+
+
+def decode_all(path: str, count: int, share: slice, pillow: bool) -> None:
+    for record in records_of(path, count)[share]:
         if pillow:
             Image.open(io.BytesIO(record)).load()
         else:
@@ -118,7 +123,8 @@ def main() -> None:
     arguments = parser().parse_args()
     workers, count = arguments.workers, arguments.images
     loader.CACHE_BYTES = 0  # Decoded every time, as a data set beyond the memory is.
-    torch.set_num_threads(workers)
+    # Threads of this process would wait for work in a loop, and take the cores from the workers.
+    torch.set_num_threads(1)
     timed = Timed()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -162,20 +168,29 @@ def streams(timed: Timed, storage: str, path: str, count: int, workers: int, rep
         next(stream)
         if storage != "raw":  # Which Pillow cannot open.
             next(plain)
-    shares = [range(i, count, workers) for i in range(workers)]
+    shares = [slice(i, count, workers) for i in range(workers)]
     # As many processes as there are cores, with their records in memory.
     with multiprocessing.get_context("spawn").Pool(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for _ in range(repeats + 1):  # The first round warms up and does not count.
             if storage != "raw":
                 for name, pillow in (("decoding alone", False), ("decoding alone, Pillow", True)):
-                    work = [(path, share, pillow) for share in shares]
+                    work = [(path, count, share, pillow) for share in shares]
                     timed(f"{storage}, {name}", count, lambda work=work: pool.starmap(decode_all, work, chunksize=1))
+            drain(stream, workers)
             timed(f"{storage}, stream", count, lambda: [to_networks(b) is None for b in islice(stream, batches)])
             if storage != "raw":
+                drain(plain, workers)
                 timed(f"{storage}, plain", count, lambda: [b is None for b in islice(plain, batches)])
+            time.sleep(1)  # Both fill their queues again, and take no core from what is timed next.
     for name, rates in timed.rates.items():
         if name.startswith(f"{storage},"):
             timed.rates[name] = rates[1:]
+
+
+def drain(batches: Iterator[Tensor], workers: int) -> None:
+    """Takes what was made ahead, so that the clock sees no more batches than are made while it runs."""
+    for _ in range(2 * loader.AHEAD * workers):
+        next(batches)
 
 
 class Endless:

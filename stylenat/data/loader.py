@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from stylenat.training.random_streams import derived_seed
 
 # Data sets that decode to less than this are decoded once and kept.
 CACHE_BYTES = 512 * 2**20
+
+AHEAD = 3
+"""Batches under way in each worker."""
 
 Places = list[tuple[int, bool]]
 """Of one batch: each image's index, and whether it is flipped."""
@@ -81,7 +85,8 @@ class ImageStream:
     def batches(self, start: int) -> Iterator[Tensor]:
         """uint8 batches [batch_size / world_size, 3, resolution, resolution] from batch number ``start`` on.
 
-        The memory format may be channels-last, as decoders write.
+        The memory format may be channels-last, as decoders write. A batch's memory is used again once the next one
+        is asked for: keep a copy of what is needed longer.
         """
         if len(self.dataset) * 3 * self.dataset.resolution**2 <= CACHE_BYTES:
             return self._from_memory(start)
@@ -104,18 +109,23 @@ class ImageStream:
 
     def _decoding(self, start: int) -> Iterator[Tensor]:
         workers = 0 if getattr(self.dataset, "stored_raw", False) else self.workers
+        # One more than are ever under way: the DataLoader asks for the next batch just before it hands one out.
+        slots = AHEAD * workers + 1
+        side = self.dataset.resolution
+        # A decoder's images lie channels-last; copying them as they lie is ten times faster than turning them.
+        ring = torch.empty(slots, self.batch_size // self.world_size, side, side, 3, dtype=torch.uint8)
         loader = DataLoader(
-            _Batches(self.dataset),
-            sampler=_Endless(self, start),
+            _Decoder(self.dataset, ring.share_memory_() if workers else ring),
+            sampler=_Jobs(self, start, slots),
             batch_size=None,
             num_workers=workers,
             persistent_workers=workers > 0,
-            prefetch_factor=4 if workers else None,
+            prefetch_factor=AHEAD if workers else None,
         )
-        batches = iter(loader)
+        slots_filled = iter(loader)
         while True:
             try:
-                batch = next(batches)
+                slot = next(slots_filled)
             except RuntimeError as error:
                 if "exited unexpectedly" not in str(error):
                     raise
@@ -123,35 +133,37 @@ class ImageStream:
                     "a process that decodes images was killed, perhaps for want of memory; start again, with fewer "
                     "train.workers"
                 ) from error
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
+            if isinstance(slot, UserError):
+                raise slot
+            yield ring[slot].permute(0, 3, 1, 2)
 
 
-class _Endless:
-    def __init__(self, stream: ImageStream, start: int) -> None:
-        self._stream, self._start = stream, start
+class _Jobs:
+    """An endless sampler: the slot that a batch goes to, and what goes there."""
 
-    def __iter__(self) -> Iterator[Places]:
-        return self._stream.places(self._start)
+    def __init__(self, stream: ImageStream, start: int, slots: int) -> None:
+        self._stream, self._start, self._slots = stream, start, slots
+
+    def __iter__(self) -> Iterator[tuple[int, Places]]:
+        return zip(cycle(range(self._slots)), self._stream.places(self._start))  # noqa: B905 - both are endless
 
 
-class _Batches(TorchDataset):
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+class _Decoder(TorchDataset):
+    """Decodes batches into slots of one piece of memory, which worker processes share with the training process.
 
-    def __getitem__(self, places: Places) -> Tensor | UserError:
+    Allocated once: new shared memory for every batch would take half as long as decoding JPEGs into it.
+    """
+
+    def __init__(self, dataset: Dataset, ring: Tensor) -> None:
+        self._dataset, self._ring = dataset, ring
+
+    def __getitem__(self, job: tuple[int, Places]) -> int | UserError:
         """A user's error comes back as a value: raised in a worker it would carry the worker's traceback as text."""
+        slot, places = job
         try:
-            return self._batch(places)
+            for out, (index, flip) in zip(self._ring[slot], places, strict=True):
+                image = self._dataset[index].permute(1, 2, 0)
+                out.copy_(image.flip(1) if flip else image)
         except UserError as error:
             return error
-
-    def _batch(self, places: Places) -> Tensor:
-        side = self._dataset.resolution
-        # A decoder's images lie channels-last; copying them as they lie is ten times faster than turning them.
-        batch = torch.empty(len(places), side, side, 3, dtype=torch.uint8)
-        for slot, (index, flip) in zip(batch, places, strict=True):
-            image = self._dataset[index].permute(1, 2, 0)
-            slot.copy_(image.flip(1) if flip else image)
-        return batch.permute(0, 3, 1, 2)
+        return slot

@@ -1,6 +1,7 @@
 import itertools
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_every_epoch_is_a_permutation(count, seed, epoch):
 
 def batches(start, workers=0, count=6):
     stream = ImageStream(Numbers(), 4, seed=3, horizontal_flips=True, workers=workers)
-    return list(itertools.islice(stream.batches(start), count))
+    return [batch.clone() for batch in itertools.islice(stream.batches(start), count)]
 
 
 def test_a_resumed_stream_sees_the_very_next_image_with_or_without_workers(monkeypatch):
@@ -46,6 +47,16 @@ def test_a_resumed_stream_sees_the_very_next_image_with_or_without_workers(monke
     monkeypatch.setattr(loader, "CACHE_BYTES", 0)
     for workers in (0, 2):
         assert all(torch.equal(a, b) for a, b in zip(whole, batches(0, workers), strict=True))
+
+
+def test_a_batch_stays_as_it_is_until_the_next_is_asked_for(monkeypatch):
+    whole = batches(0, count=12)
+    monkeypatch.setattr(loader, "CACHE_BYTES", 0)
+    stream = ImageStream(Numbers(), 4, seed=3, horizontal_flips=True, workers=2).batches(0)
+    for expected in whole:
+        batch = next(stream)
+        time.sleep(0.02)  # Long enough for the workers to fill every slot that they may.
+        assert torch.equal(batch, expected)
 
 
 class Damaged(Numbers):
