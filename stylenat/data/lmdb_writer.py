@@ -219,6 +219,12 @@ class Writer:
                 raise UserError(f"cannot write {self.path}: {error.strerror}") from error
             if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError)):
                 raise UserError(f"{self.partial} is damaged ({error}); remove it to begin anew") from error
+            if "Input/output error" in str(error):
+                self.close()
+                raise UserError(
+                    f"cannot write {self.path}: the disk reports an error, or a quota or limit to a file's size is "
+                    f"reached; what is finished is kept in {self.partial}: mend that and give the same command to go on"
+                ) from error
             raise
 
 

@@ -154,3 +154,25 @@ def test_a_full_disk_is_one_line_and_loses_nothing(crops, tmp_path):
     assert subprocess.run(command, cwd=ROOT, env=environment, capture_output=True).returncode == 0
     prepare.prepare(crops, tmp_path / "whole.lmdb", 32, storage="raw", workers=1)
     assert contents(out) == contents(tmp_path / "whole.lmdb")
+
+
+def test_a_write_cut_short_by_a_limit_is_one_line_and_loses_nothing(crops, tmp_path, monkeypatch):
+    """LMDB calls it an input/output error, though the disk has room."""
+    out, commits = tmp_path / "out.lmdb", []
+
+    def commit(self):
+        commits.append(self.progress.count)
+        if len(commits) == 3:
+            with self._faults():
+                raise lmdb.Error("mdb_txn_commit: Input/output error")
+        original(self)
+
+    original = Writer.commit
+    monkeypatch.setattr(lmdb_writer, "COMMIT_BYTES", 2**14)
+    monkeypatch.setattr(Writer, "commit", commit)
+    with pytest.raises(UserError, match="limit to a file's size.*give the same command"):
+        prepare.prepare(crops, out, 32, storage="raw", workers=1)
+    assert 0 < begun(tmp_path / ".out.lmdb.partial") < commits[2] and not out.exists()
+    prepare.prepare(crops, out, 32, storage="raw", workers=1)
+    prepare.prepare(crops, tmp_path / "whole.lmdb", 32, storage="raw", workers=1)
+    assert contents(out) == contents(tmp_path / "whole.lmdb")
