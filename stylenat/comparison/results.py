@@ -149,8 +149,9 @@ class Comparison:
         lines = []
         if len({tuple(numbers) for numbers in seeds.values()}) > 1:
             lines.append(f"seeds differ: {'; '.join(f'{name} {numbers}' for name, numbers in seeds.items())}")
-        if all(len(numbers) == 1 for numbers in seeds.values()):
-            lines.append("one seed each: how much of a difference is chance cannot be told")
+        alone = [name for name, numbers in seeds.items() if len(numbers) == 1]
+        if alone:
+            lines.append(f"one seed alone ({', '.join(alone)}): how much of a difference is chance cannot be told")
         return lines
 
 
