@@ -22,7 +22,7 @@ from stylenat.interfaces import StepContext
 from stylenat.training.loop import iteration
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
-from stylenat.training.steps import discriminator_step
+from stylenat.training.steps import descend, discriminator_loss
 
 GFLOP = 172.0
 PUBLISHED = {"inference": 10.4, "iteration with R1": 103.0}
@@ -46,8 +46,8 @@ def discriminator_seconds(settings: Training, state: TrainingState, real: Tensor
     random = state.streams["regularization"]
     context = StepContext(state.generator, state.discriminator, discriminate, random, real=real, fake=fake)
     terms = [r for r in settings.regularizers if r.network == "discriminator" and not r.own_step]
-    optimizer, clip = state.discriminator_optimizer, settings.discriminator_clip
-    discriminator_step(state.discriminator, optimizer, settings.loss, terms, context, clip)
+    losses = iter([discriminator_loss(settings.loss, terms, context)])
+    descend("discriminator", state.discriminator_optimizer, losses, clip=settings.discriminator_clip)
     return time.perf_counter() - began
 
 
