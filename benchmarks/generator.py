@@ -55,7 +55,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--batch", default="1,4")
+    parser.add_argument(
+        "--batch", default="1,4", help="of inference; '' for none, so that the peak is training's alone"
+    )
     parser.add_argument("--train", action="store_true", help="one training iteration as well (minutes)")
     parser.add_argument("--attached", action="store_true", help="and the discriminator's step with fakes not detached")
     parser.add_argument("--profile", action="store_true", help="where a forward at batch 1 spends its time")
@@ -72,7 +74,7 @@ def main() -> None:
         table.add_row(what, f"{best:.2f} / {middle:.2f}", f"{rate:.0f} GFLOP/s", faster, flop, peak())
 
     generator = experiment.value("train.generator")().eval()
-    for batch in map(int, arguments.batch.split(",")):
+    for batch in map(int, filter(None, arguments.batch.split(","))):
         latents = torch.randn(batch, generator.latent_dim)
         with torch.no_grad():
             sides = {"yardstick": product(), "generator": lambda latents=latents: generator(latents)}
