@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-# What several folders of tests share lies beside this file.
-sys.path.insert(0, str(Path(__file__).parent))
+# What several folders of tests share. Not this folder: its registry/ and plugins/ would stand in for the packages.
+sys.path.insert(0, str(Path(__file__).parent / "common"))
 
 torch.set_num_threads(int(os.environ.get("STYLENAT_TEST_THREADS", "2")))
 
