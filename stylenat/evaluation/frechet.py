@@ -71,12 +71,20 @@ class GaussianStatistics:
 def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> float:
     """|mean1 - mean2|² + tr(C1 + C2 - 2 (C1 C2)^½), by symmetric eigendecomposition: no complex parts.
 
-    tr (C1 C2)^½ is the sum of the roots of the eigenvalues of C1^½ C2 C1^½, which is symmetric and positive
-    semi-definite; eigenvalues that rounding or rank deficiency (fewer images than dimensions) pushes below 0 count
-    as 0. There the distance is that of the degenerate Gaussians, as exact as elsewhere.
+    tr (C1 C2)^½ is the sum of the roots of the eigenvalues of F' C2 F, symmetric and positive semi-definite, for any F
+    with F F' = C1; eigenvalues that rounding or rank deficiency (fewer images than dimensions) pushes below 0 count as
+    0. There the distance is that of the degenerate Gaussians, as exact as elsewhere.
     """
-    values, vectors = torch.linalg.eigh(covariance1)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.t()
-    product = torch.linalg.eigvalsh(root @ covariance2 @ root).clamp_min(0).sqrt().sum()
+    factor = _factor(covariance1)
+    product = torch.linalg.eigvalsh(factor.t() @ covariance2 @ factor).clamp_min(0).sqrt().sum()
     trace = covariance1.trace() + covariance2.trace() - 2 * product
     return float((mean1 - mean2).square().sum() + trace)
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """F with F F' = covariance: Cholesky's, a tenth of the work of eigenvectors, which a singular matrix has not."""
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if not failed:
+        return factor
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp_min(0).sqrt()
