@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -291,6 +292,7 @@ def test_an_evaluation_after_training_joins_its_run_under_its_protocol(make_run,
     tracker.metrics_evaluated(run, 100, {"fid": 12.5}, DETAILS)
     state = tracker.state_dict()
     tracker.run_ended(run, "finished")
+    time.sleep(0.6)  # A process remembers for half a second which runs there are; evaluations come from another one.
     later = AimTracker(repo)
     later.record_evaluation(100, {"fid": 1.0}, DETAILS)  # Of a run that was never tracked: nothing to join.
     later.load_state_dict(state)
