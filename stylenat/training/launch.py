@@ -177,10 +177,11 @@ def _load(state: TrainingState, directory: Path, resume: str, console: Console) 
 
 
 def _say_where(console: Console, run: Run, status: str, trackers: Sequence[Tracker]) -> None:
+    written = checkpoint.checkpoint_path(run.directory / "checkpoints", run.step)  # None if stopped before iteration 1.
     lines = {
         "run folder": run.directory,
         "samples": run.directory / "samples" / f"step-{run.step:09d}.png" if status == "finished" else None,
-        "checkpoint": checkpoint.checkpoint_path(run.directory / "checkpoints", run.step),
+        "checkpoint": written if written.exists() else None,
         "more samples": f"python tools/sample.py {run.directory} --seeds 0-15 --out samples",
         **{name: how for tracker in trackers for name, how in getattr(tracker, "where", dict)().items()},
         "to go on": "the same command" if status == "stopped" else None,
