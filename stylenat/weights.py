@@ -9,6 +9,7 @@ import json
 import pickle
 import re
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,9 @@ def weights_folder(path: Path) -> Path:
     """
     folder: Path | None = path
     if not (path / checkpoint.MANIFEST).exists():
-        folder = checkpoint.newest_good(path / "checkpoints", print)
+        folder = checkpoint.newest_for_all(path / "checkpoints", lambda line: print(line, file=sys.stderr))
+    if folder is None and (path / "checkpoints").is_dir():
+        raise UserError(f"{path} has no undamaged checkpoint yet; train on with the command that made it")
     if folder is None:
         raise UserError(f"{path} is no folder of weights: give a run, one of its checkpoints or imported weights")
     try:

@@ -79,6 +79,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     out = arguments.out or config.parent / "metrics.jsonl"
     if not out.parent.is_dir():
         raise UserError(f"there is no folder {out.parent} to write {out.name} to")
+    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise UserError(f"cannot write results to {out}; choose another file with --out")
 
     import torch
 

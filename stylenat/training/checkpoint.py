@@ -102,13 +102,15 @@ def tidy(directory: Path) -> None:
         shutil.rmtree(path)
 
 
-def prune(directory: Path, newest: int, every: int | None, best: int | None) -> None:
+def prune(directory: Path, written: int, newest: int, every: int | None, best: int | None) -> None:
     """Removes checkpoints that no rule keeps.
 
     Args:
+        written: step of the one just written. What lies beyond it is of a future that was given up (it was damaged, or
+            another checkpoint was chosen): it stays until it is written again, and takes no one's place.
         newest: how many of the newest stay; every: steps that are its multiples stay; best: a step that stays.
     """
-    for path in found(directory)[:-newest]:
+    for path in [path for path in found(directory) if step_of(path) <= written][:-newest]:
         step = step_of(path)
         if step != best and (every is None or step % every):
             shutil.rmtree(path)

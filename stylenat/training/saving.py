@@ -100,8 +100,10 @@ class Checkpoints:
         best = state.best_steps.get(settings.keep_best or "")
         networks = {name: network.state_dict() for name, network in state.networks().items()}
 
+        written = state.step  # Training is further on by the time that it is.
+
         def prune() -> None:
-            checkpoint.prune(folder, settings.keep_checkpoints, settings.keep_every, best)
+            checkpoint.prune(folder, written, settings.keep_checkpoints, settings.keep_every, best)
 
         self._tell(self._writer.drained())
         self._writer.save(state.step, networks, state.state_dict(), prune)

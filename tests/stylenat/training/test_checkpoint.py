@@ -21,11 +21,19 @@ def save(directory, step, network, state=None):
 def test_the_newest_are_kept_and_read_back(tmp_path, network):
     for step in (1, 2, 3):
         save(tmp_path, step, network, {"step": step})
-        checkpoint.prune(tmp_path, newest=2, every=None, best=None)
+        checkpoint.prune(tmp_path, step, newest=2, every=None, best=None)
     assert [path.name for path in checkpoint.found(tmp_path)] == ["step-000000002", "step-000000003"]
     path = checkpoint.newest_good(tmp_path, pytest.fail)
     assert torch.equal(checkpoint.weights(path, "generator")["weight"], network.weight)
     assert checkpoint.state(path) == {"step": 3}
+
+
+def test_a_damaged_checkpoint_left_beyond_the_new_one_does_not_cost_the_new_one_its_place(tmp_path, network):
+    for step in (20, 10):
+        save(tmp_path, step, network)
+    (checkpoint.checkpoint_path(tmp_path, 20) / "state.pt").write_bytes(b"")
+    checkpoint.prune(tmp_path, 10, newest=1, every=None, best=None)
+    assert checkpoint.newest_good(tmp_path, lambda line: None) == checkpoint.checkpoint_path(tmp_path, 10)
 
 
 @pytest.mark.parametrize("writer", ["save_file", "torch.save"])
