@@ -31,6 +31,22 @@ def from_windows(x: Tensor, window: int, resolution: int) -> Tensor:
     return x.transpose(2, 3).reshape(-1, resolution, resolution, x.shape[-1])
 
 
+def within_windows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None, batch: int) -> Tensor:
+    """Attention of every window to itself.
+
+    Args:
+        q, k, v: [batch * windows, heads, tokens, head_dim], q already scaled; bias: [heads, tokens, tokens].
+        mask: [windows, tokens, tokens], added to the logits; None for none.
+
+    Returns:
+        [batch * windows, tokens, heads * head_dim].
+    """
+    if mask is not None:
+        bias = (bias + mask[:, None].to(bias.dtype)).repeat(batch, 1, 1, 1)
+    weights = (q @ k.transpose(-2, -1) + bias).softmax(-1)
+    return (weights @ v).transpose(1, 2).flatten(2)
+
+
 class DoubleAttention(nn.Module):
     """The first half of the heads attends within windows, the second within windows shifted by half their side.
 
@@ -85,10 +101,7 @@ class DoubleAttention(nn.Module):
         heads, batch = self.num_heads // 2, qkv[0].shape[0]
         q, k, v = (to_windows(t, self.window).unflatten(-1, (heads, -1)).transpose(1, 2) for t in qkv)
         bias = self.relative_position_bias[table].flatten(1)[:, self.index]  # [heads, query, key]
-        if mask is not None:
-            bias = (bias + mask[:, None].to(bias.dtype)).repeat(batch, 1, 1, 1)
-        weights = (self.scale * q @ k.transpose(-2, -1) + bias).softmax(-1)
-        return from_windows((weights @ v).transpose(1, 2).flatten(2), self.window, self.resolution)
+        return from_windows(within_windows(self.scale * q, k, v, bias, mask, batch), self.window, self.resolution)
 
 
 class SwinBlock(nn.Module):

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plugins.blocks.swin import from_windows, shifted_window_mask, to_windows
+from plugins.blocks.swin import from_windows, shifted_window_mask, to_windows, within_windows
 from registry import AttentionSite, Count, Finite, Positive, UserError
 from stylenat.attention.hydra import FullAttention
 from stylenat.networks.layers import AdaIN
@@ -33,10 +33,7 @@ class WindowAttention(FullAttention):
         x = to_windows(x.roll((-self.shift, -self.shift), dims=(1, 2)), self.window)
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3).unbind(2)
         bias = self.relative_position_bias.flatten(1)[:, self.index]  # [heads, query, key]
-        if self.mask is not None:
-            bias = (bias + self.mask[:, None].to(bias.dtype)).repeat(batch, 1, 1, 1)
-        weights = (self.scale * q @ k.transpose(-2, -1) + bias).softmax(-1)
-        out = self.proj((weights @ v).transpose(1, 2).flatten(2))
+        out = self.proj(within_windows(self.scale * q, k, v, bias, self.mask, batch))
         return from_windows(out, self.window, self.resolution).roll((self.shift, self.shift), dims=(1, 2))
 
     def describe(self) -> str:
