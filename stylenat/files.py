@@ -1,4 +1,4 @@
-"""What writing files has in common, whatever is written."""
+"""What writing files has in common, whatever is written, and where what can be made again is kept."""
 
 import errno
 import os
@@ -7,6 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+
+def cache_folder() -> Path:
+    """``$STYLENAT_CACHE``, else ``stylenat`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    chosen = os.environ.get("STYLENAT_CACHE")
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stylenat"
 
 
 def partial(path: Path) -> Path:

@@ -16,13 +16,9 @@ import time
 from functools import cache
 from pathlib import Path
 
+from stylenat.files import cache_folder
+
 SOURCE, HEADER = (Path(__file__).with_name(name) for name in ("kernel.cpp", "lanes.h"))
-
-
-def cache_folder() -> Path:
-    """``$STYLENAT_CACHE``, else ``stylenat`` in the user's cache folder."""
-    chosen = os.environ.get("STYLENAT_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stylenat"
 
 
 @cache

@@ -44,7 +44,10 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--download", action="store_true", help="fetch extractors' weights that are not here")
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="of real sets' statistics (default: ~/.cache/stylenat/statistics)"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="of real sets' statistics (default: ~/.cache/stylenat/statistics, or in $STYLENAT_CACHE)",
     )
     parser.add_argument("--no-cache", action="store_true", help="neither read nor keep such statistics")
     parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="default: metrics.jsonl in the run's folder")
@@ -75,6 +78,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     folder = weights.weights_folder(arguments.run)
     config, search = weights.config_of(folder), [experiments_folder()]
+    # What the weights have seen is of the run, whatever is bound for measuring it.
+    trained_with = load_experiment(registry, [config], search_path=search).value("train.batch_size")
     experiment = load_experiment(registry, [config, *arguments.gin], _bindings(arguments), search_path=search)
     out = arguments.out or config.parent / "metrics.jsonl"
     if not out.parent.is_dir():
@@ -84,7 +89,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     import torch
 
-    from stylenat.evaluation.cache import StatisticsCache, cache_folder
+    from stylenat.evaluation.cache import StatisticsCache, statistics_folder
     from stylenat.evaluation.evaluate import Evaluator, usable, warnings_for
     from stylenat.evaluation.progress import ProgressLine
     from stylenat.networks.sampling import sampler_of
@@ -117,7 +122,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         experiment.value("train.truncation_psi"),
         experiment.value("train.batch_size"),
     )
-    cache = None if arguments.no_cache else StatisticsCache(arguments.cache or cache_folder(), _say)
+    cache = None if arguments.no_cache else StatisticsCache(arguments.cache or statistics_folder(), _say)
     evaluator = Evaluator(dataset, metrics, device, cache, arguments.real_samples)
     progress = ProgressLine("generated"), ProgressLine("real")
     try:
@@ -128,7 +133,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     evaluation.protocol["generated"]["weights_sha256"] = manifest["sha256"][f"{network}.safetensors"]
     _report(evaluation, evaluator, samples, arguments.yardsticks)
     step = manifest.get("step")
-    images = None if step is None else step * experiment.value("train.batch_size")
+    images = None if step is None else step * trained_with
     _write(out, step, images, evaluation)
     for tracker in trackers:
         tracker.record_evaluation(step, evaluation.metrics, evaluation.details())

@@ -107,7 +107,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.resume_with_changes and arguments.run_dir is None:
         raise UserError("--resume-with-changes needs --run-dir: without it a changed experiment gets another folder")
     if arguments.max_hours is not None and not 0 < arguments.max_hours < 10**6:
-        raise UserError(f"--max-hours must be above 0; got {arguments.max_hours:g}")
+        raise UserError(f"--max-hours must be above 0 and below 1e6; got {arguments.max_hours:g}")
 
 
 def _show_partition(registry: Registry, selector: str, arguments: argparse.Namespace) -> None:

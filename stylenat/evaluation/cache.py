@@ -12,13 +12,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from stylenat.files import cache_folder
+
 FORMAT_VERSION = 1
 
 
-def cache_folder() -> Path:
-    """``statistics`` in ``$STYLENAT_CACHE``, else in ``stylenat`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    own, shared = os.environ.get("STYLENAT_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return (Path(own) if own else Path(shared or Path.home() / ".cache") / "stylenat") / "statistics"
+def statistics_folder() -> Path:
+    """``statistics`` in the cache folder."""
+    return cache_folder() / "statistics"
 
 
 class StatisticsCache:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from registry import Experiment, Registry, UserError
 from stylenat import weights
-from stylenat.evaluation.cache import StatisticsCache, cache_folder
+from stylenat.evaluation.cache import StatisticsCache, statistics_folder
 from stylenat.evaluation.evaluate import Evaluator, usable, warnings_for
 from stylenat.evaluation.table import metrics_table
 from stylenat.evaluation.yardsticks import yardsticks
@@ -122,7 +122,7 @@ def run_experiment(
         skipped = ", ".join(f"{name} {count}" for name, count in state.guard.skipped.items())
         console.print(f"steps skipped because a loss or gradient was not finite: {skipped}", soft_wrap=True)
     if status == "finished" and evaluation and evaluation.metrics:
-        evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(cache_folder(), print))
+        evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(statistics_folder(), print))
         console.print(metrics_table(evaluation, yardsticks(evaluator)))
         for line in warnings_for(settings.evaluation_samples):
             console.print(f"note: {line}", soft_wrap=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 from stylenat.data.loader import ImageStream
 from stylenat.data.pixels import to_networks
 from stylenat.draws import Share, augmented
-from stylenat.evaluation.cache import StatisticsCache, cache_folder
+from stylenat.evaluation.cache import StatisticsCache, statistics_folder
 from stylenat.evaluation.collect import generated_images
 from stylenat.evaluation.evaluate import Evaluation, Evaluator
 from stylenat.evaluation.grids import image_grid, save_png
@@ -60,7 +60,7 @@ def train(
         rank=ranks.rank(),
         world_size=ranks.world_size(),
     )
-    evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(cache_folder(), print))
+    evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(statistics_folder(), print))
     evaluation: Evaluation | None = None
     scalars: dict[str, Any] = {}
     # Reading what was skipped waits for a GPU, so there it is read once in so many iterations.

@@ -8,7 +8,7 @@ from plugins.features.random_convolution import RandomConvolution
 from plugins.metrics.frechet import FID
 from plugins.metrics.kernel import KID
 from plugins.metrics.sliced_wasserstein import SlicedWasserstein
-from stylenat.evaluation.cache import StatisticsCache, cache_folder
+from stylenat.evaluation.cache import StatisticsCache, statistics_folder
 from stylenat.evaluation.evaluate import Evaluator
 from stylenat.testing.contract import pictures
 
@@ -109,7 +109,7 @@ def test_a_process_that_does_not_find_the_entry_makes_all_compute(cache, monkeyp
 
 def test_where_the_cache_lies(monkeypatch, tmp_path):
     monkeypatch.setenv("STYLENAT_CACHE", str(tmp_path / "own"))
-    assert cache_folder() == tmp_path / "own" / "statistics"
+    assert statistics_folder() == tmp_path / "own" / "statistics"
     monkeypatch.delenv("STYLENAT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "stylenat" / "statistics"
+    assert statistics_folder() == tmp_path / "stylenat" / "statistics"
