@@ -13,11 +13,11 @@ setup(
     ],
     package_dir={"stylenat.experiments": "gin"},
     package_data={
-        "stylenat.attention": ["kernel.cpp", "lanes.h"],
         "stylenat.experiments": ["*.gin"],
         "stylenat.experiments.ablations": ["*.gin"],
         "stylenat.experiments.base": ["*.gin"],
         "stylenat.experiments.metrics": ["*.gin"],
+        "stylenat.native": ["*.cpp", "*.h"],
         "stylenat.templates": ["*.txt"],
     },
 )

@@ -36,8 +36,9 @@ from plugins.datasets.lmdb_dataset import LmdbDataset
 from stylenat.data import loader, prepare
 from stylenat.data.decoders import decode_pixels
 from stylenat.data.lmdb_layout import key
-from stylenat.data.pixels import MEAN, STD, to_networks
+from stylenat.data.pixels import MEAN, STD
 from stylenat.data.sources import FolderSource
+from stylenat.data.workers import AHEAD
 
 SIDE, BATCH = 256, 32
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "retina", "hubble_deep_field")
@@ -161,7 +162,9 @@ def streams(timed: Timed, storage: str, path: str, count: int, workers: int, rep
     """Times one storage every way, in turn. Workers are up and decoding before the clock starts."""
     dataset = LmdbDataset(path, SIDE)
     batches = count // BATCH
-    stream = loader.ImageStream(dataset, BATCH, seed=0, horizontal_flips=True, workers=workers).batches(0)
+    stream = loader.ImageStream(
+        dataset, BATCH, seed=0, horizontal_flips=True, workers=workers, normalised=True
+    ).batches(0)
     shutil.copytree(path, f"{path}.plain")  # LMDB refuses to open one file twice in a process, even a forked one.
     plain = iter(DataLoader(Plain(f"{path}.plain", count), BATCH, sampler=Endless(count), num_workers=workers))
     for _ in range(8 * workers):
@@ -177,20 +180,24 @@ def streams(timed: Timed, storage: str, path: str, count: int, workers: int, rep
                     work = [(path, count, share, pillow) for share in shares]
                     timed(f"{storage}, {name}", count, lambda work=work: pool.starmap(decode_all, work, chunksize=1))
             drain(stream, workers)
-            timed(f"{storage}, stream", count, lambda: [to_networks(b) is None for b in islice(stream, batches)])
+            timed(f"{storage}, stream", count, lambda: take(stream, batches))
             if storage != "raw":
                 drain(plain, workers)
-                timed(f"{storage}, plain", count, lambda: [b is None for b in islice(plain, batches)])
+                timed(f"{storage}, plain", count, lambda: take(plain, batches))
             time.sleep(1)  # Both fill their queues again, and take no core from what is timed next.
     for name, rates in timed.rates.items():
         if name.startswith(f"{storage},"):
             timed.rates[name] = rates[1:]
 
 
+def take(batches: Iterator[Tensor], count: int) -> None:
+    for batch in islice(batches, count):
+        assert batch.dtype == torch.float32
+
+
 def drain(batches: Iterator[Tensor], workers: int) -> None:
     """Takes what was made ahead, so that the clock sees no more batches than are made while it runs."""
-    for _ in range(2 * loader.AHEAD * workers):
-        next(batches)
+    take(batches, 2 * AHEAD * workers)
 
 
 class Endless:

@@ -1,4 +1,4 @@
-"""Backend ``compiled``: a fused CPU kernel of our own (kernel.cpp), forward and backward, with the bias's gradient."""
+"""Backend ``compiled``: native/attention.cpp, a fused CPU kernel, forward and backward, with the bias's gradient."""
 
 import ctypes
 import os
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from registry import HeadGroup
-from stylenat.attention.build import library
 from stylenat.attention.tiled import Tiled
+from stylenat.native.build import library
 
 _once_differentiable_pieces = Tiled()
 
@@ -182,13 +182,13 @@ def _table(bias: Tensor | None, group: HeadGroup) -> Tensor:
 
 
 class _View(ctypes.Structure):
-    """View in kernel.cpp."""
+    """View in native/attention.cpp."""
 
     _fields_ = [("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "row", "column", "head"))]
 
 
 class _Problem(ctypes.Structure):
-    """Problem in kernel.cpp."""
+    """Problem in native/attention.cpp."""
 
     _fields_ = [
         *(

@@ -55,11 +55,6 @@ class LmdbImages:
         return self._layout
 
     @property
-    def stored_raw(self) -> bool:
-        """Whether reading an image is no more than copying it."""
-        return self.layout.raw
-
-    @property
     def classes(self) -> list[str]:
         """Names of the classes; empty when none were stored."""
         return (self.layout.manifest or {}).get("classes", [])

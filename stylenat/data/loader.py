@@ -2,22 +2,21 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import cycle
+from itertools import count
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from registry import UserError
+from stylenat.data.pixels import place
+from stylenat.data.workers import decoded_ahead
+from stylenat.draws import derived_seed
 from stylenat.interfaces import Dataset
-from stylenat.training.random_streams import derived_seed
+from stylenat.native.build import library
 
 # Data sets that decode to less than this are decoded once and kept.
 CACHE_BYTES = 512 * 2**20
-
-AHEAD = 3
-"""Batches under way in each worker."""
 
 Places = list[tuple[int, bool]]
 """Of one batch: each image's index, and whether it is flipped."""
@@ -33,11 +32,11 @@ class ImageOrder:
         self.count, self.seed, self.horizontal_flips = count, seed, horizontal_flips
 
     @lru_cache(maxsize=2)  # noqa: B019 - two epochs of one stream, which lives as long as the run
-    def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
+    def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         random = torch.Generator().manual_seed(derived_seed(self.seed, "epoch", epoch))
         order = torch.randperm(self.count, generator=random)
         flips = torch.rand(self.count, generator=random) < 0.5
-        return order, flips & self.horizontal_flips
+        return order.numpy(), (flips & self.horizontal_flips).numpy()
 
     def __getitem__(self, k: int) -> tuple[int, bool]:
         order, flips = self._epoch(k // self.count)
@@ -53,8 +52,9 @@ class ImageStream:
     Args:
         dataset: already prepared.
         batch_size: images a batch, over all processes; may exceed the data set.
-        workers: processes that decode ahead; 0 decodes in this one. The batches are the same. Raw pixels are
-            copied here in any case: handing them between processes would take longer.
+        workers: processes that decode ahead; 0 decodes in this one. The batches are the same.
+        normalised: whether batches are in the networks' space already, as a CPU wants them; for a GPU the pixels
+            are a quarter of the bytes to send, and normalising them there costs it nothing.
 
     Raises:
         UserError: no images, or a batch that does not divide evenly among the processes.
@@ -70,6 +70,7 @@ class ImageStream:
         workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        normalised: bool = False,
     ) -> None:
         if len(dataset) == 0:
             raise UserError(f"{dataset.describe()} has no images")
@@ -80,90 +81,46 @@ class ImageStream:
         self.dataset, self.batch_size, self.workers = dataset, batch_size, workers
         self.rank, self.world_size = rank, world_size
         self.order = ImageOrder(len(dataset), seed, horizontal_flips)
-        self._decoded: Tensor | None = None
+        self._dtype = torch.float32 if normalised else torch.uint8
+        self._decoded: list[Tensor] | None = None
 
     def batches(self, start: int) -> Iterator[Tensor]:
-        """uint8 batches [batch_size / world_size, 3, resolution, resolution] from batch number ``start`` on.
+        """Batches [batch_size / world_size, 3, resolution, resolution] from batch number ``start`` on, contiguous:
+        uint8, or float32 if ``normalised``.
 
-        The memory format may be channels-last, as decoders write. A batch's memory is used again once the next one
-        is asked for: keep a copy of what is needed longer.
+        A batch's memory is used again once the next one is asked for: keep a copy of what is needed longer.
+
+        Raises:
+            UserError: an image that does not decode, or that is not of the data set's resolution.
         """
-        if len(self.dataset) * 3 * self.dataset.resolution**2 <= CACHE_BYTES:
-            return self._from_memory(start)
-        return self._decoding(start)
-
-    def places(self, start: int) -> Iterator[Places]:
-        """Which images make up this process's batches."""
-        k = start * self.batch_size
-        while True:
-            yield [self.order[k + i] for i in range(self.rank, self.batch_size, self.world_size)]
-            k += self.batch_size
-
-    def _from_memory(self, start: int) -> Iterator[Tensor]:
-        if self._decoded is None:
-            self._decoded = torch.stack([self.dataset[i] for i in range(len(self.dataset))])
-        # Flipped copies stand behind the images, so that a batch is one gather.
-        both = torch.cat([self._decoded, self._decoded.flip(-1)])
-        for places in self.places(start):
-            yield both[[index + flip * len(self.dataset) for index, flip in places]]
-
-    def _decoding(self, start: int) -> Iterator[Tensor]:
-        workers = 0 if getattr(self.dataset, "stored_raw", False) else self.workers
-        # One more than are ever under way: the DataLoader asks for the next batch just before it hands one out.
-        slots = AHEAD * workers + 1
         side = self.dataset.resolution
-        # A decoder's images lie channels-last; copying them as they lie is ten times faster than turning them.
-        ring = torch.empty(slots, self.batch_size // self.world_size, side, side, 3, dtype=torch.uint8)
-        loader = DataLoader(
-            _Decoder(self.dataset, ring.share_memory_() if workers else ring),
-            sampler=_Jobs(self, start, slots),
-            batch_size=None,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            prefetch_factor=AHEAD if workers else None,
-        )
-        slots_filled = iter(loader)
-        while True:
-            try:
-                slot = next(slots_filled)
-            except RuntimeError as error:
-                if "exited unexpectedly" not in str(error):
-                    raise
+        shape = (self.batch_size // self.world_size, 3, side, side)
+        small = len(self.dataset) * 3 * side**2 <= CACHE_BYTES
+        if small and self._decoded is None:
+            self._decoded = [self.dataset[i] for i in range(len(self.dataset))]
+        if self.workers and not small:
+            library()  # Built before there are processes that would each do it.
+            return decoded_ahead(self.fill, start, self.workers, shape, self._dtype)
+        return self._decoded_here(start, torch.empty(shape, dtype=self._dtype))
+
+    def _decoded_here(self, start: int, batch: Tensor) -> Iterator[Tensor]:
+        for number in count(start):
+            self.fill(number, batch)
+            yield batch
+
+    def places(self, number: int) -> Places:
+        """Which images make up this process's part of a batch."""
+        k = number * self.batch_size
+        return [self.order[k + i] for i in range(self.rank, self.batch_size, self.world_size)]
+
+    def fill(self, number: int, batch: Tensor) -> None:
+        """Decodes this process's part of a batch into memory for it."""
+        images = self._decoded or self.dataset
+        for out, (index, flip) in zip(batch, self.places(number), strict=True):
+            image = images[index]
+            if image.shape != out.shape or image.dtype != torch.uint8:
                 raise UserError(
-                    "a process that decodes images was killed, perhaps for want of memory; start again, with fewer "
-                    "train.workers"
-                ) from error
-            if isinstance(slot, UserError):
-                raise slot
-            yield ring[slot].permute(0, 3, 1, 2)
-
-
-class _Jobs:
-    """An endless sampler: the slot that a batch goes to, and what goes there."""
-
-    def __init__(self, stream: ImageStream, start: int, slots: int) -> None:
-        self._stream, self._start, self._slots = stream, start, slots
-
-    def __iter__(self) -> Iterator[tuple[int, Places]]:
-        return zip(cycle(range(self._slots)), self._stream.places(self._start))  # noqa: B905 - both are endless
-
-
-class _Decoder(TorchDataset):
-    """Decodes batches into slots of one piece of memory, which worker processes share with the training process.
-
-    Allocated once: new shared memory for every batch would take half as long as decoding JPEGs into it.
-    """
-
-    def __init__(self, dataset: Dataset, ring: Tensor) -> None:
-        self._dataset, self._ring = dataset, ring
-
-    def __getitem__(self, job: tuple[int, Places]) -> int | UserError:
-        """A user's error comes back as a value: raised in a worker it would carry the worker's traceback as text."""
-        slot, places = job
-        try:
-            for out, (index, flip) in zip(self._ring[slot], places, strict=True):
-                image = self._dataset[index].permute(1, 2, 0)
-                out.copy_(image.flip(1) if flip else image)
-        except UserError as error:
-            return error
-        return slot
+                    f"{self.dataset.describe()}: image {index} is {image.dtype} {list(image.shape)}; data sets give "
+                    f"torch.uint8 {list(out.shape)}"
+                )
+            place(image, out, flip)

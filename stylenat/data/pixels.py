@@ -4,11 +4,18 @@ StyleSwin and StyleNAT train on images normalised by ImageNet's statistics, so t
 this space; a generator's output is unnormalised before anyone looks at it or measures it.
 """
 
+import ctypes
+
 import torch
 from torch import Tensor
 
+from stylenat.native.build import library
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+
+_ZERO = torch.tensor([255 * mean for mean in MEAN])
+_SCALE = torch.tensor([1 / (255 * std) for std in STD])
 
 
 def _constants(like: Tensor) -> tuple[Tensor, Tensor]:
@@ -20,16 +27,8 @@ def _constants(like: Tensor) -> tuple[Tensor, Tensor]:
 
 def to_networks(images: Tensor) -> Tensor:
     """uint8 [..., 3, height, width] to the networks' space, float32, in the same memory format."""
-    mean, std = _constants(torch.empty(0, device=images.device))
-    result = torch.empty_like(images, dtype=torch.float32)
-    if images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last) and images.device.type == "cpu":
-        # Whole rows of pixels at once: three channels by themselves are too short a vector for the processor.
-        width = images.shape[-1]
-        scale, shift = ((c.flatten().repeat(width)) for c in (1 / (255 * std), -mean / std))
-        rows = result.permute(0, 2, 3, 1).flatten(2)
-        rows.copy_(images.permute(0, 2, 3, 1).flatten(2)).mul_(scale).add_(shift)
-        return result
-    return result.copy_(images).mul_(1 / 255).sub_(mean).div_(std)
+    zero, scale = (constant.to(images.device).view(3, 1, 1) for constant in (_ZERO, _SCALE))
+    return images.to(torch.float32).sub_(zero).mul_(scale)
 
 
 def to_pixels(images: Tensor) -> Tensor:
@@ -42,3 +41,36 @@ def to_pixels(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """The networks' space to uint8 pixels of the same shape, rounded to nearest and clamped."""
     return to_pixels(images).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def place(image: Tensor, out: Tensor, mirrored: bool = False) -> None:
+    """Writes one image into its place in a batch, on a CPU.
+
+    One pass over it (native/pixels.cpp), where PyTorch takes four; without a compiler, PyTorch's, to the same bits.
+
+    Args:
+        image: uint8 [3, height, width] in any memory format, such as a decoder's pixels seen as planes.
+        out: [3, height, width], contiguous: as uint8 it takes the pixels, as float32 the networks' space.
+        mirrored: left to right.
+    """
+    if image.shape != out.shape or image.shape[0] != 3 or image.dtype != torch.uint8 or not out.is_contiguous():
+        raise ValueError(f"{image.dtype} {list(image.shape)} does not go into {out.dtype} {list(out.shape)}")
+    kernels = library()
+    if isinstance(kernels, str):
+        image = image.flip(-1) if mirrored else image
+        out.copy_(image if out.dtype == torch.uint8 else to_networks(image))
+        return
+    write = kernels.write_bytes if out.dtype == torch.uint8 else kernels.write_floats
+    source = _Image(image.data_ptr(), *image.stride(), *image.shape[1:])
+    # A c_void_p each: ctypes would take a bare int for 32 bits.
+    addresses = [ctypes.c_void_p(t.data_ptr()) for t in (out, _ZERO, _SCALE)]
+    write(ctypes.byref(source), addresses[0], ctypes.c_int64(mirrored), *addresses[1:])
+
+
+class _Image(ctypes.Structure):
+    """Image in native/pixels.cpp."""
+
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("channel", "row", "column", "height", "width")),
+    ]

@@ -59,6 +59,7 @@ def train(
         workers=settings.workers,
         rank=ranks.rank(),
         world_size=ranks.world_size(),
+        normalised=device.type == "cpu",
     )
     evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(statistics_folder(), print))
     evaluation: Evaluation | None = None
@@ -88,7 +89,8 @@ def train(
                     break
 
                 state.seed_iteration()
-                scalars = iteration(settings, state, to_networks(next(batches).to(device)).contiguous())
+                images = next(batches).to(device)
+                scalars = iteration(settings, state, to_networks(images) if images.dtype == torch.uint8 else images)
                 state.step += 1
                 run.step = state.step
                 state.pending = due(settings, state.step)

@@ -1,6 +1,7 @@
 """The reader in many processes, and what the inspection finds."""
 
 import os
+from itertools import islice
 from pathlib import Path
 
 import lmdb
@@ -8,11 +9,13 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch import multiprocessing
 
 from plugins.datasets.lmdb_dataset import LmdbDataset
 from registry import UserError
 from stylenat.commands.inspect_data import main
+from stylenat.data import loader, workers
+from stylenat.data.loader import ImageStream
 from stylenat.data.prepare import prepare
 
 
@@ -30,14 +33,16 @@ def made(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("storage", ["png", "jpeg", "raw"])
-def test_worker_processes_read_what_this_one_reads(made, storage, method):
+def test_worker_processes_read_what_this_one_reads(made, monkeypatch, storage, method):
+    monkeypatch.setattr(loader, "CACHE_BYTES", 0)
+    monkeypatch.setattr(workers, "multiprocessing", multiprocessing.get_context(method))
     data = LmdbDataset(str(made / f"{storage}.lmdb"), 32)
-    here = [data[i].clone() for i in range(len(data))]  # Open in the parent before any child exists.
-    loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context=method)
-    assert all(torch.equal(a, b) for a, b in zip(here, loader, strict=True))
-    assert torch.equal(data[0], here[0])
+    here, there = (islice(ImageStream(data, 7, seed=1, horizontal_flips=True, workers=n).batches(3), 9) for n in (0, 2))
+    here = [batch.clone() for batch in here]  # Open in the parent before any child exists.
+    assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
+    assert data[0].shape == (3, 32, 32)
 
 
 def test_reading_takes_no_lock_and_needs_no_right_to_write(made, tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from registry import UserError
 from stylenat.data import loader
 from stylenat.data.loader import ImageOrder, ImageStream
-from stylenat.data.pixels import to_networks, to_uint8
+from stylenat.data.pixels import to_networks
 
 
 class Numbers:
@@ -80,6 +80,65 @@ def test_what_stops_a_worker_is_one_line(monkeypatch, dataset, message):
     assert "\n" not in str(raised.value)
 
 
+class DamagedLater(Numbers):
+    def __getitem__(self, index):
+        if index == 3:
+            raise UserError("image 3 does not decode")
+        return super().__getitem__(index)
+
+
+def test_batches_before_a_damaged_image_still_come(monkeypatch):
+    whole = batches(0, count=12)
+    monkeypatch.setattr(loader, "CACHE_BYTES", 0)
+    stream = ImageStream(DamagedLater(), 4, seed=3, horizontal_flips=True, workers=3)
+    first = next(n for n in range(9) if 3 in [index for index, _ in stream.places(n)])
+    assert first > 0, "the seed's first batch has the damaged image"
+    found = stream.batches(0)
+    assert all(torch.equal(next(found), expected) for expected in whole[:first])
+    with pytest.raises(UserError, match="^image 3 does not decode$"):
+        next(found)
+
+
+class Faulty(Numbers):
+    def __getitem__(self, index):
+        return [][index]
+
+
+def test_a_fault_in_a_worker_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(loader, "CACHE_BYTES", 0)
+    stream = ImageStream(Faulty(), 4, seed=3, horizontal_flips=True, workers=2)
+    with pytest.raises(RuntimeError, match=r"(?s)__getitem__.*IndexError"):
+        next(stream.batches(0))
+
+
+class Floats(Numbers):
+    def __getitem__(self, index):
+        return super().__getitem__(index).float()
+
+
+class Small(Numbers):
+    def __getitem__(self, index):
+        return super().__getitem__(index)[:, :7]
+
+
+@pytest.mark.parametrize(
+    "dataset, given", [(Floats, r"torch.float32 \[3, 8, 8\]"), (Small, r"torch.uint8 \[3, 7, 8\]")]
+)
+def test_a_data_set_that_gives_something_else_is_named(dataset, given):
+    stream = ImageStream(dataset(), 4, seed=3, horizontal_flips=True)
+    with pytest.raises(UserError, match=f"^numbers: image . is {given}; data sets give torch.uint8 .3, 8, 8.$"):
+        next(stream.batches(0))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_normalised_batches_are_the_pixels_in_the_networks_space(monkeypatch, workers):
+    whole = batches(0)
+    monkeypatch.setattr(loader, "CACHE_BYTES", 0)
+    stream = ImageStream(Numbers(), 4, seed=3, horizontal_flips=True, workers=workers, normalised=True)
+    found = itertools.islice(stream.batches(0), len(whole))
+    assert all(torch.equal(batch, to_networks(pixels)) for batch, pixels in zip(found, whole, strict=True))
+
+
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 5), st.integers(0, 30), st.integers(0, 3))
 def test_ranks_share_every_batch_without_overlap_wherever_a_run_resumes(count, per_rank, world_size, start, seed):
     class Counted(Numbers):
@@ -88,19 +147,17 @@ def test_ranks_share_every_batch_without_overlap_wherever_a_run_resumes(count, p
 
     def stream(rank, world_size):
         size = per_rank * ranks
-        return ImageStream(Counted(), size, seed=seed, horizontal_flips=True, rank=rank, world_size=world_size).places(
-            start
-        )
+        return ImageStream(Counted(), size, seed=seed, horizontal_flips=True, rank=rank, world_size=world_size).places
 
     ranks = world_size
     whole = stream(0, 1)
     shares = [stream(rank, ranks) for rank in range(ranks)]
     for batch in range(start, start + 4):
-        together = [place for place in zip(*(next(share) for share in shares), strict=True)]
+        together = [place for place in zip(*(share(batch) for share in shares), strict=True)]
         flat = [place for places in together for place in places]
         order = ImageOrder(count, seed, True)
         size = per_rank * ranks
-        assert flat == next(whole) == [order[batch * size + i] for i in range(size)]
+        assert flat == whole(batch) == [order[batch * size + i] for i in range(size)]
 
 
 def test_a_batch_that_does_not_divide_among_the_processes_is_refused():
@@ -114,11 +171,3 @@ def test_flips_are_drawn_anew_every_epoch_for_half_of_the_images():
     assert all(900 < len(images) < 1100 for images in flipped)
     assert 800 < len(flipped[0] ^ flipped[1]) < 1200
     assert not any(ImageOrder(2000, 0, False)[i][1] for i in range(2000))
-
-
-def test_normalising_is_the_same_in_either_memory_format():
-    images = torch.randint(0, 256, (3, 3, 16, 8), dtype=torch.uint8)
-    last = to_networks(images.contiguous(memory_format=torch.channels_last))
-    assert last.is_contiguous(memory_format=torch.channels_last)
-    assert torch.allclose(last, to_networks(images), atol=1e-6)
-    assert (to_uint8(last) == images).all()
