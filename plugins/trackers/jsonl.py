@@ -33,7 +33,7 @@ class JsonLines:
     @hookimpl
     def metrics_evaluated(self, run: Run, step: int, metrics: Mapping[str, float], details: Mapping[str, Any]) -> None:
         self._cut(run, step - 1)  # An evaluation that was stopped before its checkpoint comes again.
-        append_evaluation(self._path(run), step, step * run.batch_size, metrics, details)
+        append_evaluation(self._path(run), step, run.images, metrics, details)
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -78,8 +78,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     folder = weights.weights_folder(arguments.run)
     config, search = weights.config_of(folder), [experiments_folder()]
-    # What the weights have seen is of the run, whatever is bound for measuring it.
-    trained_with = load_experiment(registry, [config], search_path=search).value("train.batch_size")
     experiment = load_experiment(registry, [config, *arguments.gin], _bindings(arguments), search_path=search)
     out = arguments.out or config.parent / "metrics.jsonl"
     if not out.parent.is_dir():
@@ -133,8 +131,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     evaluation.protocol["generated"]["weights_sha256"] = manifest["sha256"][f"{network}.safetensors"]
     _report(evaluation, evaluator, samples, arguments.yardsticks)
     step = manifest.get("step")
-    images = None if step is None else step * trained_with
-    _write(out, step, images, evaluation)
+    _write(out, step, manifest.get("images"), evaluation)
     for tracker in trackers:
         tracker.record_evaluation(step, evaluation.metrics, evaluation.details())
     return 0

@@ -1,7 +1,7 @@
 """The endless training stream: which image comes when is a pure function of the seed, so a resume loses nothing."""
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 
 import numpy as np
@@ -85,8 +85,10 @@ class ImageStream:
         self._decoded: list[Tensor] | None = None
 
     def batches(self, start: int) -> Iterator[Tensor]:
-        """Batches [batch_size / world_size, 3, resolution, resolution] from batch number ``start`` on, contiguous:
-        uint8, or float32 if ``normalised``.
+        """Batches [batch_size / world_size, 3, resolution, resolution]: uint8, or float32 if ``normalised``.
+
+        Args:
+            start: images that the run has seen, over all processes; the next one comes first.
 
         A batch's memory is used again once the next one is asked for: keep a copy of what is needed longer.
 
@@ -100,23 +102,22 @@ class ImageStream:
             self._decoded = [self.dataset[i] for i in range(len(self.dataset))]
         if self.workers and not small:
             library()  # Built before there are processes that would each do it.
-            return decoded_ahead(self.fill, start, self.workers, shape, self._dtype)
+            return decoded_ahead(partial(self.fill, start), self.workers, shape, self._dtype)
         return self._decoded_here(start, torch.empty(shape, dtype=self._dtype))
 
     def _decoded_here(self, start: int, batch: Tensor) -> Iterator[Tensor]:
-        for number in count(start):
-            self.fill(number, batch)
+        for number in count():
+            self.fill(start, number, batch)
             yield batch
 
-    def places(self, number: int) -> Places:
-        """Which images make up this process's part of a batch."""
-        k = number * self.batch_size
-        return [self.order[k + i] for i in range(self.rank, self.batch_size, self.world_size)]
+    def places(self, seen: int) -> Places:
+        """Which images make up this process's part of the batch after ``seen`` images."""
+        return [self.order[seen + i] for i in range(self.rank, self.batch_size, self.world_size)]
 
-    def fill(self, number: int, batch: Tensor) -> None:
-        """Decodes this process's part of a batch into memory for it."""
+    def fill(self, start: int, number: int, batch: Tensor) -> None:
+        """Decodes this process's part of the batch ``number``, counted from ``start``, into memory for it."""
         images = self._decoded or self.dataset
-        for out, (index, flip) in zip(batch, self.places(number), strict=True):
+        for out, (index, flip) in zip(batch, self.places(start + number * self.batch_size), strict=True):
             image = images[index]
             if image.shape != out.shape or image.dtype != torch.uint8:
                 raise UserError(

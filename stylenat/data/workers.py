@@ -33,8 +33,8 @@ Fill = Callable[[int, Tensor], None]
 """Decodes the batch of this number into memory for it. May raise UserError."""
 
 
-def decoded_ahead(fill: Fill, start: int, workers: int, shape: tuple[int, ...], dtype: torch.dtype) -> Iterator[Tensor]:
-    """Batches number ``start``, ``start + 1``, ..., each valid until the next is asked for.
+def decoded_ahead(fill: Fill, workers: int, shape: tuple[int, ...], dtype: torch.dtype) -> Iterator[Tensor]:
+    """Batches number 0, 1, ..., each valid until the next is asked for.
 
     Args:
         fill: picklable where processes are not forked.
@@ -50,7 +50,7 @@ def decoded_ahead(fill: Fill, start: int, workers: int, shape: tuple[int, ...], 
     end = Finalize(None, _end, [started], exitpriority=0)  # For an exit with the iterator alive.
     try:
         for i, own in enumerate(slots):
-            started.append(_start(fill, start + i, workers, own))
+            started.append(_start(fill, i, workers, own))
         for number in count():
             pipe = started[number % workers][1]
             _await(pipe)

@@ -66,6 +66,7 @@ def save(directory: Path, step: int, networks: Mapping[str, Mapping[str, Tensor]
         manifest = {
             "format_version": FORMAT_VERSION,
             "step": step,
+            "images": state.get("images"),
             "sha256": {path.name: _checksum(path) for path in files},
         }
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

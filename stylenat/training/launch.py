@@ -87,6 +87,7 @@ def run_experiment(
         hparams=experiment.hparams,
         environment=environment(settings.seed, experiment.plugins) | ({"initial_weights": initial} if initial else {}),
         step=state.step,
+        images=state.images,
         resumed=loaded is not None,
         neighborhoods=neighborhoods(state.generator),
     )

@@ -70,11 +70,11 @@ def train(
     with StopRequest(deadline) as stop, Checkpoints(settings, state, run, hook) as checkpoints:
         hook.run_started(run=run)
         try:
-            batches = stream.batches(state.step)
+            batches = stream.batches(state.images)
             while not state.finished:
                 if reason := checkpoints.trouble():
                     checkpoints.roll_back(reason, scalars)
-                    batches = stream.batches(state.step)
+                    batches = stream.batches(state.images)
 
                 # What is due after the iterations so far: an earlier process may have been stopped amid it.
                 try:
@@ -92,7 +92,8 @@ def train(
                 images = next(batches).to(device)
                 scalars = iteration(settings, state, to_networks(images) if images.dtype == torch.uint8 else images)
                 state.step += 1
-                run.step = state.step
+                state.images += settings.batch_size
+                run.step, run.images = state.step, state.images
                 state.pending = due(settings, state.step)
                 scalars = state.guard.note(scalars, read_every)
                 if state.step % WEIGHT_NORMS_EVERY == 0:
@@ -189,8 +190,7 @@ def iteration(settings: Training, state: TrainingState, real: Tensor) -> dict[st
         losses = (regularizer_loss(r, context(share, latents=made[share][0])) for share in state.microbatches())
         scalars |= descend(r.name, optimizer, losses, parts, scaler=scaler)
 
-    images_seen = step * settings.batch_size
-    decay = ema_decay(settings.batch_size, images_seen, settings.ema_half_life, settings.ema_rampup)
+    decay = ema_decay(settings.batch_size, state.images, settings.ema_half_life, settings.ema_rampup)
     update_average(state.ema, generator, decay)
     return scalars | dict(augment.scalars())
 

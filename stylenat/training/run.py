@@ -33,7 +33,8 @@ class Run:
         config_text: the operative gin config; hparams: the same as nested plain values.
         environment: versions, git revision, command line, plugin versions, seed.
         neighborhoods: the head groups of each attention layer of the generator, with its site.
-        step: iterations done; resumed: whether this process continues an earlier one.
+        step, images: iterations done, and the real images seen in them over all processes.
+        resumed: whether this process continues an earlier one.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Run:
     hparams: dict[str, Any]
     environment: dict[str, Any]
     step: int = 0
+    images: int = 0
     resumed: bool = False
     neighborhoods: Sequence[tuple[AttentionSite, Sequence[HeadGroup]]] = ()
     notes: dict[str, Any] = field(default_factory=dict)

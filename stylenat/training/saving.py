@@ -69,7 +69,8 @@ class Checkpoints:
         self._tell(self._writer.drained())
         wait_for_all()
         roll_back(self._settings, self._state, self._folder, reason, scalars)
-        self._saved, self._run.step = self._place(), self._state.step
+        self._saved = self._place()
+        self._run.step, self._run.images = self._state.step, self._state.images
         self._hook.run_rolled_back(run=self._run, step=self._state.step)
 
     def _place(self) -> tuple[int, tuple[str, ...]]:

@@ -91,7 +91,8 @@ class TrainingState:
         generate, discriminate: the networks as training calls them; scalers: of the losses, by network.
         streams: the named random generators; guard: what was skipped.
         shares: what this process trains on of every batch, by microbatch.
-        step: iterations done; pending: what is still to be done after them, of ``samples`` and ``evaluation``.
+        step, images: iterations done, and the real images seen in them over all processes.
+        pending: what is still to be done after them, of ``samples`` and ``evaluation``.
         best, best_steps: of each metric, the best value so far and its step.
     """
 
@@ -114,7 +115,7 @@ class TrainingState:
         }
         self.streams = RandomStreams(settings.seed)
         self.guard = Guard()
-        self.step = 0
+        self.step = self.images = 0
         self.pending: list[str] = []
         self.best: dict[str, float] = {}
         self.best_steps: dict[str, int] = {}
@@ -181,6 +182,7 @@ class TrainingState:
         """All but the networks: plain values and tensors."""
         return {
             "step": self.step,
+            "images": self.images,
             "pending": self.pending,
             "best": self.best,
             "best_steps": self.best_steps,
@@ -197,6 +199,7 @@ class TrainingState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Everything but the networks and the trackers. Format 1 lacks what it did not know of."""
         self.step = state["step"]
+        self.images = state.get("images", self.step * self.settings.batch_size)
         self.pending = list(state.get("pending", []))
         self.best = dict(state["best"])
         self.best_steps = dict(state.get("best_steps", {}))

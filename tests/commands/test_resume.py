@@ -220,6 +220,17 @@ def test_a_changed_experiment_is_refused_and_with_leave_it_goes_on_and_is_record
     assert main([*arguments, "--run-dir", "run"]) == 2
 
 
+def test_images_seen_are_counted_through_a_change_of_the_batch_size(arguments):
+    assert main([*arguments, "--run-dir", "run"]) == 0
+    before = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])["images"]
+    changed = [*arguments, "--bind", "train.iterations = 10", "--bind", "train.batch_size = 8"]
+    assert main([*changed, "--run-dir", "run", "--resume-with-changes"]) == 0
+    after = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert after[-1]["step"] == 10 and after[-1]["images"] == before + 2 * 8
+    manifest = json.loads(Path("run/checkpoints/step-000000010/manifest.json").read_text())
+    assert manifest["images"] == before + 16
+
+
 def test_settings_of_the_optimiser_follow_the_change(arguments):
     assert main([*arguments, "--run-dir", "run"]) == 0
     changed = [*arguments, "--bind", "train.iterations = 10", "--bind", "train.betas = (0.5, 0.9)"]

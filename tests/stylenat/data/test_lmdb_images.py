@@ -39,7 +39,8 @@ def test_worker_processes_read_what_this_one_reads(made, monkeypatch, storage, m
     monkeypatch.setattr(loader, "CACHE_BYTES", 0)
     monkeypatch.setattr(workers, "multiprocessing", multiprocessing.get_context(method))
     data = LmdbDataset(str(made / f"{storage}.lmdb"), 32)
-    here, there = (islice(ImageStream(data, 7, seed=1, horizontal_flips=True, workers=n).batches(3), 9) for n in (0, 2))
+    streams = [ImageStream(data, 7, seed=1, horizontal_flips=True, workers=count) for count in (0, 2)]
+    here, there = (islice(stream.batches(21), 9) for stream in streams)
     here = [batch.clone() for batch in here]  # Open in the parent before any child exists.
     assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
     assert data[0].shape == (3, 32, 32)

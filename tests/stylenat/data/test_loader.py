@@ -43,10 +43,16 @@ def batches(start, workers=0, count=6):
 
 def test_a_resumed_stream_sees_the_very_next_image_with_or_without_workers(monkeypatch):
     whole = batches(0)
-    assert all(torch.equal(a, b) for a, b in zip(whole[2:], batches(2, count=4), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(whole[2:], batches(8, count=4), strict=True))
     monkeypatch.setattr(loader, "CACHE_BYTES", 0)
     for workers in (0, 2):
         assert all(torch.equal(a, b) for a, b in zip(whole, batches(0, workers), strict=True))
+
+
+def test_a_run_that_goes_on_with_another_batch_size_sees_the_very_next_image():
+    stream = ImageStream(Numbers(), 3, seed=3, horizontal_flips=True)
+    later = torch.cat([batch.clone() for batch in itertools.islice(stream.batches(8), 4)])
+    assert torch.equal(later, torch.cat(batches(0))[8:20])
 
 
 def test_a_batch_stays_as_it_is_until_the_next_is_asked_for(monkeypatch):
@@ -91,7 +97,7 @@ def test_batches_before_a_damaged_image_still_come(monkeypatch):
     whole = batches(0, count=12)
     monkeypatch.setattr(loader, "CACHE_BYTES", 0)
     stream = ImageStream(DamagedLater(), 4, seed=3, horizontal_flips=True, workers=3)
-    first = next(n for n in range(9) if 3 in [index for index, _ in stream.places(n)])
+    first = next(n for n in range(9) if 3 in [index for index, _ in stream.places(4 * n)])
     assert first > 0, "the seed's first batch has the damaged image"
     found = stream.batches(0)
     assert all(torch.equal(next(found), expected) for expected in whole[:first])
@@ -146,18 +152,15 @@ def test_ranks_share_every_batch_without_overlap_wherever_a_run_resumes(count, p
             return count
 
     def stream(rank, world_size):
-        size = per_rank * ranks
         return ImageStream(Counted(), size, seed=seed, horizontal_flips=True, rank=rank, world_size=world_size).places
 
-    ranks = world_size
+    ranks, size, order = world_size, per_rank * world_size, ImageOrder(count, seed, True)
     whole = stream(0, 1)
     shares = [stream(rank, ranks) for rank in range(ranks)]
     for batch in range(start, start + 4):
-        together = [place for place in zip(*(share(batch) for share in shares), strict=True)]
+        together = [place for place in zip(*(share(batch * size) for share in shares), strict=True)]
         flat = [place for places in together for place in places]
-        order = ImageOrder(count, seed, True)
-        size = per_rank * ranks
-        assert flat == whole(batch) == [order[batch * size + i] for i in range(size)]
+        assert flat == whole(batch * size) == [order[batch * size + i] for i in range(size)]
 
 
 def test_a_batch_that_does_not_divide_among_the_processes_is_refused():
