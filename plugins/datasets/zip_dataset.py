@@ -1,6 +1,5 @@
 """Data set ``zip``: the images in a zip as they lie, decoded on every read. For small jobs."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from registry import UserError
 from stylenat.data.images import Crop, Filter, Unusable, check, decode, square
-from stylenat.data.sources import Item, ZipSource, open_source, read
+from stylenat.data.sources import Item, ZipSource, open_in_zip, open_source, read
 
 
 class Zip:
@@ -37,7 +36,8 @@ class Zip:
             raise UserError(f"there are no images in {self.path}")
         for item in items:  # What a header tells is better known now than amid training.
             try:
-                check(io.BytesIO(read(item)), self.crop)
+                with open_in_zip(item) as file:
+                    check(file, self.crop)
             except Unusable as error:
                 raise self._refused(item, error) from error
         self._items = items

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,6 +39,12 @@ class Progress:
     skipped: int = 0
     enlarged: int = 0
     classes: list[str] = field(default_factory=list)
+
+
+def differing(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The settings of a data set that are not the wanted ones, in words; empty if all are."""
+    other = [name for name, value in wanted.items() if made.get(name) != value]
+    return "; ".join(f"{name} {made.get(name)}, not {wanted[name]}" for name in other)
 
 
 class Writer:
@@ -80,12 +86,9 @@ class Writer:
         if text is None:
             return
         begun = Progress(**json.loads(text))
-        if begun.settings != self.progress.settings:
-            other = [name for name, value in self.progress.settings.items() if begun.settings.get(name) != value]
+        if other := differing(begun.settings, self.progress.settings):
             self.close()
-            raise UserError(
-                f"{self.partial} was begun with another {', '.join(other)}; repeat that command to go on, or remove it"
-            )
+            raise UserError(f"{self.partial} was begun with {other}; repeat that command to go on, or remove it")
         self.progress = begun
         first = begun.count // BLOCK * BLOCK
         for digests, resolution in zip(self._digests, self.resolutions, strict=True):

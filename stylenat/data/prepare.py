@@ -19,7 +19,7 @@ import PIL
 from registry import UserError
 from stylenat.data.images import NOT_SQUARE, Crop, Filter, Storage, Unusable, decode, encode, square
 from stylenat.data.lmdb_layout import open_layout
-from stylenat.data.lmdb_writer import Writer
+from stylenat.data.lmdb_writer import Writer, differing
 from stylenat.data.sources import Item, LmdbSource, open_source, read
 
 CHUNK = 8
@@ -144,9 +144,8 @@ def _finished(out: Path, settings: dict[str, Any]) -> Prepared:
         raise UserError(f"{out} exists and is not of this project's making; choose another name")
     # Format 1 knew one resolution and no labels.
     made = {"resolutions": [manifest.get("resolution")], "labels": False} | manifest
-    other = [name for name, value in settings.items() if made.get(name) != value]
-    if other:
-        raise UserError(f"{out} exists and was made with another {', '.join(other)}; remove it or choose another name")
+    if other := differing(made, settings):
+        raise UserError(f"{out} exists, made with {other}; remove it or choose another name")
     return Prepared(manifest["count"], manifest["skipped"], unchanged=True, manifest=manifest)
 
 

@@ -9,10 +9,11 @@ import tarfile
 import zipfile
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from registry import UserError
 from stylenat.data import lmdb_layout
@@ -214,10 +215,8 @@ def read(item: Item) -> bytes:
                 raise Unusable(f"file of {os.path.getsize(rest[0])} bytes")
             return Path(rest[0]).read_bytes()
         if how == "zip":
-            archive = _zip(rest[0])
-            if archive.getinfo(rest[1]).file_size > MAX_FILE_BYTES:
-                raise Unusable(f"file of {archive.getinfo(rest[1]).file_size} bytes")
-            return archive.read(rest[1])
+            with open_in_zip(item) as file:
+                return file.read()
         if how == "slice":
             if rest[2] > MAX_FILE_BYTES:
                 raise Unusable(f"file of {rest[2]} bytes")
@@ -228,9 +227,21 @@ def read(item: Item) -> bytes:
             return _lmdb_record(*rest)
     except OSError as error:
         raise Unusable(error.strerror or "unreadable") from error
+    raise Unusable(rest[0])
+
+
+@contextmanager
+def open_in_zip(item: Item) -> Iterator[IO[bytes]]:
+    """An image file of a zip, for as much of it as is wanted. Raises Unusable when it cannot be read."""
+    _, path, name = item.place
+    try:
+        archive = _zip(path)
+        if archive.getinfo(name).file_size > MAX_FILE_BYTES:
+            raise Unusable(f"file of {archive.getinfo(name).file_size} bytes")
+        with archive.open(name) as file:
+            yield file
     except (zipfile.BadZipFile, zipfile.zlib.error, RuntimeError, NotImplementedError, EOFError) as error:  # type: ignore[attr-defined]
         raise Unusable("damaged or encrypted in the zip") from error
-    raise Unusable(rest[0])
 
 
 def _zip(path: str) -> zipfile.ZipFile:

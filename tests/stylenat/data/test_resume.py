@@ -127,7 +127,7 @@ def test_other_settings_another_source_and_another_process_are_refused(crops, tm
     out = tmp_path / "out.lmdb"
     with pytest.raises(KeyboardInterrupt):
         prepare.prepare(crops, out, 32, workers=1, progress=stop)
-    with pytest.raises(UserError, match="begun with another filter"):
+    with pytest.raises(UserError, match="begun with filter lanczos, not box;"):
         prepare.prepare(crops, out, 32, workers=1, filter="box")
     with Writer(tmp_path / "busy.lmdb", [8], {}):
         with pytest.raises(UserError, match="another process is preparing"):
