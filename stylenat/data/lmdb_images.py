@@ -80,13 +80,14 @@ class LmdbImages:
 
     def __getitem__(self, index: int) -> Tensor:
         """uint8 [3, resolution, resolution], a view of [resolution, resolution, 3]. Raises UserError if damaged."""
-        side, raw = self.resolution, self.layout.raw
+        environment, side = self._ready(), self.resolution
+        assert self._layout is not None
         try:
-            with self._ready().begin(buffers=True) as transaction:
+            with environment.begin(buffers=True) as transaction:
                 data = transaction.get(lmdb_layout.key(side, index))
                 if data is None:
                     raise ValueError("is missing")
-                if not raw:
+                if not self._layout.raw:
                     pixels = decode_pixels(data)
                 elif len(data) == 3 * side**2:
                     pixels = torch.from_numpy(np.frombuffer(data, np.uint8).copy()).view(side, side, 3)

@@ -4,8 +4,6 @@ StyleSwin and StyleNAT train on images normalised by ImageNet's statistics, so t
 this space; a generator's output is unnormalised before anyone looks at it or measures it.
 """
 
-import ctypes
-
 import torch
 from torch import Tensor
 
@@ -61,16 +59,5 @@ def place(image: Tensor, out: Tensor, mirrored: bool = False) -> None:
         out.copy_(image if out.dtype == torch.uint8 else to_networks(image))
         return
     write = kernels.write_bytes if out.dtype == torch.uint8 else kernels.write_floats
-    source = _Image(image.data_ptr(), *image.stride(), *image.shape[1:])
-    # A c_void_p each: ctypes would take a bare int for 32 bits.
-    addresses = [ctypes.c_void_p(t.data_ptr()) for t in (out, _ZERO, _SCALE)]
-    write(ctypes.byref(source), addresses[0], ctypes.c_int64(mirrored), *addresses[1:])
-
-
-class _Image(ctypes.Structure):
-    """Image in native/pixels.cpp."""
-
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("channel", "row", "column", "height", "width")),
-    ]
+    source = image.data_ptr(), *image.stride(), *image.shape[1:]
+    write(*source, out.data_ptr(), mirrored, _ZERO.data_ptr(), _SCALE.data_ptr())

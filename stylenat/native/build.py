@@ -28,6 +28,9 @@ def library() -> ctypes.CDLL | str:
     try:
         kernels = ctypes.CDLL(str(_built()))
         kernels.tasks.restype = kernels.scratch_floats.restype = ctypes.c_int64
+        address, number = ctypes.c_void_p, ctypes.c_int64
+        for write in (kernels.write_floats, kernels.write_bytes):
+            write.argtypes = [address, *[number] * 5, address, number, address, address]
         return kernels
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]

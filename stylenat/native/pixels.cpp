@@ -45,12 +45,14 @@ void write(const Image& image, Out* out, bool mirrored, const float* mean, const
 extern "C" {
 
 // Contiguous [3][height][width]: (value - mean[c]) * scale[c].
-void write_floats(const Image* image, float* out, int64_t mirrored, const float* mean, const float* scale) {
-    write(*image, out, mirrored, mean, scale);
+void write_floats(const uint8_t* data, int64_t channel, int64_t row, int64_t column, int64_t height, int64_t width,
+                  float* out, int64_t mirrored, const float* mean, const float* scale) {
+    write({data, channel, row, column, height, width}, out, mirrored, mean, scale);
 }
 
 // The values as they are.
-void write_bytes(const Image* image, uint8_t* out, int64_t mirrored, const float* mean, const float* scale) {
-    write(*image, out, mirrored, mean, scale);
+void write_bytes(const uint8_t* data, int64_t channel, int64_t row, int64_t column, int64_t height, int64_t width,
+                 uint8_t* out, int64_t mirrored, const float* mean, const float* scale) {
+    write({data, channel, row, column, height, width}, out, mirrored, mean, scale);
 }
 }
