@@ -20,9 +20,9 @@ from rich.table import Table
 from torch import distributed, multiprocessing
 
 from registry import load_experiment, load_plugins
+from stylenat import ranks
 from stylenat.commands._command import CORE, experiments_folder
 from stylenat.data.pixels import to_networks
-from stylenat.training import ranks
 from stylenat.training.loop import iteration
 from stylenat.training.state import TrainingState
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from registry import UserError
-from stylenat.training.ranks import mean_over_ranks, world_size
+from stylenat.ranks import mean_over_ranks, world_size
 
 POLICIES = ("adaptive", "fixed", "none")
 

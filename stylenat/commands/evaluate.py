@@ -187,7 +187,7 @@ def _report(evaluation: "Evaluation", evaluator: Any, samples: int, with_yardsti
 
     from stylenat.evaluation.table import metrics_table
     from stylenat.evaluation.yardsticks import yardsticks
-    from stylenat.training.ranks import rank
+    from stylenat.ranks import rank
 
     sticks = yardsticks(evaluator) if with_yardsticks and evaluator.real.used else {}
     if rank() == 0:
@@ -200,7 +200,7 @@ def _report(evaluation: "Evaluation", evaluator: Any, samples: int, with_yardsti
 
 def _write(out: Path, step: int | None, images: int | None, evaluation: "Evaluation") -> None:
     from stylenat.evaluation.records import append_evaluation
-    from stylenat.training.ranks import rank
+    from stylenat.ranks import rank
 
     if rank():
         return
@@ -213,8 +213,8 @@ def _write(out: Path, step: int | None, images: int | None, evaluation: "Evaluat
 
 def _trackers(experiment: Any, folder: Path) -> list[Any]:
     """The run's trackers that take evaluations after training, each in the state that the checkpoint has."""
+    from stylenat.ranks import rank
     from stylenat.training import checkpoint
-    from stylenat.training.ranks import rank
 
     wanting = [t for t in experiment.value("train.trackers") if hasattr(t, "record_evaluation")]
     if rank() or not wanting or not (folder / "state.pt").exists():
@@ -228,7 +228,7 @@ def _trackers(experiment: Any, folder: Path) -> list[Any]:
 
 def _say(line: str) -> None:
     """On stderr, by process 0 alone."""
-    from stylenat.training.ranks import rank
+    from stylenat.ranks import rank
 
     if rank():
         return

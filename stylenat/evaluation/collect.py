@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from stylenat.interfaces import Accumulator, Features, Metric, Sampler, Walk
+from stylenat.ranks import gathered, rank, world_size
 from stylenat.training.random_streams import BLOCK
-from stylenat.training.ranks import gathered, rank, world_size
 
 Progress = Callable[[int, int], None]
 """Told (images done, images in all) after each round of blocks."""

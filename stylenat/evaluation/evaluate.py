@@ -13,7 +13,7 @@ from stylenat.evaluation.collect import Collection, Progress, collect_generated,
 from stylenat.evaluation.protocol import make_protocol
 from stylenat.evaluation.real import RealSet
 from stylenat.interfaces import Dataset, Measured, Metric, Sampler
-from stylenat.training.ranks import world_size
+from stylenat.ranks import world_size
 
 ENOUGH = 10_000
 """Images below which distances between sets are biased enough to warn (arXiv 1911.07023)."""

@@ -4,7 +4,7 @@ import sys
 import time
 from datetime import timedelta
 
-from stylenat.training.ranks import rank
+from stylenat.ranks import rank
 
 
 class ProgressLine:

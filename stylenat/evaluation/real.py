@@ -9,7 +9,7 @@ from registry import UserError
 from stylenat.evaluation.cache import StatisticsCache
 from stylenat.evaluation.collect import Collection, Progress, Stream, collect_images, described
 from stylenat.interfaces import Accumulator, Dataset, Metric
-from stylenat.training.ranks import gathered, rank
+from stylenat.ranks import gathered, rank
 
 
 class RealSet:

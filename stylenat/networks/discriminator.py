@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from registry import Count, UserError
+from stylenat import ranks
 from stylenat.networks.layers import GAIN, SLOPE, EqualWeight, SpectralNorm, blur, leaky_relu
 from stylenat.networks.widths import resolutions, widths
-from stylenat.training import ranks
 
 
 def haar_filters() -> Tensor:

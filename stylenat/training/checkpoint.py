@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from registry import UserError
+from stylenat import ranks
 from stylenat.files import disk_full
-from stylenat.training import ranks
 from stylenat.training.untrusted import read_tensors, read_values
 
 FORMAT_VERSION = 2

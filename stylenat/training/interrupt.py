@@ -46,7 +46,7 @@ class StopRequest:
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """What is done in here can be done again: a request to stop, also an earlier one, raises ``Stopped``."""
-        from stylenat.training.ranks import world_size  # Here, since PyTorch is imported after the first signals.
+        from stylenat.ranks import world_size  # Here, since PyTorch is imported after the first signals.
 
         self._raises = world_size() == 1
         try:
@@ -60,7 +60,7 @@ class StopRequest:
 
         Several processes call this wherever it may be raised: amid what they do together, none may leave by itself.
         """
-        from stylenat.training.ranks import any_of_ranks
+        from stylenat.ranks import any_of_ranks
 
         if any_of_ranks(self.requested):
             raise Stopped

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from registry import Experiment, Registry, UserError
-from stylenat import weights
+from stylenat import ranks, weights
 from stylenat.evaluation.cache import StatisticsCache, statistics_folder
 from stylenat.evaluation.evaluate import Evaluator, usable, warnings_for
 from stylenat.evaluation.table import metrics_table
@@ -18,7 +18,7 @@ from stylenat.evaluation.yardsticks import yardsticks
 from stylenat.files import disk_full
 from stylenat.interfaces import Tracker
 from stylenat.networks.neighborhoods import neighborhoods
-from stylenat.training import checkpoint, ranks
+from stylenat.training import checkpoint
 from stylenat.training.forward import use_tf32
 from stylenat.training.loop import train
 from stylenat.training.processes import first_alone, pick_device

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from stylenat import ranks
 from stylenat.data.loader import ImageStream
 from stylenat.data.pixels import to_networks
 from stylenat.draws import Share, augmented
@@ -16,7 +17,6 @@ from stylenat.evaluation.grids import image_grid, save_png
 from stylenat.evaluation.progress import ProgressLine
 from stylenat.interfaces import Regularizer, StepContext
 from stylenat.networks.sampling import Sampler, sampler_of
-from stylenat.training import ranks
 from stylenat.training.ema import ema_decay, update_average
 from stylenat.training.guards import weight_norms
 from stylenat.training.interrupt import Stopped, StopRequest

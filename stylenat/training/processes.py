@@ -10,7 +10,7 @@ import torch
 from torch import distributed
 
 from registry import UserError
-from stylenat.training import ranks
+from stylenat import ranks
 
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others: longer than process 0 ever writes by itself."""

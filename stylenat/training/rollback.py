@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import UserError
-from stylenat.training import ranks
+from stylenat import ranks
 from stylenat.training.checkpoint import newest_for_all
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState

@@ -6,9 +6,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from stylenat.ranks import rank, wait_for_all
 from stylenat.training import checkpoint
 from stylenat.training.guards import weight_norms
-from stylenat.training.ranks import rank, wait_for_all
 from stylenat.training.rollback import roll_back
 from stylenat.training.run import Run
 from stylenat.training.settings import Training

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from registry import UserError
+from stylenat import ranks
 from stylenat.draws import Share
 from stylenat.evaluation.evaluate import Evaluation
-from stylenat.training import checkpoint, ranks
+from stylenat.training import checkpoint
 from stylenat.training.ema import averaged_copy
 from stylenat.training.forward import Forward, Running
 from stylenat.training.guards import Guard

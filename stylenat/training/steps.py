@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from stylenat import ranks
 from stylenat.interfaces import Loss, Regularizer, StepContext
-from stylenat.training import ranks
 from stylenat.training.guards import guarded_step
 
 Scalars = dict[str, Tensor]

@@ -7,9 +7,9 @@ import torch
 from torch import distributed, multiprocessing
 
 from registry import UserError
+from stylenat import ranks
 from stylenat.data.loader import ImageStream
 from stylenat.data.pixels import to_networks
-from stylenat.training import ranks
 from stylenat.training.loop import iteration
 from stylenat.training.state import TrainingState
 

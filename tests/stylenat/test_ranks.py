@@ -5,7 +5,7 @@ import os
 import torch
 from torch import distributed, multiprocessing
 
-from stylenat.training import ranks
+from stylenat import ranks
 
 
 def test_a_process_alone_talks_to_nobody():
