@@ -1,5 +1,6 @@
 """Metric ``swd``: sliced Wasserstein distance between local patches (Progressive GAN, section 5)."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,10 +23,12 @@ class _Patches:
         self._random = torch.Generator().manual_seed(seed)
         self._levels: list[list[Tensor]] = []
         self._seen = 0
+        self._quantiles: dict[tuple[int, int], list[Tensor]] = {}
 
     def update(self, images: Tensor) -> None:
         images = images[: MOST - self._seen].cpu()
         self._seen += len(images)
+        self._quantiles.clear()
         if not len(images):
             return
         for level, band in enumerate(_laplacian_pyramid(images.float(), self._smallest)):
@@ -44,15 +47,29 @@ class _Patches:
         picked = band.flatten(2).gather(2, pixels).view(count, channels, self._patches, 49)
         return picked.transpose(1, 2).reshape(-1, channels * 49).half()
 
-    def descriptors(self) -> list[Tensor]:
+    def quantiles(self, projections: int, seed: int) -> list[Tensor]:
+        """One [projections, 512] a level: of the descriptors along random directions.
+
+        Quantiles rather than sorted samples, since two sets may differ in size. They are kept until more images
+        come: the real images are compared with again and again.
+        """
+        if (projections, seed) not in self._quantiles:
+            random = torch.Generator().manual_seed(seed)
+            self._quantiles[projections, seed] = [
+                _quantiles(
+                    descriptors, F.normalize(torch.randn(descriptors.shape[1], projections, generator=random), dim=0)
+                )
+                for descriptors in self._descriptors()
+            ]
+        return self._quantiles[projections, seed]
+
+    def _descriptors(self) -> Iterator[Tensor]:
         """One [patches, 147] a level, each colour normalised to mean 0 and deviation 1 as published."""
-        normalised = []
         for level in self._levels:
             patches = torch.cat(level).float().view(-1, 3, 49)
             mean = patches.mean(dim=(0, 2), keepdim=True)
             deviation = patches.std(dim=(0, 2), keepdim=True).clamp_min(1e-3)
-            normalised.append(((patches - mean) / deviation).flatten(1))
-        return normalised
+            yield ((patches - mean) / deviation).flatten(1)
 
 
 class SlicedWasserstein:
@@ -80,20 +97,18 @@ class SlicedWasserstein:
         return _Patches(self.patches, self.smallest, self.seed)
 
     def compare(self, real: _Patches, fake: _Patches) -> float:
-        random = torch.Generator().manual_seed(self.seed)
-        distances = []
-        for ours, theirs in zip(real.descriptors(), fake.descriptors(), strict=True):
-            directions = F.normalize(torch.randn(ours.shape[1], self.projections, generator=random), dim=0)
-            # Quantiles rather than sorted samples, since the sets may differ in size.
-            grid = (torch.arange(512) + 0.5) / 512
-            distances.append((_quantiles(ours @ directions, grid) - _quantiles(theirs @ directions, grid)).abs().mean())
+        both = (patches.quantiles(self.projections, self.seed) for patches in (real, fake))
+        distances = [(ours - theirs).abs().mean() for ours, theirs in zip(*both, strict=True)]
         return 1000 * float(torch.stack(distances).mean())
 
 
-def _quantiles(samples: Tensor, grid: Tensor) -> Tensor:
-    """[samples, projections] to its quantiles [grid, projections]."""
-    ordered = samples.sort(dim=0).values
-    return ordered[(grid * len(ordered)).long().clamp_max(len(ordered) - 1)]
+def _quantiles(samples: Tensor, directions: Tensor) -> Tensor:
+    """[samples, channels] and [channels, projections] to [projections, 512]."""
+    # NumPy sorts rows five times as fast as PyTorch sorts columns.
+    ordered = (directions.T @ samples.T).numpy()
+    ordered.sort(axis=1)
+    places = ((torch.arange(512) + 0.5) / 512 * len(samples)).long().clamp_max(len(samples) - 1)
+    return torch.from_numpy(ordered[:, places])
 
 
 def _laplacian_pyramid(images: Tensor, smallest: int) -> list[Tensor]:
