@@ -29,6 +29,9 @@ PARENT_EVERY = 5.0
 
 SHARED_MEMORY = Path("/dev/shm")
 
+NOT_THEIRS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+"""Signals that mean the training process; it ends the workers when it is time."""
+
 Fill = Callable[[int, Tensor], None]
 """Decodes the batch of this number into memory for it. May raise UserError."""
 
@@ -74,7 +77,11 @@ def _check_shared_memory(needed: int) -> None:
 def _start(fill: Fill, first: int, step: int, slots: Tensor) -> tuple[multiprocessing.Process, Connection]:
     here, there = multiprocessing.Pipe()
     process = multiprocessing.Process(target=_work, args=(fill, first, step, slots, there, os.getpid()), daemon=True)
-    process.start()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, NOT_THEIRS)  # Handed down: one may come while the worker starts.
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     there.close()  # The worker's alone, so that its end is seen here.
     return process, here
 
@@ -99,8 +106,8 @@ def _await(pipe: Connection) -> None:
 
 
 def _work(fill: Fill, first: int, step: int, slots: Tensor, pipe: Connection, parent: int) -> None:
-    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # The training process ends this one when it is time.
-        signal.signal(stop, signal.SIG_IGN)
+    for number in NOT_THEIRS:
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     with suppress(EOFError, ConnectionError):  # The training process is gone.
         for turn in count():
