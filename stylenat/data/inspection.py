@@ -12,7 +12,7 @@ from torch import Tensor
 
 from registry import UserError
 from stylenat.data.lmdb_images import LmdbImages
-from stylenat.data.lmdb_layout import BLOCK, digests_key, key, open_layout
+from stylenat.data.lmdb_layout import BLOCK, digests_key, key, open_layout, stored
 from stylenat.evaluation.grids import image_grid, save_png
 
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
@@ -34,10 +34,11 @@ class Inspection:
 
     def records(self, resolution: int) -> Iterator[bytes | None]:
         """As stored, in order; None for one that is missing."""
-        for i in range(self.layout.count):
-            with self._environment.begin() as transaction:
-                record = transaction.get(key(resolution, i))
-            yield record
+        return (self._stored(key(resolution, i)) for i in range(self.layout.count))
+
+    def _stored(self, name: bytes) -> bytes | None:
+        with self._environment.begin() as transaction:
+            return stored(transaction, self.path, name)
 
     def mean_and_std(self, sample: int) -> tuple[Tensor, Tensor]:
         """Of R, G and B in 0..1, over at most ``sample`` images spread evenly."""
@@ -67,10 +68,14 @@ class Inspection:
         has_digests = manifest.get("format_version", 0) >= 2
         for resolution in self.layout.resolutions:
             images, digests = LmdbImages(str(self.path), resolution), b""
-            for i, record in enumerate(self.records(resolution)):
-                if has_digests and i % BLOCK == 0:
-                    with self._environment.begin() as transaction:
-                        digests = transaction.get(digests_key(resolution, i // BLOCK)) or b""
+            for i in range(self.layout.count):
+                try:
+                    if has_digests and i % BLOCK == 0:
+                        digests = self._stored(digests_key(resolution, i // BLOCK)) or b""
+                    record = self._stored(key(resolution, i))
+                except UserError as error:
+                    yield f"image {i} at {resolution} cannot be read: {error}"
+                    continue
                 digest = hashlib.sha256(record or b"").digest()
                 content.update(digest)
                 place = 32 * (i % BLOCK)

@@ -42,7 +42,11 @@ class LmdbImages:
                 f"{self.path} holds images at resolution {holds}, not {self.resolution}; bind that one, or `{prepare}`"
             )
         with environment.begin() as transaction:
-            if layout.count < 1 or transaction.get(lmdb_layout.key(self.resolution, layout.count - 1)) is None:
+            if (
+                layout.count < 1
+                or lmdb_layout.stored(transaction, self.path, lmdb_layout.key(self.resolution, layout.count - 1))
+                is None
+            ):
                 raise UserError(
                     f"{self.path} is truncated: it lacks image {layout.count - 1}; make it again with `{prepare}`"
                 )
@@ -70,7 +74,9 @@ class LmdbImages:
             raise UserError(f"{self.path} has no classes; make it with `python tools/prepare.py ... --labels`")
         with self._ready().begin() as transaction:
             blocks = range(-(-len(self) // lmdb_layout.BLOCK))
-            data = b"".join(transaction.get(lmdb_layout.labels_key(block)) or b"" for block in blocks)
+            data = b"".join(
+                lmdb_layout.stored(transaction, self.path, lmdb_layout.labels_key(block)) or b"" for block in blocks
+            )
         if len(data) != 4 * len(self):
             raise UserError(f"{self.path}: its labels are damaged; make the data set again")
         return torch.from_numpy(np.frombuffer(data, "<i4").astype(np.int64))
@@ -84,7 +90,7 @@ class LmdbImages:
         assert self._layout is not None
         try:
             with environment.begin(buffers=True) as transaction:
-                data = transaction.get(lmdb_layout.key(side, index))
+                data = lmdb_layout.stored(transaction, self.path, lmdb_layout.key(side, index))
                 if data is None:
                     raise ValueError("is missing")
                 if not self._layout.raw:

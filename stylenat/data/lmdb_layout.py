@@ -122,6 +122,14 @@ def _resolutions(transaction: lmdb.Transaction) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
+def stored(transaction: lmdb.Transaction, path: Path, name: bytes) -> Any:
+    """What is stored under a name, None for nothing. Raises UserError where the LMDB's own pages are damaged."""
+    try:
+        return transaction.get(name)
+    except lmdb.Error as error:
+        raise UserError(f"{path} is damaged ({error}); make it again or give another") from error
+
+
 def open_layout(path: Path) -> tuple[lmdb.Environment, Layout]:
     """An existing LMDB and what it holds. Raises UserError when it cannot be read."""
     if not path.exists():

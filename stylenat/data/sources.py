@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+import lmdb
+
 from registry import UserError
 from stylenat.data import lmdb_layout
 from stylenat.data.images import Unusable, is_image_name
@@ -197,7 +199,9 @@ class LmdbSource:
 
     def _labels(self, block: int) -> list[int]:
         with lmdb_layout.open_readonly(self._path).begin() as transaction:
-            labels = array("i", transaction.get(lmdb_layout.labels_key(block)) or b"").tolist()
+            labels = array(
+                "i", lmdb_layout.stored(transaction, self._path, lmdb_layout.labels_key(block)) or b""
+            ).tolist()
         wanted = min(lmdb_layout.BLOCK, self.size - block * lmdb_layout.BLOCK)
         if len(labels) != wanted or not all(0 <= label < len(self.classes) for label in labels):
             raise UserError(f"{self._path} has damaged class labels; leave out --labels, or make it again")
@@ -259,8 +263,11 @@ def _opened_zip(path: str, *identity: int) -> zipfile.ZipFile:
 
 
 def _lmdb_record(path: str, key: str, raw_resolution: int) -> bytes:
-    with lmdb_layout.open_readonly(Path(path)).begin() as transaction:
-        data = transaction.get(key.encode())
+    try:
+        with lmdb_layout.open_readonly(Path(path)).begin() as transaction:
+            data = transaction.get(key.encode())
+    except lmdb.Error as error:
+        raise Unusable("damaged in the LMDB") from error
     if data is None:
         raise Unusable("missing in the LMDB")
     if raw_resolution:  # As a file that the one decoder understands.

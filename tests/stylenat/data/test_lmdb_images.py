@@ -1,6 +1,7 @@
 """The reader in many processes, and what the inspection finds."""
 
 import os
+import shutil
 from itertools import islice
 from pathlib import Path
 
@@ -146,3 +147,18 @@ def test_a_set_of_format_1_is_read_and_verified(made, tmp_path, capsys):
     assert torch.equal(LmdbDataset(str(path), 32)[2], data[2])
     assert main([str(path), "--verify"]) == 0
     assert "3 records, 0 problems" in capsys.readouterr().out
+
+
+def test_a_damaged_page_is_one_line_wherever_it_is_met(made, tmp_path, capsys):
+    path = tmp_path / "data.lmdb"
+    shutil.copytree(made / "png.lmdb", path)
+    file = path / "data.mdb"
+    content = bytearray(file.read_bytes())
+    for page in range(2 * 4096, len(content), 4096):  # All but the two that say where the rest is.
+        content[page + 10 : page + 12] = b"\x55\x55"  # Its type.
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="(is damaged|is not a readable LMDB).*make it again"):
+        data = LmdbDataset(str(path), 32)
+        [data[i] for i in range(len(data))]
+    assert main([str(path), "--verify"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
