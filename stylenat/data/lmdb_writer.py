@@ -9,10 +9,11 @@ import errno
 import fcntl
 import hashlib
 import json
+import mmap
 import shutil
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,20 +66,29 @@ class Writer:
         self._digests: list[list[bytes]] = [[] for _ in resolutions]
         self._labels: list[int] = []
         self._uncommitted = 0
+        self._held = ExitStack()
 
     def __enter__(self) -> "Writer":
         with self._faults():
             self.partial.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.partial / "lock", "w")
+            self._lock = self._held.enter_context(open(self.partial / "lock", "w"))
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self._lock.close()
+                self.close()
                 raise UserError(f"another process is preparing {self.path}; wait for it or stop it") from None
+            self._drop_a_stump()
             self._environment = lmdb.open(str(self.partial), map_size=2**42, lock=False)
+            self._held.callback(self._environment.close)  # Which drops an open transaction.
             self._transaction = self._environment.begin(write=True)
             self._continue()
         return self
+
+    def _drop_a_stump(self) -> None:
+        """A full disk may have let LMDB write but one of the two pages that any file of its begins with."""
+        data = self.partial / "data.mdb"
+        if data.exists() and data.stat().st_size < 2 * mmap.PAGESIZE:
+            data.unlink()
 
     def _continue(self) -> None:
         """Takes up a beginning: the open blocks of digests are made again from the records themselves."""
@@ -176,7 +186,7 @@ class Writer:
             self._environment.close()
             (self.partial / "lock").unlink()
             self.partial.rename(self.path)
-            self._lock.close()
+            self.close()
         return manifest
 
     def discard(self) -> None:
@@ -186,10 +196,7 @@ class Writer:
 
     def close(self) -> None:
         """Drops what is not committed and keeps the rest."""
-        if not self._lock.closed:
-            self._transaction.abort()
-            self._environment.close()
-            self._lock.close()
+        self._held.close()
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if self._lock.closed:
@@ -208,12 +215,12 @@ class Writer:
         try:
             yield
         except (OSError, lmdb.Error) as error:
+            self.close()
             number = getattr(error, "errno", None)
             texts = ("No space left", "File too large", "quota exceeded")
             full = number in FULL or isinstance(error, lmdb.MapFullError) or any(text in str(error) for text in texts)
             # A short write comes as a mere "Input/output error": then the free space decides.
             if full or (isinstance(error, lmdb.Error) and disk_full(error, self.path.parent)):
-                self.close()
                 raise UserError(
                     f"no disk space left for {self.path}; what is finished is kept in {self.partial}: "
                     "free some space and give the same command to go on"
@@ -223,7 +230,6 @@ class Writer:
             if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError)):
                 raise UserError(f"{self.partial} is damaged ({error}); remove it to begin anew") from error
             if "Input/output error" in str(error):
-                self.close()
                 raise UserError(
                     f"cannot write {self.path}: the disk reports an error, or a quota or limit to a file's size is "
                     f"reached; what is finished is kept in {self.partial}: mend that and give the same command to go on"
