@@ -23,6 +23,10 @@ def joined() -> Iterator[None]:
     CPU tensors travel by gloo and CUDA tensors by nccl. What goes wrong is said once: the process that fails first
     raises, the others, which then miss it, leave with its exit code and no word.
     """
+    # Its functions take the group of their import's time as a default: imported later, as optimizers do, they keep
+    # it and its threads for ever, and a thread of it that wakes amid the interpreter's exit aborts the process.
+    import torch.distributed.nn.functional  # noqa: F401
+
     if os.environ["WORLD_SIZE"] == os.environ["LOCAL_WORLD_SIZE"] and sys.platform == "linux":
         for library in ("GLOO", "NCCL"):  # One machine: nothing needs to be reachable from outside.
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 # Process 1 fails in iteration 3, in its first life.
 FAULTY = """
-import os, signal
+import atexit, os, signal
+from pathlib import Path
 from registry import hookimpl
 from plugins.augmentations.ada import AdaptiveAugmentation
 
@@ -25,6 +26,13 @@ class Faulty(AdaptiveAugmentation):
         first = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
         if self._adaptation.images_seen == 12 and first and os.environ["RANK"] == "1":
             FAULT
+
+def note_threads():
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    Path("threads-" + os.environ["RANK"]).write_text(" ".join(names))
+
+if "RANK" in os.environ:
+    atexit.register(note_threads)
 
 @hookimpl
 def stylenat_register(register):
@@ -100,6 +108,8 @@ def test_two_processes_stop_together_when_one_is_asked_to_and_end_with_the_same_
     assert torchrun([*arguments, "--run-dir", "parts"]).returncode == 0
     assert everything(Path("whole")) == everything(Path("parts"))
     assert not Path("parts/PREEMPTED").exists()
+    for rank in range(2):
+        assert "gloo" not in Path(f"threads-{rank}").read_text()  # One that wakes amid the exit would abort it.
 
 
 def test_a_fault_in_one_process_ends_all_with_its_traceback_printed_once(arguments):
