@@ -31,7 +31,7 @@ class Listed:
     Attributes:
         kind, name: as registered; the kind of the core's own configurables is their package.
         selector: as a gin file binds it, such as ``partition.split`` or ``train``.
-        doc: first line of the docstring; docstring: all of it.
+        doc: first paragraph of the docstring, on one line; docstring: all of it.
         distribution, version: who registered it.
         parameters: what a gin file can bind.
         problem: why the target cannot be imported; empty when it can.
@@ -101,7 +101,7 @@ def _listed(entry: Entry) -> Listed:
         entry.kind,
         entry.name,
         entry.shown,
-        docstring.partition("\n")[0],
+        " ".join(docstring.partition("\n\n")[0].split()),
         origin.distribution,
         origin.version,
         tuple(parameters),

@@ -14,9 +14,9 @@ from stylenat.training.run import Run, write_text
 
 
 class JsonLines:
-    """Appends ``{"step", "images", "time", "metrics", "spread", "intervals", "protocol"}``; a resume drops what lies
-    beyond its own step.
+    """Appends ``{"step", "images", "time", "metrics", "spread", "intervals", "protocol"}`` to metrics.jsonl.
 
+    A resume drops what lies beyond its own step.
     ``images``: real images seen so far; ``time``: UTC, ISO 8601; the last three are said in docs/evaluation.md. A
     number that is not finite is written as null, which every JSON reader takes.
     """

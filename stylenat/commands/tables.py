@@ -15,13 +15,14 @@ WIDTH = 120
 
 def print_listing(entries: Sequence[Listed], suspects: Sequence[Suspect]) -> None:
     """Every registered name with its origin and parameters; then the plugins that did not load."""
-    console, table = Console(width=WIDTH), Table()
-    for column in ("name", "what it is", "from", "parameters"):
-        table.add_column(column, overflow="fold")
+    console, table = Console(width=WIDTH), Table(show_lines=True)
+    table.add_column("name, from", no_wrap=True)
+    table.add_column("what it is, its parameters", overflow="fold")
     for entry in entries:
         origin = f"{entry.distribution} {entry.version}".strip()
-        parameters = "\n".join(map(_parameter, entry.parameters))
-        table.add_row(*map(escape, (entry.selector, entry.problem or entry.doc, origin, parameters)))
+        parameters = [f"[cyan]{escape(_parameter(parameter))}[/]" for parameter in entry.parameters]
+        told = [escape(entry.problem or entry.doc), *parameters]
+        table.add_row(f"[bold]{escape(entry.selector)}[/]\n{escape(origin)}", "\n".join(told))
     console.print(table)
     for suspect in suspects:
         console.print(f"did not load: {suspect}", soft_wrap=True, markup=False, highlight=False)
