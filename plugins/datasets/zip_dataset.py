@@ -30,7 +30,7 @@ class Zip:
     def prepare(self) -> None:
         source = open_source(self.path, self.resolution)
         if not isinstance(source, ZipSource):
-            raise UserError(f"{self.path} is no zip; bind dataset.zip.path to one, or take dataset.{source.kind}")
+            raise UserError(f"{self.path} is no zip; bind dataset.zip.path to one, or prepare it: tools/prepare.py")
         items = list(source)
         if not items:
             raise UserError(f"there are no images in {self.path}")

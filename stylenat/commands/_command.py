@@ -1,6 +1,7 @@
 """What every command line shares: exit codes, and where the shipped experiments lie."""
 
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
 
     @functools.wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # A file's name may be no text that the terminal knows.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             with signals_are_ctrl_c():
                 return main(argv)

@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = [problem for problem in track(data.problems(), "verifying", total, transient=True) if problem]
         for problem in found[:LISTED]:
             print(f"{'damaged':>16}  {problem}")
+        if len(found) > LISTED:
+            print(f"{'damaged':>16}  ... and {len(found) - LISTED} more")
         print(f"{'verified':>16}  {total} records, {len(found)} problems")
         if found:
             return USER_ERROR

@@ -11,6 +11,8 @@ from pathlib import Path
 from stylenat.commands._command import STOPPED, command
 
 LISTED = 50
+LARGEST = 2**13
+"""Pixels a side; a mistyped resolution would fill the memory."""
 
 EXAMPLES = """examples:
   python tools/prepare.py photos/ data/photos64.lmdb --resolution 64
@@ -57,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for value in values if isinstance(values, list) else [values]:
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1; got {value}")
+    if max(arguments.resolution) > LARGEST:
+        raise UserError(f"--resolution must be at most {LARGEST}; got {max(arguments.resolution)}")
     if not 1 <= arguments.jpeg_quality <= 100:
         raise UserError(f"--jpeg-quality must be 1 to 100; got {arguments.jpeg_quality}")
 
@@ -102,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if result.manifest.get("enlarged"):
         print(f"{result.manifest['enlarged']} were smaller than that and have been enlarged")
     if result.manifest.get("ignored"):
-        print(f"{result.manifest['ignored']} files are no images by their suffix and were ignored")
+        print(f"{result.manifest['ignored']} files are no images by their suffix, or are links, and were ignored")
     if result.skipped:
         print(f"skipped {len(result.skipped)}:")
         for path, reason in islice(result.skipped.items(), LISTED):

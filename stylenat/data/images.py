@@ -5,6 +5,7 @@ processes of a preparation import this and little else.
 """
 
 import io
+import os
 import warnings
 from pathlib import Path
 from typing import IO, Literal
@@ -34,14 +35,14 @@ class Unusable(Exception):
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image: by its suffix; hidden files never are."""
-    base = name.rsplit("/", 1)[-1]
-    return not base.startswith(".") and "." + base.rsplit(".", 1)[-1].lower() in SUFFIXES
+    """Whether a file of this name is taken for an image: by its suffix; what is hidden, or lies hidden, never is."""
+    hidden = any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+    return not hidden and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def find_images(folder: Path) -> list[Path]:
     """All image files below a folder, sorted by their path."""
-    return sorted(path for path in folder.rglob("*") if is_image_name(path.name) and path.is_file())
+    return sorted(path for path in folder.rglob("*") if is_image_name(str(path.relative_to(folder))) and path.is_file())
 
 
 def check(file: str | Path | IO[bytes], crop: Crop) -> None:

@@ -24,7 +24,7 @@ class Inspection:
     def __init__(self, path: Path, resolution: int | None = None) -> None:
         self.path = path
         self._environment, self.layout = open_layout(path)
-        self.resolution = resolution or max(self.layout.resolutions)
+        self.resolution = max(self.layout.resolutions) if resolution is None else resolution
         self.images = LmdbImages(str(path), self.resolution)
         self.images.open()
 
@@ -88,6 +88,12 @@ class Inspection:
         if "content_sha256" in manifest and manifest["content_sha256"] != content.hexdigest():
             yield "the content hash in the manifest differs from that of the records"
 
+        if self.images.classes:
+            try:
+                self.images.labels()
+            except UserError as error:
+                yield str(error)
+
     def _undecodable(self, images: LmdbImages, index: int) -> str | None:
         try:
             images[index]
@@ -97,16 +103,16 @@ class Inspection:
 
     def export(self, folder: Path) -> Iterator[Path]:
         """Writes each record as an image file, raw pixels as PNG; into sub-folders where there are classes."""
+        classes = self.images.classes
+        labels = self.images.labels().tolist() if classes else []
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
             raise UserError(f"{folder} exists; choose a new folder to export to") from None
         except OSError as error:
             raise UserError(f"cannot make {folder}: {error.strerror}") from error
-        classes = self.images.classes
         if any(Path(name).name != name for name in classes):  # ".." or "a/b": would lead out of the folder.
             raise UserError(f"{self.path} has classes that are no names of folders; it cannot be exported")
-        labels = self.images.labels().tolist() if classes else []
         for i, record in enumerate(self.records(self.resolution)):
             if record is None:
                 raise UserError(f"{self.path}: image {i} is missing; make the data set again")

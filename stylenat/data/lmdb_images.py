@@ -1,5 +1,6 @@
 """Reads images from an LMDB of ``lmdb_layout``."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ class LmdbImages:
         if self.resolution not in layout.resolutions:
             holds = ", ".join(map(str, layout.resolutions))
             raise UserError(
-                f"{self.path} holds images at resolution {holds}, not {self.resolution}; bind that one, or `{prepare}`"
+                f"{self.path} holds images at resolution {holds}, not {self.resolution}; bind that one, or make one of "
+                f"another name: `{prepare.replace(str(self.path), 'OTHER.lmdb')}`"
             )
         with environment.begin() as transaction:
             if (
@@ -77,9 +79,12 @@ class LmdbImages:
             data = b"".join(
                 lmdb_layout.stored(transaction, self.path, lmdb_layout.labels_key(block)) or b"" for block in blocks
             )
-        if len(data) != 4 * len(self):
+        wanted = (self.layout.manifest or {}).get("labels_sha256")
+        whole = len(data) == 4 * len(self) and wanted in (None, hashlib.sha256(data).hexdigest())
+        labels = torch.from_numpy(np.frombuffer(data, "<i4").astype(np.int64)) if whole else torch.tensor([-1])
+        if labels.min() < 0 or labels.max() >= len(self.classes):
             raise UserError(f"{self.path}: its labels are damaged; make the data set again")
-        return torch.from_numpy(np.frombuffer(data, "<i4").astype(np.int64))
+        return labels
 
     def __len__(self) -> int:
         return self.layout.count

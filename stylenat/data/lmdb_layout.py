@@ -100,6 +100,8 @@ class Layout:
             kinds = {"format_version": int, "skipped": dict, "classes": list}
             if any(not isinstance((manifest or {}).get(name, kind()), kind) for name, kind in kinds.items()):
                 raise TypeError("an entry of another type")
+            if not all(isinstance(name, str) for name in (manifest or {}).get("classes", [])):
+                raise TypeError("a class that is no text")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise lmdb.CorruptedError("its manifest or length is damaged") from error
         if version > FORMAT_VERSION:

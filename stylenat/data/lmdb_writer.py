@@ -10,8 +10,10 @@ import fcntl
 import hashlib
 import json
 import mmap
+import os
 import shutil
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -31,7 +33,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass
 class Progress:
-    """How far the source was read: ``consumed`` items, the last of them ``last``; ``count`` became records."""
+    """How far the source was read: ``consumed`` items, the last of them ``last``; ``count`` became records.
+
+    ``names`` is a hash of all the names so far, in order; empty where an earlier version began.
+    """
 
     settings: dict[str, Any]
     consumed: int = 0
@@ -40,6 +45,12 @@ class Progress:
     skipped: int = 0
     enlarged: int = 0
     classes: list[str] = field(default_factory=list)
+    names: str = ""
+
+
+def chained(names: str, name: str) -> str:
+    """``Progress.names`` with one more."""
+    return hashlib.sha256(f"{names}/{name}".encode(errors="surrogateescape")).hexdigest()
 
 
 def differing(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -63,6 +74,8 @@ class Writer:
         self.path, self.resolutions = path, resolutions
         self.partial = path.with_name(f".{path.name}.partial")
         self.progress = Progress(settings)
+        self.whole: dict[str, Any] | None = None
+        """The manifest of what an earlier process completed and then was killed before it had its name."""
         self._digests: list[list[bytes]] = [[] for _ in resolutions]
         self._labels: list[int] = []
         self._uncommitted = 0
@@ -80,6 +93,7 @@ class Writer:
             self._drop_a_stump()
             self._environment = lmdb.open(str(self.partial), map_size=2**42, lock=False)
             self._held.callback(self._environment.close)  # Which drops an open transaction.
+            self._refuse_if_cut()
             self._transaction = self._environment.begin(write=True)
             self._continue()
         return self
@@ -90,20 +104,38 @@ class Writer:
         if data.exists() and data.stat().st_size < 2 * mmap.PAGESIZE:
             data.unlink()
 
+    def _refuse_if_cut(self) -> None:
+        """Reading beyond the file's end would kill the process. Only pages that were given back need not be there."""
+        needed = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
+        data = self.partial / "data.mdb"
+        size = data.stat().st_size
+        if size < needed - 16 * mmap.PAGESIZE:
+            raise lmdb.CorruptedError(f"cut to {size} of {needed} bytes")
+        if size < needed:
+            os.truncate(data, needed)
+
     def _continue(self) -> None:
-        """Takes up a beginning: the open blocks of digests are made again from the records themselves."""
+        """Takes up a beginning, with the digests as of when its records were made."""
+        if (manifest := self._transaction.get(b"manifest")) is not None:
+            self.whole = json.loads(manifest)
+            self.progress.count = self.progress.consumed = self.whole["count"]
         text = self._transaction.get(PROGRESS)
-        if text is None:
+        if text is None and self.whole is None:
             return
-        begun = Progress(**json.loads(text))
-        if other := differing(begun.settings, self.progress.settings):
+        begun = Progress(**json.loads(text)) if text is not None else self.progress
+        if other := differing(self.whole or begun.settings, self.progress.settings):
             self.close()
             raise UserError(f"{self.partial} was begun with {other}; repeat that command to go on, or remove it")
         self.progress = begun
+        if self.whole is not None:
+            return
         first = begun.count // BLOCK * BLOCK
         for digests, resolution in zip(self._digests, self.resolutions, strict=True):
-            records = (self._transaction.get(key(resolution, i)) for i in range(first, begun.count))
-            digests += [hashlib.sha256(record).digest() for record in records]
+            known = self._transaction.get(digests_key(resolution, begun.count // BLOCK)) or b""
+            digests += [known[i : i + 32] for i in range(0, len(known), 32)]
+            if len(digests) != begun.count - first:  # Begun by an earlier version.
+                records = (self._transaction.get(key(resolution, i)) for i in range(first, begun.count))
+                digests[:] = [hashlib.sha256(record).digest() for record in records]
         labels = self._transaction.pop(labels_key(begun.count // BLOCK))
         self._labels = array("i", labels or b"").tolist()
 
@@ -134,16 +166,21 @@ class Writer:
     def _consumed(self, name: str) -> None:
         self.progress.consumed += 1
         self.progress.last = name
+        if self.progress.names or self.progress.consumed == 1:
+            self.progress.names = chained(self.progress.names, name)
         if self._uncommitted >= COMMIT_BYTES:
             self.commit()
 
     def _close_block(self, block: int) -> None:
+        self._save_digests(block)
+        self._save_labels(block)
+        self._digests = [[] for _ in self.resolutions]
+        self._labels = []
+
+    def _save_digests(self, block: int) -> None:
         for digests, resolution in zip(self._digests, self.resolutions, strict=True):
             if digests:
                 self._transaction.put(digests_key(resolution, block), b"".join(digests))
-                digests.clear()
-        self._save_labels(block)
-        self._labels = []
 
     def _save_labels(self, block: int) -> None:
         if self._labels:
@@ -153,6 +190,7 @@ class Writer:
     def commit(self) -> None:
         """From here on, what was added so far survives a kill."""
         with self._faults():
+            self._save_digests(self.progress.count // BLOCK)
             self._save_labels(self.progress.count // BLOCK)
             self._transaction.put(PROGRESS, json.dumps(asdict(self.progress)).encode())
             self._transaction.commit()
@@ -162,32 +200,45 @@ class Writer:
     def finish(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Completes the manifest and puts the LMDB in its place. Returns the manifest as written."""
         with self._faults():
+            if self.whole is not None:
+                self._put_in_place()
+                return self.whole
             transaction, progress = self._transaction, self.progress
             self._close_block(progress.count // BLOCK)
-            skipped = {}
+            skipped: dict[str, str] = {}
+            again: Counter[str] = Counter()
             for i in range(progress.skipped):
                 name, reason = json.loads(transaction.pop(f".skipped-{i:09d}".encode()))
-                skipped[name] = reason
+                again[name] += 1
+                skipped[name if again[name] == 1 else f"{name} ({again[name]})"] = reason
             content = hashlib.sha256()
             for resolution in self.resolutions:
                 for block in range(-(-progress.count // BLOCK)):
                     content.update(transaction.get(digests_key(resolution, block)))
+            labels = hashlib.sha256()
+            for block in range(-(-progress.count // BLOCK) if progress.classes else 0):
+                labels.update(transaction.get(labels_key(block)) or b"")
             manifest = progress.settings | manifest
             manifest |= {
                 "format_version": FORMAT_VERSION, "resolution": self.resolutions[0],
                 "resolutions": list(self.resolutions), "count": progress.count, "enlarged": progress.enlarged,
                 "classes": progress.classes, "skipped": skipped, "content_sha256": content.hexdigest(),
+                "labels_sha256": labels.hexdigest() if progress.classes else None,
             }  # fmt: skip
             transaction.put(b"length", str(progress.count).encode())
             transaction.put(b"manifest", json.dumps(manifest).encode())
             transaction.delete(PROGRESS)
             transaction.commit()
-            self._environment.sync(True)
-            self._environment.close()
-            (self.partial / "lock").unlink()
-            self.partial.rename(self.path)
-            self.close()
+            self._put_in_place()
         return manifest
+
+    def _put_in_place(self) -> None:
+        self._transaction.abort()  # One that was opened to look only.
+        self._environment.sync(True)
+        self._environment.close()
+        (self.partial / "lock").unlink()
+        self.partial.rename(self.path)
+        self.close()
 
     def discard(self) -> None:
         """Leaves nothing behind."""
@@ -224,6 +275,11 @@ class Writer:
                 raise UserError(
                     f"no disk space left for {self.path}; what is finished is kept in {self.partial}: "
                     "free some space and give the same command to go on"
+                ) from error
+            if isinstance(error, lmdb.MemoryError):
+                raise UserError(
+                    f"cannot map {self.partial}: this shell's processes may address too little; give the command again "
+                    "after `ulimit -v unlimited`"
                 ) from error
             if isinstance(error, OSError) and not isinstance(error, lmdb.Error):
                 raise UserError(f"cannot write {self.path}: {error.strerror}") from error

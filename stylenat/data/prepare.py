@@ -19,8 +19,8 @@ import PIL
 from registry import UserError
 from stylenat.data.images import NOT_SQUARE, Crop, Filter, Storage, Unusable, decode, encode, square
 from stylenat.data.lmdb_layout import open_layout
-from stylenat.data.lmdb_writer import Writer, differing
-from stylenat.data.sources import Item, LmdbSource, open_source, read
+from stylenat.data.lmdb_writer import Writer, chained, differing
+from stylenat.data.sources import Item, LmdbSource, Spoilt, open_source, read
 
 CHUNK = 8
 """Images that a worker takes at once: a message to it costs as much as a small image."""
@@ -87,7 +87,8 @@ def prepare(
 
     Raises:
         UserError: nothing to read, an image that is not square where nothing is to be cropped, an ``out`` that is
-            something else, no disk space (what is finished stays).
+            something else, a damaged or vanished source, no disk space (what is finished stays, but of an archive
+            whose checksum is wrong).
     """
     resolutions = (resolutions,) if isinstance(resolutions, int) else tuple(sorted(set(resolutions)))
     settings: dict[str, Any] = {
@@ -106,17 +107,15 @@ def prepare(
     if first is None:
         raise UserError(f"there are no images below {source}")
 
-    with Writer(out, resolutions, settings) as writer, _pool(workers) as pool:
+    with Writer(out, resolutions, settings) as writer, _discarded_if_spoilt(writer), _pool(workers) as pool:
+        if writer.whole is not None:
+            manifest = writer.finish({})
+            return Prepared(manifest["count"], manifest["skipped"], continued=manifest["count"], manifest=manifest)
         state = writer.progress
         continued = state.consumed
-        if continued:
-            if continued > 1:
-                first = next(islice(listing, continued - 2, None), None)
-            if first is None or first.name != state.last:
-                raise UserError(f"{source} has changed since {writer.partial} was begun; remove that to begin anew")
-            todo: Iterator[Item] = listing
-        else:
-            todo = _chain(first, listing)
+        todo = _chain(first, listing)
+        if continued and not _passes(todo, continued, state.last, state.names):
+            raise UserError(f"{source} has changed since {writer.partial} was begun; remove that to begin anew")
         for item, made in _made(todo, recipe, pool, workers):
             if max_images is not None and state.count >= max_images:
                 break
@@ -193,6 +192,15 @@ def _made(
 
 
 @contextmanager
+def _discarded_if_spoilt(writer: Writer) -> Iterator[None]:
+    try:
+        yield
+    except Spoilt:
+        writer.discard()
+        raise
+
+
+@contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
     if workers == 1:
         yield None
@@ -201,6 +209,12 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker)
     try:
+        # All start with the first task. A Ctrl-C while they do so is the parent's, too.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pool.submit(os.getpid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
@@ -216,6 +230,17 @@ def _begin_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _passes(items: Iterator[Item], count: int, last: str, names: str) -> bool:
+    """Takes the first ``count`` items; whether they are those of which an earlier call kept the account."""
+    chain, name = "", ""
+    for _ in range(count):
+        if (item := next(items, None)) is None:
+            return False
+        name = item.name
+        chain = chained(chain, name)
+    return name == last and names in ("", chain)
 
 
 def _chain(first: Item, rest: Iterator[Item]) -> Iterator[Item]:

@@ -4,9 +4,13 @@ Every source lists its images one at a time in an order that never changes, and 
 one image's bytes by itself, so that neither the list nor the images need to fit in memory.
 """
 
+import errno
+import lzma
 import os
+import stat
 import tarfile
 import zipfile
+import zlib
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +27,9 @@ from stylenat.data.images import Unusable, is_image_name
 
 MAX_FILE_BYTES = 2**29
 """A file beyond 512 MiB is not read: no image that fits MAX_PIXELS needs as much."""
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
+ITS_OWN = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors that tell of one file; others, such as a share that is gone, tell of the source."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,8 @@ def open_source(path: Path, resolution: int) -> Source:
             return ListSource(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    if path.suffix.lower() in ARCHIVES:
+        raise UserError(f"{path} is empty, damaged or incomplete; fetch or make it again")
     raise UserError(f"{path} is no folder, zip, tar, LMDB or text file of paths (.txt); nothing can be read from it")
 
 
@@ -94,15 +103,28 @@ class FolderSource:
             yield Item(name, ("file", str(self._path / name)), i + 1)
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[str]:
-        with os.scandir(folder) as entries:
-            found = sorted((e.name, e.is_dir(follow_symlinks=False), e.is_file()) for e in entries)
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted((e.name, e.is_dir(follow_symlinks=False), _is_file(e)) for e in entries)
+        except OSError as error:
+            raise UserError(f"cannot read {folder}: {error.strerror}") from error
         for name, is_folder, is_file in found:
+            if is_folder and name.startswith("."):
+                continue
             if is_folder:
                 yield from self._walk(folder / name, f"{prefix}{name}/")
             elif is_file and is_image_name(name):
                 yield prefix + name
             else:
                 self.ignored += 1
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Or a link to one; False for a link that leads in a circle."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 class ListSource:
@@ -117,10 +139,12 @@ class ListSource:
         position = 0
         with open(self._path, "rb") as lines:
             for line in lines:
+                if b"\0" in line:
+                    raise UserError(f"{self._path} is no text file of paths: it has to be UTF-8, one path a line")
+                name = os.fsdecode((line if position else line.removeprefix(b"\xef\xbb\xbf")).strip())
                 position += len(line)
-                name = os.fsdecode(line.strip())
                 if name:
-                    yield Item(name, ("file", str(self._path.parent / name)), position)
+                    yield Item(name, ("listed", str(self._path.parent / name)), position)
 
 
 class ZipSource:
@@ -139,6 +163,23 @@ class ZipSource:
             yield Item(name, ("zip", str(self._path), name), i + 1)
 
 
+class Spoilt(UserError):
+    """What was read of the source before this may be wrong as well."""
+
+
+class _Header(tarfile.TarInfo):
+    """A damaged or missing header is an error; tarfile takes it for the archive's end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        try:
+            return super().frombuf(buf, encoding, errors)  # type: ignore[return-value]
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # The mark of the end.
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
 class TarSource:
     """Image files in a tar, compressed or not, in the order in which they lie there; read once, front to back."""
 
@@ -151,26 +192,36 @@ class TarSource:
 
     def __iter__(self) -> Iterator[Item]:
         self.ignored = 0
-        with open(self._path, "rb") as file, tarfile.open(fileobj=file, mode="r:" if self._plain else "r:*") as tar:
-            try:
-                while (member := tar.next()) is not None:
-                    tar.members = []  # It would remember every member.
-                    if not member.isfile():
-                        continue
-                    if not is_image_name(member.name):
-                        self.ignored += 1
-                        continue
-                    if self._plain:
-                        place: tuple[Any, ...] = ("slice", str(self._path), member.offset_data, member.size)
-                    elif member.size > MAX_FILE_BYTES:
-                        place = ("unusable", f"file of {member.size} bytes")
-                    else:
-                        extracted = tar.extractfile(member)
-                        assert extracted is not None
-                        place = ("bytes", extracted.read())
-                    yield Item(member.name, place, file.tell())
-            except (tarfile.TarError, EOFError, OSError) as error:
-                raise UserError(f"{self._path} is damaged or incomplete ({error}); fetch or make it again") from error
+        try:
+            yield from self._items()
+        except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+            kind = UserError if self._plain else Spoilt
+            raise kind(f"{self._path} is damaged or incomplete ({error}); fetch or make it again") from error
+
+    def _items(self) -> Iterator[Item]:
+        mode = "r:" if self._plain else "r:*"
+        with open(self._path, "rb") as file, tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as tar:
+            while (member := tar.next()) is not None:
+                tar.members = []  # It would remember every member.
+                if member.isdir():
+                    continue
+                if not (member.isfile() and is_image_name(member.name)):
+                    self.ignored += 1
+                    continue
+                if self._plain:
+                    place: tuple[Any, ...] = ("slice", str(self._path), member.offset_data, member.size)
+                    if member.offset_data + member.size > self.size:
+                        raise tarfile.ReadError(f"{member.name} is cut")
+                elif member.size > MAX_FILE_BYTES:
+                    place = ("unusable", f"file of {member.size} bytes")
+                else:
+                    extracted = tar.extractfile(member)
+                    assert extracted is not None
+                    place = ("bytes", extracted.read())
+                yield Item(member.name, place, file.tell())
+            if not self._plain:
+                while tar.fileobj.read(2**20):  # The checksum of all comes last.
+                    pass
 
 
 class LmdbSource:
@@ -209,14 +260,22 @@ class LmdbSource:
 
 
 def read(item: Item) -> bytes:
-    """The bytes of an image file. Raises Unusable when there is none, or none that can be read."""
+    """The bytes of an image file.
+
+    Raises:
+        Unusable: there is none, or none that can be read.
+        UserError: the source itself cannot be read any more.
+    """
     how, *rest = item.place
     try:
         if how == "bytes":
             return rest[0]
-        if how == "file":
-            if os.path.getsize(rest[0]) > MAX_FILE_BYTES:
-                raise Unusable(f"file of {os.path.getsize(rest[0])} bytes")
+        if how in ("file", "listed"):
+            status = os.stat(rest[0])
+            if not stat.S_ISREG(status.st_mode):
+                raise Unusable("no file")
+            if status.st_size > MAX_FILE_BYTES:
+                raise Unusable(f"file of {status.st_size} bytes")
             return Path(rest[0]).read_bytes()
         if how == "zip":
             with open_in_zip(item) as file:
@@ -230,7 +289,13 @@ def read(item: Item) -> bytes:
         if how == "lmdb":
             return _lmdb_record(*rest)
     except OSError as error:
-        raise Unusable(error.strerror or "unreadable") from error
+        # What a folder or an archive was seen to hold has to be there; what a list names need not.
+        if (how in ("file", "listed") and error.errno in ITS_OWN) or (how == "listed" and error.errno == errno.ENOENT):
+            raise Unusable(error.strerror or "unreadable") from error
+        raise UserError(
+            f"cannot read {rest[0]} any more ({error.strerror or error}); what is finished is kept: put it back and "
+            "give the same command to go on"
+        ) from error
     raise Unusable(rest[0])
 
 
