@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -100,7 +101,7 @@ def execute(
                         display.at(one.job, steps_done(one.log, one.job))
                         continue
                     running.remove(one)
-                    outcome = Outcome(one.job, code, "" if code in (0, STOPPED) else last_word(one.log))
+                    outcome = Outcome(one.job, code, "" if code in (0, STOPPED) else reason(code, one.log))
                     ended.append(outcome)
                     display.ended(one.job, code, time.monotonic() - one.began, outcome.reason)
                 display.refresh()
@@ -118,11 +119,17 @@ def steps_done(log: Path, job: Job) -> int:
     return max(found[-1] if found else 0, job.step)
 
 
-def last_word(log: Path) -> str:
-    """The error of a run that failed: its last line that says so, or else its last line."""
-    lines = [line.strip() for line in _tail(log).decode(errors="replace").splitlines() if line.strip()]
+def reason(code: int, log: Path) -> str:
+    """Why a run failed: the signal that killed it; or its last error, its last exception, or else its last line."""
+    if code < 0:
+        want = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-code).name}{want}; the same command goes on"
+    lines = [line for line in _tail(log).decode(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it said nothing"])[-1]
+    begins = [i for i, line in enumerate(lines) if line.startswith("Traceback (")]
+    # An exception's text may have several lines; the first has its type.
+    exceptions = [line for line in lines[begins[-1] + 1 :] if not line[0].isspace()][:1] if begins else []
+    return (errors or exceptions or lines or ["it said nothing"])[-1].strip()
 
 
 def _tail(log: Path, size: int = 4096) -> bytes:

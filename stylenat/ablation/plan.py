@@ -4,9 +4,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from registry import Experiment, Registry, UserError, arguments, load_experiment
 from registry.gintext import render
+from registry.wording import did_you_mean
 from stylenat.ablation.variants import Ablation, Variant
 from stylenat.training import checkpoint
 from stylenat.training.run import write_text
@@ -73,14 +75,19 @@ class Plan:
     def write(self) -> None:
         """The manifest and each job's frozen config; a job starts from what was checked, whatever is edited since.
 
+        What an earlier command made in the folder stays in the manifest, and so in comparisons.
+
         Raises UserError when they cannot be written.
         """
+        before = _manifest(self.folder)
+        variants = {planned.variant.name: list(planned.variant.bindings) for planned in self.variants}
+        runs = {job.name: {"variant": job.variant, "seed": job.seed} for job in self.jobs}
         manifest = {
             "format_version": FORMAT_VERSION,
             "name": self.name,
-            "variants": {planned.variant.name: list(planned.variant.bindings) for planned in self.variants},
-            "seeds": list(self.seeds),
-            "runs": {job.name: {"variant": job.variant, "seed": job.seed} for job in self.jobs},
+            "variants": before.get("variants", {}) | variants,
+            "seeds": sorted({*before.get("seeds", ()), *self.seeds}),
+            "runs": before.get("runs", {}) | runs,
         }
         try:
             (self.folder / "configs").mkdir(parents=True, exist_ok=True)
@@ -89,6 +96,16 @@ class Plan:
             write_text(self.folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error.strerror}; choose another --out") from error
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Of an earlier command in the folder, empty for none. Raises UserError where it cannot be read."""
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / MANIFEST} cannot be read ({error}); choose another folder with --out") from error
 
 
 def planned(
@@ -117,9 +134,11 @@ def planned(
     if quick:
         if not ablation.quick:
             raise UserError(f"{files[0]} has no quick preset; bind ablation.quick, or leave --quick out")
-        bindings, name = [*bindings, *ablation.quick], f"{name}-quick"
+        bindings, name = [*ablation.quick, *bindings], f"{name}-quick"
         ablation = Ablation(**arguments(registry, "ablation", files, bindings, search_path))
     folder = out or Path("runs") / name
+    if (other := _manifest(folder).get("name", name)) != name:
+        raise UserError(f"{folder} holds the ablation {other!r}; choose another folder with --out")
 
     def load(*more: str) -> Experiment:
         return load_experiment(registry, files, [*bindings, *more], search_path=search_path)
@@ -149,6 +168,10 @@ def planned(
                     "drop one, or mend its bindings (what nothing uses makes no difference)"
                 )
         variants.append(Planned(variant, settings, generator.parameters, generator.macs))
+    used = {name for settings in (base, *(planned.settings for planned in variants)) for name in settings}
+    for prefix in ablation.about:
+        if not any(_covers(prefix, name) for name in used):
+            raise UserError(f"ablation.about: nothing in use is called {prefix!r}{did_you_mean(prefix, used)}")
     # All variants with the first seed before any with the second: stopped halfway, there is something to compare.
     jobs.sort(key=lambda job: ablation.seeds.index(job.seed))
     return Plan(name, folder, tuple(ablation.seeds), tuple(variants), tuple(jobs))

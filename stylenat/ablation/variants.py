@@ -9,7 +9,7 @@ from typing import Any
 from registry import CountOrZero, UserError
 from registry.gintext import render
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Ablation:
         for name in self.variants:
             if not NAME.fullmatch(name):
                 raise UserError(
-                    f"ablation.variants: {name!r} cannot name a folder; use letters, digits and _ . + - alone"
+                    f"ablation.variants: {name!r} cannot name a folder; use letters, digits and _ . + - alone, "
+                    "100 at most"
                 )
         if not self.variants and not self.grid:
             raise UserError("no variant is named: bind ablation.variants or ablation.grid")

@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   python tools/ablate.py --gin mine.gin --ray auto                           # pip install 'stylenat[ray]'
 
 then:
-  python tools/compare.py --experiment head_partitions --report report/
+  python tools/compare.py --experiment head_partitions --out report
 
 Ctrl-C stops every run with a checkpoint (exit code 75); the same command goes on. Writing a file: docs/ablations.md.
 """
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             outcomes = execute(plan.jobs, runner, plan.folder, Display(plan.jobs), arguments.plugin)
         finally:
             runner.close()
-    return _said(plan, outcomes)
+    return _said(plan, outcomes, arguments.plugin)
 
 
 def _make(folder: Path) -> None:
@@ -118,7 +118,7 @@ def _make(folder: Path) -> None:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
 
 
-def _said(plan: "Plan", outcomes: "Sequence[Outcome]") -> int:
+def _said(plan: "Plan", outcomes: "Sequence[Outcome]", plugins: Sequence[str]) -> int:
     """Says how it all ended; the exit code."""
     finished = sum(job.finished for job in plan.jobs) + sum(outcome.code == 0 for outcome in outcomes)
     failed = [outcome for outcome in outcomes if outcome.code not in (0, STOPPED)]
@@ -131,7 +131,8 @@ def _said(plan: "Plan", outcomes: "Sequence[Outcome]") -> int:
     if finished < len(plan.jobs):
         print("to go on: the same command")
         return STOPPED
-    print(f"to compare: python tools/compare.py {plan.folder}")
+    extra = [argument for plugin in plugins for argument in ("--plugin", plugin)]
+    print(f"to compare: python tools/compare.py {shlex.join([str(plan.folder), *extra])}")
     return 0
 
 

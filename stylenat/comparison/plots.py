@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from registry import UserError
 from stylenat.comparison.results import Comparison, Group
 
-MARKERS = "osD^vPX*<>"
+MARKERS = "osD^vPX*<"
+"""One fewer than colours, so that no pair of the two comes twice before the ninetieth variant."""
 
 
 def curves(comparison: Comparison, metric: str) -> Figure:
@@ -25,7 +26,7 @@ def curves(comparison: Comparison, metric: str) -> Figure:
         whole = {x: values for x, values in sorted(by_images.items()) if len(values) == len(group.runs)}
         x = list(whole)
         middle = [sum(values) / len(values) for values in whole.values()]
-        (line,) = axis.plot(x, middle, marker=MARKERS[i % len(MARKERS)], markersize=4, label=group.name)
+        (line,) = axis.plot(x, middle, marker=MARKERS[i % len(MARKERS)], color=f"C{i}", markersize=4, label=group.name)
         if len(group.runs) > 1:
             low, high = ([bound(values) for values in whole.values()] for bound in (min, max))
             axis.fill_between(x, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
@@ -33,7 +34,7 @@ def curves(comparison: Comparison, metric: str) -> Figure:
     axis.set_xlabel("real images seen")
     axis.set_ylabel(f"{metric} ({_better(comparison, metric)} is better)")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    _legend(figure)
     axis.set_title(f"{comparison.name}: mean over seeds, band from least to greatest", fontsize=9)
     return figure
 
@@ -52,8 +53,8 @@ def pareto(comparison: Comparison, metric: str, cost: str, values: Mapping[str, 
         if final is None or group.name not in values:
             continue
         points[group.name] = (values[group.name], final.mean)
-        marker = MARKERS[i % len(MARKERS)]
-        axis.errorbar(*points[group.name], yerr=final.deviation, fmt=marker, capsize=3, label=group.name)
+        look = {"fmt": MARKERS[i % len(MARKERS)], "color": f"C{i}"}  # A variant's in every figure.
+        axis.errorbar(*points[group.name], yerr=final.deviation, capsize=3, label=group.name, **look)
     if len(comparison.standing(metric)) == len(points):
         higher = _better(comparison, metric) == "higher"
         front = sorted(points[name] for name in front_of(points, less_is_better, not higher))
@@ -61,7 +62,7 @@ def pareto(comparison: Comparison, metric: str, cost: str, values: Mapping[str, 
     axis.set_xlabel(cost)
     axis.set_ylabel(f"{metric} ({_better(comparison, metric)} is better)")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    _legend(figure)
     if len({x for x, _ in points.values()}) == 1:  # All alike: matplotlib would show differences of rounding.
         x = next(iter(points.values()))[0]
         axis.set_xlim(0.9 * x, 1.1 * x)
@@ -95,6 +96,16 @@ def save(figure: Figure, stem: Path) -> None:
 def _better(comparison: Comparison, metric: str) -> str:
     results = [result for group in comparison.groups for result in group.finals(metric)]
     return "higher" if results and results[0].higher_is_better else "lower"
+
+
+def _legend(figure: Figure) -> None:
+    """Beside the axes, where it covers nothing; the figure grows to hold it."""
+    entries = len(figure.axes[0].get_legend_handles_labels()[1])
+    width, height = figure.get_size_inches()
+    legend = figure.legend(fontsize=8, loc="outside right upper")
+    figure.set_size_inches(width, max(height, 0.17 * entries + 0.6))
+    figure.draw_without_rendering()
+    figure.set_size_inches(width + legend.get_window_extent().width / figure.dpi, figure.get_size_inches()[1])
 
 
 def _scale(axis: object) -> None:
