@@ -123,7 +123,7 @@ def save_picture(path: Path, name: str, partition: Partition, sites: list[Attent
     # Three columns wide at least, for the title.
     columns = max(columns, 3)
     figure = Figure(figsize=(1.9 * columns + 1.5, 2.15 * len(rows) + 0.9), layout="constrained")
-    figure.suptitle(f"{name}: what each head of two queries sees (blue: middle, orange: near the border)", fontsize=9)
+    figure.suptitle(f"{name}\nwhat each head of two queries sees (blue: middle, orange: near the border)", fontsize=9)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (title, side, groups) in zip(axes, rows, strict=True):
         for axis in line:

@@ -67,6 +67,26 @@ def test_an_ablation_runs_skips_the_finished_and_refuses_what_changed(ablation_f
     assert "holds a run of other settings (train.generator_learning_rate: 0.5 here, 0.001 there)" in error
 
 
+def test_a_folder_forgets_no_run_and_takes_no_other_ablation(ablation_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--gin", str(ablation_file), "--print-commands", "--out", "out"]
+    assert main(arguments) == 0
+    other = "ablation.variants = {'third': ['block.hydra.partition = @partition.pyramid()'], 'near': []}"
+    assert main([*arguments, "--bind", other, "--bind", "ablation.seeds = [2]"]) == 0
+    manifest = json.loads(Path("out/ablation.json").read_text())
+    assert list(manifest["variants"]) == ["near", "far", "third"] and manifest["seeds"] == [0, 1, 2]
+    assert len(manifest["runs"]) == 6
+    assert main([*arguments, "--quick"]) == 2
+    assert "out holds the ablation 'heads'; choose another folder with --out" in capsys.readouterr().err
+
+
+def test_bindings_win_over_the_small_version(ablation_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    binds = ["--bind", "train.iterations = 5", "--bind", "ablation.seeds = [0, 1, 2]"]
+    assert main(["--gin", str(ablation_file), "--quick", "--dry-run", *binds]) == 0
+    assert "6 runs, 30 iterations" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "bindings, message",
     [
@@ -83,6 +103,8 @@ def test_an_ablation_runs_skips_the_finished_and_refuses_what_changed(ablation_f
         (["ablation.grid = {'train.loss': []}"], "has no values"),
         (["ablation.quick = []"], "has no quick preset"),
         (["ablation.seeds = [-1]"], "ablation.seeds takes"),
+        (["ablation.about = ['train.losss']"], "nothing in use is called 'train.losss'; did you mean 'train.loss'?"),
+        ([f"ablation.variants = {{'{'a' * 101}': []}}"], "100 at most"),
     ],
 )  # fmt: skip
 def test_bad_ablations_get_one_line_and_exit_code_2(bindings, message, ablation_file, tmp_path, monkeypatch, capsys):

@@ -80,7 +80,7 @@ def test_an_ablation_half_done_is_compared_as_far_as_it_goes(runs, capsys):
     )
     assert main(["--experiment", "heads"]) == 0
     out = capsys.readouterr().out
-    assert "no results yet: far-seed1" in out and "far-seed0 is at iteration 2 of 8" in out
+    assert "no results: far-seed1" in out and "far-seed0 is at iteration 2 of 8" in out
     assert "seeds differ: near [0, 1]; far [0]" in out and "one seed alone (far)" in out
 
 

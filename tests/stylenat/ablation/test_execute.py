@@ -49,8 +49,16 @@ def test_one_that_fails_is_reported_and_the_rest_goes_on(play, capsys):
     outcomes = play({"a": FAILS, "b": CRASHES, "c": FINISHES, "over": None})
     assert {name: o.code for name, o in outcomes.items()} == {"a": 2, "b": -signal.SIGABRT, "c": 0}
     assert outcomes["a"].reason == "error: no luck"
+    assert outcomes["b"].reason == "killed by SIGABRT; the same command goes on"
     said = capsys.readouterr().err
     assert "1 of 4 runs are finished already" in said and "a: failed with 2: error: no luck" in said
+
+
+def test_an_exception_of_several_lines_is_told_by_its_first(play):
+    outcomes = play(
+        {"a": "raise RuntimeError('boom\\nsecond line')", "b": "print('that was all'); raise SystemExit(3)"}
+    )
+    assert outcomes["a"].reason == "RuntimeError: boom" and outcomes["b"].reason == "that was all"
 
 
 def test_a_request_to_stop_reaches_every_run_and_no_other_is_started(play, capsys):
