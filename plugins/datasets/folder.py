@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from registry import UserError
-from stylenat.data.images import Crop, Filter, Unusable, check, decode, find_images, square
+from stylenat.data.images import Crop, Filter, Unusable, advice, check, decode, find_images, square
 
 
 class Folder:
@@ -36,7 +36,7 @@ class Folder:
             try:
                 check(path, self.crop)
             except Unusable as error:
-                raise UserError(f"{path}: {error}; remove it, or let tools/prepare.py skip such files") from error
+                raise UserError(f"{path}: {error}; {advice(error)}") from error
         self._files = files
 
     def _found(self) -> list[Path]:
@@ -55,5 +55,5 @@ class Folder:
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
         except Unusable as error:
-            raise UserError(f"{path}: {error}; remove it, or let tools/prepare.py skip such files") from error
+            raise UserError(f"{path}: {error}; {advice(error)}") from error
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

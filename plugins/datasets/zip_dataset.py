@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from registry import UserError
-from stylenat.data.images import Crop, Filter, Unusable, check, decode, square
+from stylenat.data.images import Crop, Filter, Unusable, advice, check, decode, square
 from stylenat.data.sources import Item, ZipSource, open_in_zip, open_source, read
 
 
@@ -60,4 +60,4 @@ class Zip:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
     def _refused(self, item: Item, error: Unusable) -> UserError:
-        return UserError(f"{self.path}: {item.name}: {error}; remove it, or let tools/prepare.py skip such files")
+        return UserError(f"{self.path}: {item.name}: {error}; {advice(error)}")

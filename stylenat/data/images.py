@@ -34,6 +34,13 @@ class Unusable(Exception):
     """An image that cannot be used, and why."""
 
 
+def advice(error: Unusable) -> str:
+    """What to do about an image that training cannot use."""
+    if str(error).startswith(NOT_SQUARE):
+        return "remove it, or bind crop = 'center'"
+    return "remove it, or let tools/prepare.py skip such files"
+
+
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is taken for an image: by its suffix; what is hidden, or lies hidden, never is."""
     hidden = any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))

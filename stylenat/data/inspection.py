@@ -133,7 +133,8 @@ class Inspection:
         """What can be said without decoding."""
         manifest = dict(self.layout.manifest or {"layout": "without a manifest (not made by this project)"})
         manifest["skipped"] = len(manifest.get("skipped", {}))
-        return {"images": self.layout.count, "resolutions": list(self.layout.resolutions)} | manifest
+        shown = {"resolution": self.resolution}
+        return {"images": self.layout.count, "resolutions": list(self.layout.resolutions)} | manifest | shown
 
 
 def _suffix(record: bytes, raw: bool) -> str:

@@ -18,7 +18,7 @@ import PIL
 
 from registry import UserError
 from stylenat.data.images import NOT_SQUARE, Crop, Filter, Storage, Unusable, decode, encode, square
-from stylenat.data.lmdb_layout import open_layout
+from stylenat.data.lmdb_layout import looks_like_lmdb, open_layout
 from stylenat.data.lmdb_writer import Writer, chained, differing
 from stylenat.data.sources import Item, LmdbSource, Spoilt, open_source, read
 
@@ -96,7 +96,7 @@ def prepare(
         "storage": storage, "jpeg_quality": jpeg_quality if storage == "jpeg" else None, "max_images": max_images,
         "labels": labels,
     }  # fmt: skip
-    if out.exists():
+    if os.path.lexists(out):
         return _finished(out, settings)
     items = open_source(source, max(resolutions))
     if labels and isinstance(items, LmdbSource) and not items.classes:
@@ -120,8 +120,11 @@ def prepare(
             if max_images is not None and state.count >= max_images:
                 break
             if isinstance(made, str) and made.startswith(NOT_SQUARE):
-                writer.discard()
-                raise UserError(f"{item.name} is {made}: take --crop center, or leave it out of {source}")
+                if state.count == 0:
+                    writer.discard()
+                raise UserError(
+                    f"{item.name} is {made}: take --crop center, or take it out of {source} and give the same command"
+                )
             label = (item.label or item.name.rpartition("/")[0].rpartition("/")[2]) if labels else None
             if isinstance(made, Made) and label not in NO_CLASS:
                 writer.add(item.name, made.records, label, made.enlarged)
@@ -137,6 +140,8 @@ def prepare(
 
 
 def _finished(out: Path, settings: dict[str, Any]) -> Prepared:
+    if not out.exists() or not looks_like_lmdb(out):
+        raise UserError(f"{out} exists and is no data set; choose another name")
     _, layout = open_layout(out)
     manifest = layout.manifest
     if manifest is None:

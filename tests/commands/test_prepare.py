@@ -104,4 +104,21 @@ def test_without_a_crop_what_is_not_square_is_refused_by_name(tmp_path, capsys):
     assert main([str(tmp_path / "in"), str(tmp_path / "x.lmdb"), "--resolution", "16", "--crop", "none"]) == 2
     error = capsys.readouterr().err
     assert "b.png is not square (20x24)" in error and "--crop center" in error
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    (tmp_path / "in" / "b.png").rename(tmp_path / "in" / "b.txt")  # Nothing is lost: without it, it goes on.
+    assert main([str(tmp_path / "in"), str(tmp_path / "x.lmdb"), "--resolution", "16", "--crop", "none"]) == 0
+    assert "x.lmdb: 1 images" in capsys.readouterr().out
+    for name in ("a.png", "b.txt"):
+        (tmp_path / "in" / name).unlink()
+    Image.new("RGB", (20, 24)).save(tmp_path / "in" / "c.png")
+    assert main([str(tmp_path / "in"), str(tmp_path / "y.lmdb"), "--resolution", "16", "--crop", "none"]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "x.lmdb"]
+
+
+def test_what_is_no_data_set_is_not_touched(photos, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("folder", "file", "link"):
+        assert main([str(photos), str(tmp_path / name), "--resolution", "16"]) == 2
+        assert f"{name} exists and is no data set; choose another name" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link", "photos"]
