@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} must be at least 1; got {value}")
+    if arguments.print_commands and arguments.threads is not None:
+        raise UserError("--threads is not in the printed commands; set OMP_NUM_THREADS where they run")
     registry = load_plugins(arguments.plugin, core=CORE, aside=ASIDE)
 
     from stylenat.ablation.plan import planned, prepare

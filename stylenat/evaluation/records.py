@@ -21,7 +21,7 @@ def append_evaluation(
     record = {
         "step": step,
         "images": images,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "metrics": metrics,
         **details,
     }

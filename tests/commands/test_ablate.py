@@ -126,6 +126,7 @@ def test_bad_ablations_get_one_line_and_exit_code_2(bindings, message, ablation_
         (["--gin", "ablations/loss.gin", "--jobs", "0"], "--jobs must be at least 1"),
         (["--gin", "ablations/loss.gin", "--out", "/proc/nowhere"], "cannot write to /proc/nowhere"),
         (["--gin", "ablations/loss.gin", "--jobs", "999"], "cores"),
+        (["--gin", "ablations/loss.gin", "--print-commands", "--threads", "2"], "set OMP_NUM_THREADS where they run"),
     ],
 )
 def test_bad_command_lines_get_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
