@@ -101,10 +101,15 @@ class Plan:
 def _manifest(folder: Path) -> dict[str, Any]:
     """Of an earlier command in the folder, empty for none. Raises UserError where it cannot be read."""
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format_version"] > FORMAT_VERSION:
+            raise ValueError("a later version of this project made it")
+        return {"name": str(manifest["name"]), "seeds": list(manifest["seeds"])} | {
+            name: dict(manifest[name]) for name in ("variants", "runs")
+        }
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / MANIFEST} cannot be read ({error}); choose another folder with --out") from error
 
 

@@ -254,7 +254,7 @@ class Writer:
             return
         try:
             # After a fault of the storage itself, or one of ours, nothing more is written.
-            if kind is not None and issubclass(kind, (UserError, KeyboardInterrupt)):
+            if self.whole is None and kind is not None and issubclass(kind, (UserError, KeyboardInterrupt)):
                 self.commit()
         except (UserError, lmdb.Error):
             pass  # The error that ended the context is the one to report.

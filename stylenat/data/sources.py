@@ -109,10 +109,9 @@ class FolderSource:
         except OSError as error:
             raise UserError(f"cannot read {folder}: {error.strerror}") from error
         for name, is_folder, is_file in found:
-            if is_folder and name.startswith("."):
-                continue
             if is_folder:
-                yield from self._walk(folder / name, f"{prefix}{name}/")
+                if not name.startswith("."):
+                    yield from self._walk(folder / name, f"{prefix}{name}/")
             elif is_file and is_image_name(name):
                 yield prefix + name
             else:
@@ -173,8 +172,8 @@ class _Header(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         try:
-            return super().frombuf(buf, encoding, errors)  # type: ignore[return-value]
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # The mark of the end.
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # The mark of the end.
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from error

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 
 import torch
 from torch import distributed
@@ -25,7 +26,7 @@ def joined() -> Iterator[None]:
     """
     # Its functions take the group of their import's time as a default: imported later, as optimizers do, they keep
     # it and its threads for ever, and a thread of it that wakes amid the interpreter's exit aborts the process.
-    import torch.distributed.nn.functional  # noqa: F401
+    import_module("torch.distributed.nn.functional")
 
     if os.environ["WORLD_SIZE"] == os.environ["LOCAL_WORLD_SIZE"] and sys.platform == "linux":
         for library in ("GLOO", "NCCL"):  # One machine: nothing needs to be reachable from outside.

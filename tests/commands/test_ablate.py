@@ -78,6 +78,11 @@ def test_a_folder_forgets_no_run_and_takes_no_other_ablation(ablation_file, tmp_
     assert len(manifest["runs"]) == 6
     assert main([*arguments, "--quick"]) == 2
     assert "out holds the ablation 'heads'; choose another folder with --out" in capsys.readouterr().err
+    for damage in ("[]", "{}", "{", '{"format_version": 2}', '{"format_version": 1, "name": "heads", "seeds": 3}'):
+        Path("out/ablation.json").write_text(damage)
+        assert main(arguments) == 2
+        assert "out/ablation.json cannot be read" in capsys.readouterr().err
+        assert Path("out/ablation.json").read_text() == damage
 
 
 def test_bindings_win_over_the_small_version(ablation_file, tmp_path, monkeypatch, capsys):
