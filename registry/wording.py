@@ -23,6 +23,17 @@ def reason(error: BaseException) -> str:
     return text
 
 
+def printable(text: object, limit: int = 2000) -> str:
+    """Foreign text as it may be shown: one line, and nothing that a terminal acts on or hides.
+
+    Names of files, tensors, metrics and plugins come from other people. Control characters, line breaks, marks that
+    reorder text and undecodable bytes are shown as escapes such as ``\\x1b``; beyond ``limit`` characters the middle is
+    left out.
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+    return shown if len(shown) <= limit else f"{shown[: limit // 2]} ... {shown[-limit // 4 :]}"
+
+
 def at(where: str, message: str) -> str:
     """``where: message``, or the message alone when no place is known."""
     return f"{where}: {message}" if where else message

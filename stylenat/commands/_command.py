@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from registry import UserError
+from registry.wording import printable
 from stylenat.training.interrupt import signals_are_ctrl_c
 
 USER_ERROR, STOPPED = 2, 75
@@ -28,7 +29,8 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
                 return main(argv)
         except UserError as error:
             # Gin appends where it was when a configurable's own code raised.
-            print(f"error: {str(error).partition(chr(10) + '  In call to configurable')[0]}", file=sys.stderr)
+            line = str(error).partition(chr(10) + "  In call to configurable")[0]
+            print(f"error: {printable(line)}", file=sys.stderr)
             return USER_ERROR
         except KeyboardInterrupt:
             print("stopped at once; what was saved stays", file=sys.stderr)
