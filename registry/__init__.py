@@ -6,7 +6,7 @@ from registry.experiment import Experiment, load_experiment
 from registry.hooks import hookimpl
 from registry.kinds import API_VERSION, KINDS, OLDEST_API_VERSION, Kind
 from registry.listing import Listed, arguments, explain, listing
-from registry.names import Entry, Origin, Registry, Suspect
+from registry.names import Entry, Origin, PluginFile, Registry, Suspect
 from registry.plugins import load_plugins
 from registry.values import AttentionSite, HeadGroup, even_groups
 
@@ -26,6 +26,7 @@ __all__ = [
     "Listed",
     "NotNegative",
     "Origin",
+    "PluginFile",
     "Positive",
     "Registry",
     "Share",

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -75,6 +76,26 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class PluginFile:
+    """A plugin that was named with ``--plugin``.
+
+    Attributes:
+        name: as it was named, a module or a .py file.
+        path: of the module's file, absolute; empty where it has none.
+        sha256: of the file's bytes, in hexadecimal digits; empty where it has none.
+    """
+
+    name: str
+    path: str
+    sha256: str
+
+    @property
+    def argument(self) -> str:
+        """What ``--plugin`` takes from any current folder: the path of a file; the name of a module in a package."""
+        return self.path if self.path and Path(self.path).stem in (self.name, Path(self.name).stem) else self.name
+
+
+@dataclass(frozen=True)
 class Suspect:
     """A plugin that failed to load. Of interest only when a name is missing that it may have offered."""
 
@@ -96,6 +117,7 @@ class Registry:
         entries: by full selector.
         contested: full selectors that two plugins claim, and the second claimant.
         suspects: plugins that failed to load.
+        plugin_files: plugins named with ``--plugin``.
         aside: selectors of the core that a gin file may bind, but that no experiment starts from.
     """
 
@@ -103,6 +125,7 @@ class Registry:
     entries: dict[str, Entry] = field(default_factory=dict)
     contested: dict[str, Origin] = field(default_factory=dict)
     suspects: list[Suspect] = field(default_factory=list)
+    plugin_files: list[PluginFile] = field(default_factory=list)
     aside: set[str] = field(default_factory=set)
 
     def core(self) -> list[Entry]:

@@ -1,5 +1,6 @@
 """Finds plugins and calls the ``stylenat_register`` of each by itself: a broken one takes no other along."""
 
+import hashlib
 import importlib
 import importlib.util
 import re
@@ -19,7 +20,7 @@ import pluggy
 from registry import hooks
 from registry.errors import UserError
 from registry.kinds import API_VERSION, OLDEST_API_VERSION
-from registry.names import Entry, Origin, Registry, Suspect
+from registry.names import Entry, Origin, PluginFile, Registry, Suspect
 from registry.wording import reason
 
 GROUP = "stylenat"
@@ -28,7 +29,7 @@ SLOW = 2.0
 
 
 def load_plugins(
-    extra: Sequence[str] = (),
+    extra: Sequence[str | PluginFile] = (),
     *,
     core: Mapping[str, str] | None = None,
     aside: Mapping[str, str] | None = None,
@@ -37,7 +38,8 @@ def load_plugins(
     """Loads every installed plugin, and those named on the command line.
 
     Args:
-        extra: modules or .py files (``--plugin``); modules are also searched in the current folder.
+        extra: modules or .py files (``--plugin``); modules are also searched in the current folder. A ``PluginFile`` is
+            run only if the file still has those bytes.
         core: the core's own configurables by name, such as ``{"train": "stylenat.training.train:train"}``.
         aside: the same for what an experiment's file may hold beside the experiment, such as an ablation's variants.
         entry_points: where plugins come from; the installed ones of the group ``stylenat`` by default.
@@ -69,11 +71,16 @@ def load_plugins(
             why = _too_new(_declared_in_source(entry_point.module)) or reason(error)
             registry.suspects.append(Suspect(entry_point.name, origin, why, traceback.format_exc()))
 
-    for name in extra:
+    for wanted in extra:
+        name = wanted if isinstance(wanted, str) else wanted.name
         try:
             with _patience(f"--plugin {name}"):
-                plugin = _import(name)
+                if isinstance(wanted, str):
+                    plugin, file = _import(wanted)
+                else:
+                    plugin, file = _import_file(Path(wanted.path), wanted.sha256)[0], wanted
             _take_in(registry, plugin, Origin(f"--plugin {name}"))
+            registry.plugin_files.append(file)
         except UserError as error:
             raise UserError(f"--plugin {name}: {error}") from error
         except (Exception, SystemExit) as error:
@@ -163,16 +170,25 @@ def _patience(plugin: str) -> Iterator[None]:
             )
 
 
-def _import(name: str) -> ModuleType:
+def _import(name: str) -> tuple[ModuleType, PluginFile]:
     importlib.invalidate_caches()
     if name.endswith(".py"):
-        return _import_file(Path(name).absolute())
+        path = Path(name).absolute()
+        module, digest = _import_file(path)
+        return module, PluginFile(name, str(path), digest)
     _search(Path.cwd())
-    return importlib.import_module(name)
+    module = importlib.import_module(name)
+    source = Path(module.__file__).absolute() if module.__file__ else None  # A namespace package has no file.
+    if source is None:
+        return module, PluginFile(name, "", "")
+    return module, PluginFile(name, str(source), hashlib.sha256(source.read_bytes()).hexdigest())
 
 
-def _import_file(path: Path) -> ModuleType:
-    """Runs a .py file, anew each time, as the module of its stem, which lazy targets and pickles can name."""
+def _import_file(path: Path, expected: str = "") -> tuple[ModuleType, str]:
+    """Runs a .py file, anew each time, as the module of its stem, which lazy targets and pickles can name.
+
+    Returns the module and the SHA-256 of the very bytes that were run.
+    """
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     if not path.stem.isidentifier():
@@ -183,16 +199,21 @@ def _import_file(path: Path) -> ModuleType:
             raise UserError(f"{path.name} has the name of another module ({taken.origin}); rename the file")
     _search(path.parent)
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     module.__dict__["__plugin_file__"] = True
     sys.modules[path.stem] = module
+    source = path.read_bytes()
+    digest = hashlib.sha256(source).hexdigest()
+    if expected and digest != expected:
+        del sys.modules[path.stem]
+        raise UserError("the file has changed meanwhile; give the command again")
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, str(path), "exec"), module.__dict__)
     except BaseException:
         del sys.modules[path.stem]
         raise
-    return module
+    return module, digest
 
 
 def _search(folder: Path) -> None:

@@ -1,18 +1,65 @@
-"""What writing files has in common, whatever is written, and where what can be made again is kept."""
+"""Files: written completely or not at all, opened only where that is safe, and where the user's own ones lie.
+
+A run folder may have come from someone else. What lies in it is read with a bound and written through no link.
+"""
 
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from registry import UserError
 
 
 def cache_folder() -> Path:
     """``$STYLENAT_CACHE``, else ``stylenat`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     chosen = os.environ.get("STYLENAT_CACHE")
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stylenat"
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file; never waits, as opening a FIFO would.
+
+    Raises:
+        OSError: it cannot be read. ValueError: it is no regular file, or longer than ``limit`` bytes.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is not a regular file")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"it has more than {limit} bytes")
+    return data
+
+
+def open_in_folder(path: Path, flags: int) -> int:
+    """A descriptor of a file to write in a run folder, created where it is missing.
+
+    Args:
+        flags: of ``os.open``, such as ``os.O_WRONLY | os.O_APPEND``.
+
+    Raises:
+        UserError: it is a link (symbolic or hard) or no regular file: what is written would land elsewhere.
+        OSError: it cannot be opened.
+    """
+    refused = UserError(
+        f"{path} is a link or not a regular file, so nothing is written to it; remove it, or replace it by a copy"
+    )
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # A symbolic link, a FIFO, a folder.
+            raise refused from error
+        raise
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise refused
+    return descriptor
 
 
 def partial(path: Path) -> Path:
@@ -25,7 +72,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that appears under its name only when it is complete and on the disk."""
     temporary = partial(path)
     try:
-        with open(temporary, "wb") as file:
+        # Never the file that something of that name leads to: a run folder may hold links.
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

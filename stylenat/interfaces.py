@@ -192,10 +192,17 @@ class Dataset(Protocol):
 
 
 class Identified(Protocol):
-    """What a data set may also offer, so that its statistics are found again without reading it."""
+    """What a data set may also offer: either method alone, or both. Called after ``prepare()``.
+
+    Without them a checkpoint remembers the number of images and some of their pixels.
+    """
 
     def content_hash(self) -> str | None:
-        """Changes whenever an image does; None when it is not known. Called after ``prepare()``."""
+        """Changes whenever an image does; None when it is not known. Cached statistics are found by it."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """Plain values that most likely change when an image does and are quick to tell, such as a digest of the
+        files' names and sizes. A resume on a data set with other values is refused."""
 
 
 class Features(Protocol):

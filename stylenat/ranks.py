@@ -99,6 +99,17 @@ def as_first(text: str) -> str:
     return bytes(data.tolist()).decode()
 
 
+def gathered_text(text: str) -> list[str]:
+    """The texts of all processes, in their order."""
+    if not _together():
+        return [text]
+    data = torch.tensor(list(text.encode()), dtype=torch.uint8)
+    lengths = [int(length) for length in gathered(torch.tensor([len(data)]))]
+    padded = torch.zeros(max(lengths), dtype=torch.uint8)
+    padded[: len(data)] = data
+    return [bytes(part[:n].tolist()).decode() for part, n in zip(gathered(padded), lengths, strict=True)]
+
+
 def wait_for_all() -> None:
     """Returns when every process has come here."""
     any_of_ranks(False)

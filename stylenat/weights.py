@@ -20,7 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from registry import UserError
+from registry.wording import printable
+from stylenat.files import read_bounded
 from stylenat.training import checkpoint
+from stylenat.training.untrusted import unpickled
 
 NETWORKS = ("generator", "discriminator", "ema")
 NAMES = {"g_ema": "ema", "g": "generator", "d": "discriminator"} | {name: name for name in NETWORKS}
@@ -103,15 +106,14 @@ def _load(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         allowed: list[Any] = [(Inert, name) for name in SKIPPED] + [(kind, name) for name, kind in PLAIN.items()]
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, weights_only=True, map_location="cpu")
+        return unpickled(path, allowed, strict=False)
     except pickle.UnpicklingError as error:
         named = re.search(r"(?:GLOBAL|class|function|global) ([\w.]+)", str(error))
         what = f"{named[1]}, which could run code" if named else "something that is neither a tensor nor a plain value"
         raise UserError(f"{path} is not read: it holds {what}; save it again with tensors alone") from error
     except Exception as error:  # The unpickler raises almost anything on damaged bytes.
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is no readable checkpoint: {first}") from error
+        raise UserError(f"{path} is not a readable checkpoint: {first}") from error
 
 
 def _state(value: Any) -> dict[str, Tensor]:
@@ -128,7 +130,9 @@ def weights_folder(path: Path) -> Path:
     """
     folder: Path | None = path
     if not (path / checkpoint.MANIFEST).exists():
-        folder = checkpoint.newest_for_all(path / "checkpoints", lambda line: print(line, file=sys.stderr))
+        if (path / "checkpoints").is_symlink():
+            raise UserError(f"{path / 'checkpoints'} is a link; give the run or the checkpoint that it leads to")
+        folder = checkpoint.newest_for_all(path / "checkpoints", lambda line: print(printable(line), file=sys.stderr))
     if folder is None and (path / "checkpoints").is_dir():
         raise UserError(f"{path} has no undamaged checkpoint yet; train on with the command that made it")
     if folder is None:
@@ -141,9 +145,14 @@ def weights_folder(path: Path) -> Path:
 
 
 def config_of(folder: Path) -> Path:
-    """The gin file that says what networks the weights belong to. Raises UserError when it is not there."""
-    for config in (folder / "config.gin", folder.resolve().parents[1] / "config.gin"):
-        if config.exists():
+    """The gin file that says what networks the weights belong to. Raises UserError when it is not there.
+
+    It lies in an imported folder itself, and two folders above a run's checkpoint; a link to a checkpoint may lead to
+    the run.
+    """
+    for directory in (folder, folder.absolute().parents[1], folder.resolve().parents[1]):
+        config = directory / "config.gin"
+        if config.is_file():
             return config
     raise UserError(f"{folder} has no config.gin beside its weights")
 
@@ -155,24 +164,46 @@ def generator_of(folder: Path, build: Callable[[], nn.Module]) -> tuple[nn.Modul
         The network and its name in the folder.
 
     Raises:
-        UserError: the folder has neither, or weights of another network.
+        UserError: the folder has neither, weights of another network, or weights that are not finite.
     """
     name = next((name for name in ("ema", "generator") if (folder / f"{name}.safetensors").exists()), None)
     if name is None:
         raise UserError(f"{folder} has no generator")
     with torch.random.fork_rng(devices=[]):
         generator = build()
-    try:
-        generator.load_state_dict(checkpoint.weights(folder, name))
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"{folder / name}.safetensors does not fit the generator of its config.gin: {first}") from error
+    _load_into(generator, folder / f"{name}.safetensors", "the generator of its config.gin")
     return generator.eval().requires_grad_(False), name
 
 
+def _load_into(network: nn.Module, file: Path, what: str) -> None:
+    """Raises UserError where the file's tensors are of another network, or not finite."""
+    state = checkpoint.weights(file.parent, file.stem)
+    check_finite(state, network, str(file))
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"{file} does not fit {what}: {first}") from error
+
+
+def check_finite(state: Mapping[str, Tensor], network: nn.Module, where: str) -> None:
+    """Raises UserError naming the first tensor with NaN, or with an infinite value where it is a parameter.
+
+    A buffer may hold infinities, such as those of an attention mask.
+    """
+    parameters = {name for name, _ in network.named_parameters()}
+    for name, tensor in state.items():
+        bad = ~tensor.isfinite() if name in parameters else tensor.isnan()
+        if count := int(bad.sum()):
+            raise UserError(
+                f"{where}: {count} of {tensor.numel()} values of {name} are not finite; the training that wrote them "
+                "had diverged: use an earlier checkpoint"
+            )
+
+
 def manifest_of(folder: Path) -> dict[str, Any]:
-    """What a weights folder that was verified says of itself."""
-    return json.loads((folder / checkpoint.MANIFEST).read_text(encoding="utf-8"))
+    """The manifest of a weights folder that was verified."""
+    return json.loads(read_bounded(folder / checkpoint.MANIFEST, checkpoint.MANIFEST_BYTES))
 
 
 def write(
@@ -229,9 +260,5 @@ def initialise(networks: Mapping[str, nn.Module], path: Path) -> dict[str, Any]:
         source = name if name in there else stand_in.get(name)
         if source not in there:
             continue
-        try:
-            network.load_state_dict(checkpoint.weights(folder, source))
-        except RuntimeError as error:
-            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise UserError(f"train.initial_weights: {there[source]} does not fit this {name}: {first}") from error
+        _load_into(network, there[source], f"the {name} of this experiment (train.initial_weights)")
     return {"path": str(folder), "sha256": {name: checksum(file) for name, file in there.items()}}

@@ -1,5 +1,6 @@
 """Data set ``folder``: image files as they lie, decoded on every read. For small jobs."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from registry import UserError
+from stylenat.data.identity import digest, spread
 from stylenat.data.images import Crop, Filter, Unusable, advice, check, decode, find_images, square
 
 
@@ -44,6 +46,15 @@ class Folder:
             self.prepare()
         assert self._files is not None
         return self._files
+
+    def identity(self) -> dict[str, str]:
+        """Digests of all files' names and sizes, and of the bytes of some."""
+        files = self._found()
+        names = (f"{path.relative_to(self.path)} {path.stat().st_size}" for path in files)
+        return {
+            "names": digest(os.fsencode(name) for name in names),
+            "bytes": digest(files[i].read_bytes() for i in spread(len(files))),
+        }
 
     def __len__(self) -> int:
         return len(self._found())

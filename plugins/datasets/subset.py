@@ -1,9 +1,12 @@
 """Data set ``subset``: fewer images of another one, to see what a small data set does."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from registry import Count, UserError
+from stylenat.data.identity import identity
 from stylenat.interfaces import Dataset
 from stylenat.training.random_streams import derived_seed
 
@@ -33,6 +36,10 @@ class Subset:
             raise UserError(f"dataset.subset.count = {self.count}, but there are {whole} images; ask for fewer")
         random = torch.Generator().manual_seed(derived_seed(self.seed, "subset"))
         self._chosen = sorted(torch.randperm(whole, generator=random)[: self.count].tolist())
+
+    def identity(self) -> dict[str, Any]:
+        """That of the whole set: which images are drawn from it, the parameters say."""
+        return {f"whole {name}": value for name, value in identity(self.dataset).items()}
 
     def __len__(self) -> int:
         return self.count

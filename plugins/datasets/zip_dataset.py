@@ -1,5 +1,6 @@
 """Data set ``zip``: the images in a zip as they lie, decoded on every read. For small jobs."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from registry import UserError
+from stylenat.data.identity import digest
 from stylenat.data.images import Crop, Filter, Unusable, advice, check, decode, square
 from stylenat.data.sources import Item, ZipSource, open_in_zip, open_source, read
 
@@ -47,6 +49,12 @@ class Zip:
             self.prepare()
         assert self._items is not None
         return self._items
+
+    def identity(self) -> dict[str, str]:
+        """A digest of all members' names, sizes and CRCs, which the zip's directory holds."""
+        with zipfile.ZipFile(self.path) as archive:
+            members = (f"{m.filename} {m.file_size} {m.CRC}" for m in archive.infolist())
+            return {"members": digest(member.encode(errors="backslashreplace") for member in members)}
 
     def __len__(self) -> int:
         return len(self._found())

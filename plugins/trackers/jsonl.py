@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from registry import UserError, hookimpl
+from stylenat.evaluation.protocol import RESULTS_BYTES
 from stylenat.evaluation.records import append_evaluation
+from stylenat.files import read_bounded
 from stylenat.training.run import Run, write_text
 
 
@@ -46,7 +48,10 @@ class JsonLines:
         path = self._path(run)
         if not path.exists():
             return
-        before = path.read_text(encoding="utf-8", errors="replace")
+        try:
+            before = read_bounded(path, RESULTS_BYTES).decode(errors="replace")
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
         kept = "".join(f"{line}\n" for line, step in _evaluations(before, path) if step <= last)
         if kept != before:
             write_text(path, kept)
@@ -65,5 +70,7 @@ def _evaluations(text: str, path: Path) -> list[tuple[str, int]]:
             evaluations.append((line, int(json.loads(line)["step"])))
         except (ValueError, KeyError, TypeError) as error:
             if number < len(lines):  # A crash tears the last line only.
-                raise UserError(f"{path} line {number} is no evaluation; mend it or move the file away") from error
+                raise UserError(
+                    f"{path} line {number} is not an evaluation; repair it or move the file away"
+                ) from error
     return evaluations

@@ -10,6 +10,7 @@ from registry import Experiment, Registry, UserError, arguments, load_experiment
 from registry.gintext import render
 from registry.wording import did_you_mean
 from stylenat.ablation.variants import Ablation, Variant
+from stylenat.files import read_bounded
 from stylenat.training import checkpoint
 from stylenat.training.run import write_text
 from stylenat.training.settings import Training
@@ -17,6 +18,8 @@ from stylenat.training.sizes import sized
 
 FORMAT_VERSION = 1
 MANIFEST = "ablation.json"
+MANIFEST_BYTES = 2**24
+"""The longest one that is read: about 100,000 runs."""
 
 SHARED = (
     *("train.iterations", "train.batch_size", "train.dataset", "dataset.", "train.horizontal_flips"),
@@ -101,7 +104,7 @@ class Plan:
 def _manifest(folder: Path) -> dict[str, Any]:
     """Of an earlier command in the folder, empty for none. Raises UserError where it cannot be read."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_bounded(folder / MANIFEST, MANIFEST_BYTES))
         if manifest["format_version"] > FORMAT_VERSION:
             raise ValueError("a later version of this project made it")
         return {"name": str(manifest["name"]), "seeds": list(manifest["seeds"])} | {

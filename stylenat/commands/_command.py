@@ -39,6 +39,30 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
     return guarded
 
 
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What ``torchrun``, and whatever else starts several processes as it does, tells each of them."""
+
+
+def one_of_several() -> bool:
+    """Whether this process was started as one of several that share the work.
+
+    Raises UserError where only a part of what ``torchrun`` sets is set: each process would do all of the work alone.
+    """
+    if {"TORCHELASTIC_RUN_ID", "RANK"} <= os.environ.keys():
+        return True
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if (rank, size) == ("0", "1"):
+        return False
+    missing = [name for name in LAUNCHED if name not in os.environ]
+    if missing or not (rank.isdecimal() and size.isdecimal()):
+        lacking = f"{', '.join(missing)} are not set" if missing else "they must be numbers"
+        raise UserError(
+            f"RANK = {rank} and WORLD_SIZE = {size} ask for several processes, but {lacking}; start them with "
+            "`torchrun --nproc-per-node N tools/run.py ...`, or unset both for one process"
+        )
+    return True
+
+
 def experiments_folder() -> Path:
     """The shipped gin files: inside the package in a wheel, ``gin/`` in a checkout."""
     package = Path(__file__).parents[1]

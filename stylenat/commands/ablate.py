@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stylenat.commands._command import ASIDE, CORE, STOPPED, USER_ERROR, command, experiments_folder
+from stylenat.commands._command import STOPPED, USER_ERROR, command, experiments_folder
 
 if TYPE_CHECKING:
     from stylenat.ablation.execute import Outcome
@@ -56,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    from registry import UserError, load_plugins
+    from registry import UserError
+    from stylenat.commands._plugins import loaded_plugins
 
     for name in ("jobs", "threads"):
         value = getattr(arguments, name)
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--{name} must be at least 1; got {value}")
     if arguments.print_commands and arguments.threads is not None:
         raise UserError("--threads is not in the printed commands; set OMP_NUM_THREADS where they run")
-    registry = load_plugins(arguments.plugin, core=CORE, aside=ASIDE)
+    registry = loaded_plugins(arguments.plugin)
 
     from stylenat.ablation.plan import planned, prepare
 

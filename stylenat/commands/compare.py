@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stylenat.commands._command import ASIDE, CORE, command
+from stylenat.commands._command import command
 
 if TYPE_CHECKING:
     from stylenat.comparison.aim_links import Links
@@ -50,14 +50,16 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    from registry import UserError, load_plugins
+    from registry import UserError
+    from stylenat.commands._plugins import loaded_plugins
+    from stylenat.comparison.find import found_runs, run_folders
 
     if arguments.runs and arguments.experiment:
         raise UserError("name runs or --experiment, not both")
-    registry = load_plugins(arguments.plugin, core=CORE, aside=ASIDE)
+    runs = run_folders(arguments.runs, arguments.experiment)
+    registry = loaded_plugins(arguments.plugin, runs, "compare", argv)
 
     from stylenat.comparison.aim_links import links
-    from stylenat.comparison.find import found_runs
     from stylenat.comparison.results import compared_runs
 
     found = found_runs(registry, arguments.runs, arguments.experiment)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry import Registry, UserError
-from stylenat.commands._command import CORE, command, experiments_folder
+from stylenat.commands._command import command, experiments_folder, one_of_several
 
 if TYPE_CHECKING:
     from stylenat.evaluation.evaluate import Evaluation
@@ -61,23 +61,22 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return _evaluate(arguments)
+    if not one_of_several():
+        return _evaluate(arguments, argv)
     from stylenat.training.processes import joined
 
     with joined():
-        return _evaluate(arguments)
+        return _evaluate(arguments, argv)
 
 
-def _evaluate(arguments: argparse.Namespace) -> int:
-    from registry import load_experiment, load_plugins
-
-    registry = load_plugins(arguments.plugin, core=CORE)
-
+def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
+    from registry import load_experiment
     from stylenat import weights
+    from stylenat.commands._plugins import loaded_plugins
 
     folder = weights.weights_folder(arguments.run)
     config, search = weights.config_of(folder), [experiments_folder()]
+    registry = loaded_plugins(arguments.plugin, [config.parent], "evaluate", argv)
     experiment = load_experiment(registry, [config, *arguments.gin], _bindings(arguments), search_path=search)
     out = arguments.out or config.parent / "metrics.jsonl"
     if not out.parent.is_dir():

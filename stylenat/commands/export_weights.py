@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from stylenat.commands._command import CORE, command, experiments_folder
+from stylenat.commands._command import command, experiments_folder
 
 EXAMPLES = """examples:
   python tools/export_weights.py runs/ffhq256-1a2b3c4d ffhq256.pt
@@ -30,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    from registry import UserError, load_experiment, load_plugins
+    from registry import UserError, load_experiment
+    from stylenat.commands._plugins import loaded_plugins
 
     if arguments.out.exists():
         raise UserError(f"{arguments.out} exists; choose another file")
@@ -41,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from stylenat.reference import OWN, layout_for, layouts, to_theirs
     from stylenat.training import checkpoint
 
-    registry = load_plugins(arguments.plugin, core=CORE)
     folder = weights.weights_folder(arguments.run)
     config = weights.config_of(folder)
+    registry = loaded_plugins(arguments.plugin, [config.parent], "export_weights", argv)
     experiment = load_experiment(registry, [str(config)], search_path=[experiments_folder()])
     manifest, known = checkpoint.verify(folder), layouts(registry)
     if arguments.layout is not None and arguments.layout not in known:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stylenat.commands._command import CORE, command, experiments_folder
+from stylenat.commands._command import command, experiments_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,9 +39,11 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    from registry import load_experiment, load_plugins
+    from registry import load_experiment
+    from registry.wording import printable
+    from stylenat.commands._plugins import loaded_plugins
 
-    registry = load_plugins(arguments.plugin, core=CORE)
+    registry = loaded_plugins(arguments.plugin)
     experiment = load_experiment(registry, arguments.gin, arguments.bind, search_path=[experiments_folder()])
 
     import torch
@@ -60,12 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         layout = OWN if own else layout_of(state, registry, kind)
         found = to_ours(state, networks[kind], known.get(layout))
         states[name] = found.check(f"{name} of {arguments.checkpoint} (layout {layout})")
+        weights.check_finite(states[name], networks[kind], str(arguments.checkpoint))
         print(
             f"{name}: layout {layout}, {len(state)} keys: {len(found.used)} used, {len(found.constants)} constants, "
             f"{len(found.missing)} missing, {len(found.left_over)} left over"
         )
         for key in found.left_over:
-            print(f"  left over: {key}")
+            print(f"  left over: {printable(key)}")
         used_layouts[name] = layout
         keys = ("used", "constants", "missing", "left_over")
         report[name] = {"layout": layout} | {key: getattr(found, key) for key in keys}

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from registry import Registry, UserError
 from registry import arguments as bound
-from stylenat.commands._command import ASIDE, CORE, STOPPED, command, experiments_folder
+from stylenat.commands._command import STOPPED, command, experiments_folder, one_of_several
+from stylenat.commands._plugins import loaded_plugins
 from stylenat.training.interrupt import signals_end_the_process
+from stylenat.training.run import ENVIRONMENT
 
 EXAMPLES = """examples:
   python tools/run.py --gin gin/quickstart.gin
@@ -57,20 +59,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     arguments = parser().parse_args(argv)
     _check(arguments)
-    if not {"TORCHELASTIC_RUN_ID", "RANK"} <= os.environ.keys():
-        return _run(arguments, began)
+    if not one_of_several():
+        return _run(arguments, began, argv)
     with signals_end_the_process(STOPPED):
         from stylenat.training.processes import joined
 
     with joined():
-        return _run(arguments, began)
+        return _run(arguments, began, argv)
 
 
-def _run(arguments: argparse.Namespace, began: float) -> int:
+def _run(arguments: argparse.Namespace, began: float, argv: Sequence[str] | None) -> int:
     with signals_end_the_process(STOPPED):  # Until all that is imported is.
-        from registry import explain, listing, load_experiment, load_plugins
+        from registry import explain, listing, load_experiment
 
-        registry = load_plugins(arguments.plugin, core=CORE, aside=ASIDE)
+        registry = loaded_plugins(arguments.plugin, _runs_of(arguments.gin), "run", argv)
         if arguments.list is not None:
             from stylenat.commands.tables import print_listing
 
@@ -101,6 +103,12 @@ def _run(arguments: argparse.Namespace, began: float) -> int:
     # torchrun takes any other code than 0 for a failure; the marker in the run folder says the rest.
     stopped = 0 if "TORCHELASTIC_RUN_ID" in os.environ else STOPPED
     return stopped if status == "stopped" else 0
+
+
+def _runs_of(files: Sequence[str]) -> list[Path]:
+    """The run folders whose own ``config.gin`` is among the files: an experiment that is repeated."""
+    paths = map(Path, files)
+    return [path.parent for path in paths if path.name == "config.gin" and (path.parent / ENVIRONMENT).is_file()]
 
 
 def _check(arguments: argparse.Namespace) -> None:

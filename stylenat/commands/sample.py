@@ -2,11 +2,10 @@
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stylenat.commands._command import CORE, command
+from stylenat.commands._command import command
 
 EXAMPLES = """examples:
   python tools/sample.py runs/quickstart-1a2b3c4d --seeds 0-15 --out samples
@@ -36,26 +35,25 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     seeds = parsed_seeds(arguments.seeds)
-    from registry import UserError, load_experiment, load_plugins
-    from stylenat.training import checkpoint
+    from registry import UserError, load_experiment
+    from stylenat.commands._plugins import loaded_plugins
 
     if not math.isfinite(arguments.truncation_psi):
         raise UserError(f"--truncation-psi must be finite; got {arguments.truncation_psi}")
-    folder, path = _located(arguments.run)
-    experiment = load_experiment(load_plugins(arguments.plugin, core=CORE), [str(folder / "config.gin")])
-    try:
-        checkpoint.verify(path)
-    except checkpoint.Damaged as error:
-        raise UserError(f"{error}; choose another checkpoint in {path.parent}") from error
+
+    from stylenat import weights
+
+    folder = weights.weights_folder(arguments.run)
+    config = weights.config_of(folder)
+    registry = loaded_plugins(arguments.plugin, [config.parent], "sample", argv)
+    experiment = load_experiment(registry, [str(config)])
 
     import torch
 
     from stylenat.evaluation.grids import image_grid, save_png
     from stylenat.networks.sampling import mean_style, sample
 
-    generator = experiment.value("train.generator")()
-    generator.load_state_dict(checkpoint.weights(path, "ema" if (path / "ema.safetensors").exists() else "generator"))
-    generator.eval()
+    generator, _ = weights.generator_of(folder, experiment.value("train.generator"))
     latents = torch.cat(
         [torch.randn(1, generator.latent_dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     )
@@ -86,20 +84,3 @@ def parsed_seeds(text: str) -> list[int]:
             raise UserError(f"--seeds {part} is more than {MOST} images; ask for fewer at a time")
         seeds += range(int(first), int(numbers[-1]) + 1)
     return seeds
-
-
-def _located(run: Path) -> tuple[Path, Path]:
-    """The run folder and the checkpoint that RUN means."""
-    from registry import UserError
-    from stylenat.training import checkpoint
-
-    if (run / checkpoint.MANIFEST).exists():
-        return run if (run / "config.gin").exists() else run.resolve().parents[1], run
-    if not (run / "config.gin").exists():
-        raise UserError(
-            f"{run} is neither a run folder nor a checkpoint; give runs/NAME or a folder in its checkpoints"
-        )
-    path = checkpoint.newest_good(run / "checkpoints", lambda line: print(line, file=sys.stderr))
-    if path is None:
-        raise UserError(f"{run} has no undamaged checkpoint")
-    return run, path

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from stylenat.commands._command import CORE, command, experiments_folder
+from stylenat.commands._command import command, experiments_folder
 
 EXAMPLES = """examples:
   python tools/show_augmentations.py --gin gin/quickstart.gin --out sheet.png
@@ -35,11 +35,12 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    from registry import UserError, load_experiment, load_plugins
+    from registry import UserError, load_experiment
+    from stylenat.commands._plugins import loaded_plugins
 
     if not 2 <= arguments.columns <= 50:
         raise UserError(f"--columns must lie between 2 and 50; got {arguments.columns}")
-    registry = load_plugins(arguments.plugin, core=CORE)
+    registry = loaded_plugins(arguments.plugin)
     experiment = load_experiment(registry, arguments.gin, arguments.bind, search_path=[experiments_folder()])
     augmentation, dataset = experiment.value("train.augmentation"), experiment.value("train.dataset")
     dataset.prepare()

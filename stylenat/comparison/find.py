@@ -7,8 +7,9 @@ from pathlib import Path
 
 from registry import Registry, UserError
 from registry.wording import did_you_mean
-from stylenat.ablation.plan import FORMAT_VERSION, MANIFEST
+from stylenat.ablation.plan import FORMAT_VERSION, MANIFEST, MANIFEST_BYTES
 from stylenat.comparison.runs import RunResults, read_run
+from stylenat.files import read_bounded
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,17 @@ class Found:
     runs: tuple[RunResults, ...]
     order: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+
+
+def run_folders(paths: Sequence[Path], experiment: str | None, root: Path = Path("runs")) -> list[Path]:
+    """The folders of the runs that ``found_runs`` would read, where they are there."""
+    if experiment is not None:
+        paths = [root / experiment, *(path.parent for path in root.glob(f"{experiment}-*/config.gin"))]
+    folders: list[Path] = []
+    for path in paths:
+        ablation = (path / MANIFEST).is_file()
+        folders += [config.parent for config in path.glob("*/config.gin")] if ablation else [path]
+    return folders
 
 
 def found_runs(registry: Registry, paths: Sequence[Path], experiment: str | None, root: Path = Path("runs")) -> Found:
@@ -52,7 +64,7 @@ def found_runs(registry: Registry, paths: Sequence[Path], experiment: str | None
 
 def _ablation(registry: Registry, folder: Path) -> Found:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_bounded(folder / MANIFEST, MANIFEST_BYTES))
         version, names, order = manifest["format_version"], list(manifest["runs"]), tuple(manifest["variants"])
         name = str(manifest["name"])
     except (OSError, ValueError, KeyError, TypeError) as error:

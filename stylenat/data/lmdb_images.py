@@ -13,6 +13,7 @@ from torch import Tensor
 from registry import UserError
 from stylenat.data import lmdb_layout
 from stylenat.data.decoders import decode_pixels
+from stylenat.data.identity import digest, spread
 
 
 class LmdbImages:
@@ -69,6 +70,12 @@ class LmdbImages:
         """Of all records and the resolution that is read; None where the LMDB has no manifest or an old one."""
         content = (self.layout.manifest or {}).get("content_sha256")
         return content and f"{content} at {self.resolution}"
+
+    def identity(self) -> dict[str, Any]:
+        """A digest of some of the records, for an LMDB that has no content hash."""
+        with self._ready().begin() as transaction:
+            keys = (lmdb_layout.key(self.resolution, index) for index in spread(len(self)))
+            return {"records": digest(lmdb_layout.stored(transaction, self.path, key) or b"" for key in keys)}
 
     def labels(self) -> Tensor:
         """int64 [count]: each image's class, an index into ``classes``. Raises UserError when none were stored."""

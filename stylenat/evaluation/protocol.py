@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from registry import UserError
+from stylenat.files import read_bounded
 
 FORMAT_VERSION = 1
+
+RESULTS_BYTES = 2**28
+"""The longest ``metrics.jsonl`` that is read: about 100,000 evaluations."""
 
 COMPARED = {
     "generated": ("count", "resolution", "truncation_psi", "truncation_centre", "precision"),
@@ -101,8 +105,8 @@ def read_results(path: Path) -> list[Result]:
         UserError: no such file, a damaged line, or one that a later version wrote.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bounded(path, RESULTS_BYTES).decode().splitlines()
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     results: list[Result] = []
     for number, line in enumerate(lines, start=1):
@@ -112,7 +116,7 @@ def read_results(path: Path) -> list[Result]:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if number == len(lines):  # A crash tears the last line only.
                 break
-            raise UserError(f"{path} line {number} is no evaluation; mend it or move the file away") from error
+            raise UserError(f"{path} line {number} is not an evaluation; repair it or move the file away") from error
     return results
 
 

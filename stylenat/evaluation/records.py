@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from stylenat.files import open_in_folder
+
 
 def append_evaluation(
     path: Path, step: int | None, images: int | None, metrics: Mapping[str, float], details: Mapping[str, Any]
@@ -17,6 +19,9 @@ def append_evaluation(
     Args:
         step, images: iterations and real images that the weights have seen; None for weights that do not say.
         details: as the hook ``metrics_evaluated`` has them.
+
+    Raises:
+        UserError: the path is a link or no regular file. OSError: it cannot be written.
     """
     record = {
         "step": step,
@@ -26,7 +31,7 @@ def append_evaluation(
         **details,
     }
     line = json.dumps(_finite(record), allow_nan=False) + "\n"
-    with open(path, "a", encoding="utf-8") as file:
+    with open(open_in_folder(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8") as file:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())

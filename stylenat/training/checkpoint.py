@@ -22,7 +22,7 @@ from torch import Tensor
 
 from registry import UserError
 from stylenat import ranks
-from stylenat.files import disk_full
+from stylenat.files import disk_full, read_bounded
 from stylenat.training.untrusted import read_tensors, read_values
 
 FORMAT_VERSION = 2
@@ -127,14 +127,10 @@ def verify(path: Path) -> dict[str, Any]:
     """The manifest of a complete, undamaged checkpoint.
 
     Raises:
-        Damaged: a file is missing or differs. UserError: a later version of this project wrote it.
+        Damaged: a file is missing, differs, or has no checksum. UserError: a later version of this project wrote it.
     """
     try:
-        with open(path / MANIFEST, "rb") as file:
-            text = file.read(MANIFEST_BYTES + 1)
-        if len(text) > MANIFEST_BYTES:
-            raise ValueError(f"{MANIFEST} has more than {MANIFEST_BYTES} bytes")
-        manifest = json.loads(text)
+        manifest = json.loads(read_bounded(path / MANIFEST, MANIFEST_BYTES))
         version, sums = manifest["format_version"], manifest["sha256"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise Damaged(f"{path} has no readable {MANIFEST}") from error
@@ -149,6 +145,9 @@ def verify(path: Path) -> dict[str, Any]:
         file = path / name
         if file.is_symlink() or not file.is_file() or _checksum(file) != expected:
             raise Damaged(f"{file} is missing or damaged")
+    used = (name for name in os.listdir(path) if name.endswith(".safetensors") or name in ("state.pt", "config.gin"))
+    if unlisted := [name for name in used if name not in sums]:
+        raise Damaged(f"{path / MANIFEST} has no checksum of {unlisted[0]}")
     return manifest
 
 

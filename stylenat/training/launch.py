@@ -1,5 +1,6 @@
 """From a loaded experiment to a run: claims its folder, finds its checkpoint, trains, and says where things are."""
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,8 +10,10 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
-from registry import Experiment, Registry, UserError
+from registry import Experiment, PluginFile, Registry, UserError
+from registry.wording import printable
 from stylenat import ranks, weights
+from stylenat.data.identity import differences, identity
 from stylenat.evaluation.cache import StatisticsCache, statistics_folder
 from stylenat.evaluation.evaluate import Evaluator, usable, warnings_for
 from stylenat.evaluation.table import metrics_table
@@ -19,6 +22,7 @@ from stylenat.files import disk_full
 from stylenat.interfaces import Tracker
 from stylenat.networks.neighborhoods import neighborhoods
 from stylenat.training import checkpoint
+from stylenat.training.agreement import facts_of, must_agree
 from stylenat.training.forward import use_tf32
 from stylenat.training.loop import train
 from stylenat.training.processes import first_alone, pick_device
@@ -31,6 +35,7 @@ from stylenat.training.run import (
     only_process,
     recognise,
     record_changes,
+    recorded_plugins,
     write_environment,
 )
 from stylenat.training.settings import Training
@@ -56,14 +61,18 @@ def run_experiment(
         UserError: whatever of the gin file, the data or the folder stands in the way; before anything is written.
     """
     console = _console()
+    arguments = {"--run-dir": str(directory), "--resume": resume, "--resume-with-changes": str(with_changes)}
+    must_agree(facts_of(experiment, registry.plugin_files) | arguments)
     settings: Training = experiment.get("train")()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
     use_tf32(settings.tf32)
-    settings.metrics = usable(settings.metrics, lambda line: console.print(line, soft_wrap=True))
+    settings.metrics = usable(settings.metrics, lambda line: console.print(printable(line)))
     state = TrainingState(settings, device)
     first_alone(settings.dataset.prepare)
+    state.dataset = identity(settings.dataset)
+    must_agree({f"data set, {name}": str(value) for name, value in state.dataset.items()})
 
     # Before the folder is claimed: bad weights leave nothing behind.
     initial, own = None, directory / "checkpoints"
@@ -74,7 +83,13 @@ def run_experiment(
     config_text = experiment.operative_text()
     changes = recognise(directory, experiment.differences, with_changes)
     existed = changes is not None
-    loaded = _load(state, directory, resume, console)
+    loaded, other_images = _load(state, directory, resume, console)
+    if other_images and not with_changes:
+        raise UserError(
+            f"{loaded} was trained on other images than {settings.dataset.describe()}: {'; '.join(other_images)}; bind "
+            "the data set that it began with, or add --run-dir DIR --resume-with-changes, which records the change"
+        )
+    changes = [*(changes or []), *other_images, *_changed_plugins(registry, directory)]
     if not existed and state.step >= settings.iterations:
         raise UserError(f"{loaded} is at iteration {state.step}: bind train.iterations above it to train on")
     run = Run(
@@ -85,19 +100,21 @@ def run_experiment(
         batch_size=settings.batch_size,
         config_text=config_text,
         hparams=experiment.hparams,
-        environment=environment(settings.seed, experiment.plugins) | ({"initial_weights": initial} if initial else {}),
+        environment=environment(settings.seed, experiment.plugins, registry.plugin_files)
+        | {"dataset": state.dataset}
+        | ({"initial_weights": initial} if initial else {}),
         step=state.step,
         images=state.images,
         resumed=loaded is not None,
         neighborhoods=neighborhoods(state.generator),
     )
     if state.finished:
-        console.print(f"{directory} is finished at iteration {state.step}; nothing to do", soft_wrap=True)
+        console.print(printable(f"{directory} is finished at iteration {state.step}; nothing to do"))
         return "finished"
     if loaded is not None:
-        console.print(f"continuing from {loaded}", soft_wrap=True)
+        console.print(printable(f"continuing from {loaded}"))
     if initial is not None and loaded is None:
-        console.print(f"starting from {initial['path']}: {', '.join(initial['sha256'])}", soft_wrap=True)
+        console.print(printable(f"starting from {initial['path']}: {', '.join(initial['sha256'])}"))
     ranks.wait_for_all()  # Until here nobody may find a folder that process 0 has begun to write.
     hook: Any = Unheard()
     with ExitStack() as until_the_end:
@@ -107,7 +124,7 @@ def run_experiment(
             until_the_end.enter_context(_room_for(directory))
             if changes:
                 record_changes(directory, config_text, state.step, changes)
-                console.print(f"changed from iteration {state.step} on: {'; '.join(changes)}", soft_wrap=True)
+                console.print(printable(f"changed from iteration {state.step} on: {'; '.join(changes)}"))
             if not (directory / "environment.json").exists():
                 write_environment(directory, run.environment)
             (directory / PREEMPTED).unlink(missing_ok=True)
@@ -115,19 +132,19 @@ def run_experiment(
             for tracker in settings.trackers:
                 registry.manager.register(tracker)
                 until_the_end.callback(registry.manager.unregister, tracker)
-        console.print(f"{settings.dataset.describe()}: {len(settings.dataset)} images", soft_wrap=True)
+        console.print(printable(f"{settings.dataset.describe()}: {len(settings.dataset)} images"))
         status, evaluation = train(settings, state, run, hook, deadline)
         if status == "stopped" and ranks.rank() == 0:
             mark_preempted(directory, state.step)
     if state.guard.skipped:
         skipped = ", ".join(f"{name} {count}" for name, count in state.guard.skipped.items())
-        console.print(f"steps skipped because a loss or gradient was not finite: {skipped}", soft_wrap=True)
+        console.print(printable(f"steps skipped because a loss or gradient was not finite: {skipped}"))
     if status == "finished" and evaluation and evaluation.metrics:
         evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(statistics_folder(), print))
-        console.print(metrics_table(evaluation, yardsticks(evaluator)))
+        console.print(metrics_table(evaluation, yardsticks(evaluator)), soft_wrap=False)
         for line in warnings_for(settings.evaluation_samples):
-            console.print(f"note: {line}", soft_wrap=True)
-    _say_where(console, run, status, settings.trackers)
+            console.print(printable(f"note: {line}"))
+    _say_where(console, run, status, settings.trackers, registry.plugin_files)
     return status
 
 
@@ -152,41 +169,62 @@ class Unheard:
 
 
 def _console() -> Console:
-    """The terminal; where the output goes elsewhere, wide enough for every name. Process 0's alone."""
-    return Console(width=None if sys.stdout.isatty() else 120, quiet=ranks.rank() != 0)
+    """Process 0's terminal, or a stream wide enough for every name. Lines are printed as they are, without markup."""
+    width = None if sys.stdout.isatty() else 120
+    return Console(width=width, quiet=ranks.rank() != 0, markup=False, highlight=False, soft_wrap=True)
 
 
-def _load(state: TrainingState, directory: Path, resume: str, console: Console) -> Path | None:
-    """Restores the state; returns the checkpoint it came from."""
+def _load(state: TrainingState, directory: Path, resume: str, console: Console) -> tuple[Path | None, list[str]]:
+    """Restores the state.
+
+    Returns the checkpoint that it came from, and what tells the images of its training from those that are here.
+    """
     folder = directory / "checkpoints"
     if resume == "never":
         if checkpoint.found(folder):
             raise UserError(f"{directory} has checkpoints and --resume is never; choose another --run-dir")
-        return None
+        return None, []
     if resume == "auto":
-        path = checkpoint.newest_for_all(folder, lambda line: console.print(line, soft_wrap=True))
+        path = checkpoint.newest_for_all(folder, lambda line: console.print(printable(line)))
         if path is None:
-            return None
+            return None, []
     else:
         path = Path(resume)
         try:
             checkpoint.verify(path)
         except checkpoint.Damaged as error:
             raise UserError(f"{error}; give a whole checkpoint folder, or --resume auto") from error
-    state.load_trackers(state.restore(path).get("trackers", {}))
-    return path
+    restored = state.restore(path)
+    state.load_trackers(restored.get("trackers", {}))
+    images = restored.get("dataset")
+    if images is None:
+        console.print(printable(f"{path} does not say which images it was trained on; from here on, checkpoints do"))
+        return path, []
+    if not isinstance(images, dict):
+        raise UserError(f"{path} does not fit this experiment (its data set is a {type(images).__name__})")
+    return path, [f"data set: {line}" for line in differences(images, state.dataset or {})]
 
 
-def _say_where(console: Console, run: Run, status: str, trackers: Sequence[Tracker]) -> None:
+def _changed_plugins(registry: Registry, directory: Path) -> list[str]:
+    """A line for each file of ``--plugin`` that is another one than when the run began."""
+    before = {file.name: file.sha256 for file in recorded_plugins(directory)[1] if file.sha256}
+    changed = [file.name for file in registry.plugin_files if before.get(file.name, file.sha256) != file.sha256]
+    return [f"plugin {name}: its file was changed" for name in changed]
+
+
+def _say_where(
+    console: Console, run: Run, status: str, trackers: Sequence[Tracker], plugins: Sequence[PluginFile]
+) -> None:
+    options = "".join(f" --plugin {shlex.quote(file.argument)}" for file in plugins)
     written = checkpoint.checkpoint_path(run.directory / "checkpoints", run.step)  # None if stopped before iteration 1.
     lines = {
         "run folder": run.directory,
         "samples": run.directory / "samples" / f"step-{run.step:09d}.png" if status == "finished" else None,
         "checkpoint": written if written.exists() else None,
-        "more samples": f"python tools/sample.py {run.directory} --seeds 0-15 --out samples",
+        "more samples": f"python tools/sample.py {shlex.quote(str(run.directory))} --seeds 0-15 --out samples{options}",
         **{name: how for tracker in trackers for name, how in getattr(tracker, "where", dict)().items()},
         "to go on": "the same command" if status == "stopped" else None,
     }
     for name, value in lines.items():
         if value is not None:
-            console.print(f"{name:>14}  {value}", soft_wrap=True, highlight=False)
+            console.print(printable(f"{name:>14}  {value}"))

@@ -76,7 +76,8 @@ def train(
                     checkpoints.roll_back(reason, scalars)
                     batches = stream.batches(state.images)
 
-                # What is due after the iterations so far: an earlier process may have been stopped amid it.
+                # Before what is due after the iterations so far, which may fail or be stopped; and once that is done.
+                checkpoints.save_if_due()
                 try:
                     if "samples" in state.pending:
                         save_samples(settings, state, run, hook, stop)

@@ -3,22 +3,29 @@
 import errno
 import fcntl
 import json
+import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from registry import AttentionSite, HeadGroup, UserError
-from stylenat.files import partial, whole_file
+from registry import AttentionSite, HeadGroup, PluginFile, UserError
+from stylenat.files import open_in_folder, partial, read_bounded, whole_file
 
 FORMAT_VERSION = 1
 PREEMPTED = "PREEMPTED"
+CONFIG_BYTES = 2**20
+"""The longest ``config.gin`` of a run folder that is read; the paper's have 5,000 bytes."""
+CHANGES_BYTES = 2**26
+ENVIRONMENT, ENVIRONMENT_BYTES = "environment.json", 2**20
+OPTION = "--plugin "
+"""How the origin of a name begins in ``environment.json`` where it is not a distribution."""
 
 
 @dataclass
@@ -58,10 +65,19 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def environment(seed: int, plugins: dict[str, str]) -> dict[str, Any]:
-    """What a result depends on beside its config: versions, revision, command line, plugins, seed."""
+def versions() -> dict[str, str | None]:
+    """Of the packages that a result depends on; None for one that is not installed."""
     packages = ["stylenat", "torch", "natten", "gin-config", "kornia", "numpy"]
     installed = {d.metadata["Name"].lower(): d.version for d in metadata.distributions() if d.metadata["Name"]}
+    return {name: installed.get(name) for name in packages}
+
+
+def environment(seed: int, plugins: Mapping[str, str], files: Sequence[PluginFile]) -> dict[str, Any]:
+    """What a result depends on beside its config: versions, revision, command line, plugins, seed.
+
+    Args:
+        plugins: version by distribution, of whatever is in use; files: plugins named with ``--plugin``.
+    """
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=Path(__file__).parent,
@@ -73,10 +89,11 @@ def environment(seed: int, plugins: dict[str, str]) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: installed.get(name) for name in packages},
+        "versions": versions(),
         "git": git.stdout.strip() or None,
         "command": sys.argv,
-        "plugins": plugins,
+        "plugins": dict(plugins),
+        "plugin_files": [asdict(file) for file in files],
         "seed": seed,
     }
 
@@ -97,8 +114,8 @@ def recognise(directory: Path, differences: Callable[[str], list[str]], with_cha
     config = directory / "config.gin"
     if config.exists():
         try:
-            lines = differences(config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
+            lines = differences(read_bounded(config, CONFIG_BYTES).decode())
+        except (OSError, ValueError) as error:
             raise UserError(f"{config} cannot be read ({error}); choose another --run-dir") from error
         if lines and not with_changes:
             shown = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
@@ -115,31 +132,33 @@ def recognise(directory: Path, differences: Callable[[str], list[str]], with_cha
 
 
 def record_changes(directory: Path, config_text: str, step: int, lines: list[str]) -> None:
-    """Makes ``config.gin`` the config in use from ``step`` on.
+    """Makes ``config.gin`` the config in use from ``step`` on, and adds a line to ``changes.jsonl`` with what differs.
 
-    The one before stays as ``config-to-step-...gin``, and ``changes.jsonl`` gets a line with what differs.
+    A config that differs from the new one stays as ``config-to-step-...gin``.
     """
     config, changes = directory / "config.gin", directory / "changes.jsonl"
     earlier = directory / f"config-to-step-{step:09d}.gin"
     try:
-        if not earlier.exists():  # Changed again before an iteration was made, the first is the one that trained.
-            write_text(earlier, config.read_text(encoding="utf-8"))
-        before = changes.read_text(encoding="utf-8") if changes.exists() else ""
+        config_before = read_bounded(config, CONFIG_BYTES).decode()
+        # Changed again before an iteration was made, the first is the one that trained.
+        if config_before != config_text and not earlier.exists():
+            write_text(earlier, config_before)
+        before = read_bounded(changes, CHANGES_BYTES).decode() if changes.exists() else ""
         time = datetime.now(UTC).isoformat(timespec="seconds")
         write_text(changes, before + json.dumps({"step": step, "time": time, "changes": lines}) + "\n")
         write_text(config, config_text)
-    except OSError as error:
-        raise UserError(f"cannot write {directory}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {directory}: {getattr(error, 'strerror', None) or error}") from error
 
 
 @contextmanager
 def only_process(directory: Path) -> Iterator[None]:
     """Keeps a second process from training in the same folder.
 
-    Raises UserError when one is at it. The lock goes with its process, however that ends: forked loader processes,
+    Raises UserError when another one does. The lock goes with its process, however that ends: forked loader processes,
     which outlive a killed parent for seconds, do not inherit this kind.
     """
-    with open(directory / ".lock", "w") as file:
+    with open(open_in_folder(directory / ".lock", os.O_RDWR), "r+b") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -168,11 +187,40 @@ def make_folder(directory: Path, config_text: str | None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         if config_text is not None:
             write_text(directory / "config.gin", config_text)
-        for name in ("checkpoints", "samples"):
-            (directory / name).mkdir(exist_ok=True)
+        for folder in (directory / "checkpoints", directory / "samples"):
+            folder.mkdir(exist_ok=True)
+            if folder.is_symlink():
+                raise UserError(
+                    f"{folder} is a link, so nothing is written through it; make it a folder, or link the run folder"
+                )
     except OSError as error:
         raise UserError(f"cannot write the run folder {directory}: {error.strerror}") from error
 
 
 def write_environment(directory: Path, values: dict[str, Any]) -> None:
-    write_text(directory / "environment.json", json.dumps(values, indent=2) + "\n")
+    write_text(directory / ENVIRONMENT, json.dumps(values, indent=2) + "\n")
+
+
+def recorded_plugins(directory: Path) -> tuple[dict[str, str], list[PluginFile]]:
+    """What a run's ``environment.json`` names: distributions with their versions, and files of ``--plugin``.
+
+    Returns nothing for a folder without one. A run of before files were recorded names them without path and digest.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = directory / ENVIRONMENT
+    try:
+        held = json.loads(read_bounded(path, ENVIRONMENT_BYTES))
+        plugins = {str(name): str(version) for name, version in held.get("plugins", {}).items()}
+        files = held.get("plugin_files")
+        if files is None:
+            files = [{"name": name.removeprefix(OPTION)} for name in plugins if name.startswith(OPTION)]
+        named = [PluginFile(*(str(file.get(key, "")) for key in ("name", "path", "sha256"))) for file in files]
+    except FileNotFoundError:
+        return {}, []
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); restore it, or remove it if the run needs no plugin"
+        ) from error
+    return {name: version for name, version in plugins.items() if not name.startswith(OPTION)}, named

@@ -94,6 +94,7 @@ class TrainingState:
         shares: what this process trains on of every batch, by microbatch.
         step, images: iterations done, and the real images seen in them over all processes.
         pending: what is still to be done after them, of ``samples`` and ``evaluation``.
+        dataset: the identity of the images, as ``stylenat.data.identity`` has it; None where it is not known.
         best, best_steps: of each metric, the best value so far and its step.
     """
 
@@ -118,6 +119,7 @@ class TrainingState:
         self.guard = Guard()
         self.step = self.images = 0
         self.pending: list[str] = []
+        self.dataset: dict[str, Any] | None = None
         self.best: dict[str, float] = {}
         self.best_steps: dict[str, int] = {}
 
@@ -185,6 +187,7 @@ class TrainingState:
             "step": self.step,
             "images": self.images,
             "pending": self.pending,
+            "dataset": self.dataset,
             "best": self.best,
             "best_steps": self.best_steps,
             "guard": self.guard.state_dict(),

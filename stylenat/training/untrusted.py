@@ -1,8 +1,9 @@
-"""Reads checkpoint files as if a stranger had written them: no code is run, and nothing is allocated that the file's
-own size does not cover."""
+"""Reads checkpoint files as untrusted input: no code is run, and nothing is allocated that the file's own size does
+not cover."""
 
 import math
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,52 +45,84 @@ def read_values(path: Path) -> Any:
     """
     try:
         _must_be_plain(path)
-        with zipfile.ZipFile(path) as archive:
-            size = path.stat().st_size
-            entries = archive.infolist()
-        if any(e.compress_type != zipfile.ZIP_STORED or e.file_size != e.compress_size for e in entries):
-            raise ValueError("it holds compressed entries, which torch.save does not write")
-        if sum(e.file_size for e in entries) > size:
-            raise ValueError("its entries overlap")
-        # Mapped, not read: a storage that declares more bytes than there are fails instead of being allocated.
-        mapped = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
-        return _copied(mapped, _Budget(size))
-    except Exception as error:  # Whatever PyTorch's reader meets in bytes that were made to upset it.
+        return unpickled(path)
+    except Exception as error:  # PyTorch's reader raises almost anything on damaged bytes.
         raise UserError(f"cannot read {path}: {_reason(error)}") from error
 
 
+def unpickled(path: Path, allowed: Sequence[Any] = (), strict: bool = True) -> Any:
+    """What PyTorch's restricted unpickler reads from a regular file; the tensors are copies.
+
+    Args:
+        allowed: more names that it may meet, as ``torch.serialization.safe_globals`` takes them.
+        strict: whether other things than plain values and tensors are an error; otherwise None takes their place,
+            and files of PyTorch before 1.6, which are not zips, are read too.
+
+    Raises:
+        pickle.UnpicklingError: it would run code. ValueError: it declares more than it holds. Damaged bytes may raise
+            any other Exception.
+    """
+    size, zipped = path.stat().st_size, zipfile.is_zipfile(path)
+    if zipped or strict:
+        _check_zip(path, size)
+    with torch.serialization.safe_globals(list(allowed)):
+        # Mapped, not read: a storage that declares more bytes than there are fails instead of being allocated.
+        loaded = torch.load(path, weights_only=True, mmap=zipped, map_location="cpu")
+    return _copied(loaded, _Budget(size), strict)
+
+
+def _check_zip(path: Path, size: int) -> None:
+    """Raises ValueError where the entries would unpack to more than the file's own size."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(e.compress_type != zipfile.ZIP_STORED or e.file_size != e.compress_size for e in entries):
+        raise ValueError("it holds compressed entries, which torch.save does not write")
+    if sum(e.file_size for e in entries) > size:
+        raise ValueError("its entries overlap")
+
+
 class _Budget:
-    """Bytes that copies may take together: those of the file, with room for tensors that share some."""
+    """What copies may take together.
+
+    Bytes of tensors: twice the file's, since some may share a storage. Values: one for each byte of the file, which a
+    list that is contained many times in another exceeds.
+    """
 
     def __init__(self, file_size: int) -> None:
-        self.left = 2 * file_size
+        self.bytes, self.values = 2 * file_size, file_size
 
-    def spend(self, tensor: Tensor) -> None:
-        self.left -= math.prod(tensor.shape) * tensor.element_size()
-        if self.left < 0:
-            raise ValueError(f"it declares a tensor of shape {list(tensor.shape)}, more than the file holds")
+    def spend(self, value: Any) -> None:
+        self.values -= 1
+        if self.values < 0:
+            raise ValueError("its lists and dictionaries unfold to more values than the file has bytes")
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided or value.device.type != "cpu":
+                raise ValueError(f"it holds a tensor that is {value.layout} on {value.device}")
+            self.bytes -= math.prod(value.shape) * value.element_size()
+            if self.bytes < 0:
+                raise ValueError(f"it declares a tensor of shape {list(value.shape)}, more than the file holds")
 
 
-def _copied(value: Any, budget: _Budget) -> Any:
+def _copied(value: Any, budget: _Budget, strict: bool) -> Any:
+    budget.spend(value)
     if isinstance(value, Tensor):
-        if value.layout != torch.strided or value.device.type != "cpu":
-            raise ValueError(f"it holds a tensor that is {value.layout} on {value.device}")
-        budget.spend(value)
         return value.detach().clone()
     if isinstance(value, dict):
-        return {key: _copied(item, budget) for key, item in value.items()}
+        return {key: _copied(item, budget, strict) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_copied(item, budget) for item in value)
+        return type(value)(_copied(item, budget, strict) for item in value)
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return value
-    raise ValueError(f"it holds a {type(value).__name__}, neither a tensor nor a plain value")
+    if strict:
+        raise ValueError(f"it holds a {type(value).__name__}, neither a tensor nor a plain value")
+    return None
 
 
 def _must_be_plain(path: Path) -> None:
     if path.is_symlink():
         raise ValueError("it is a symbolic link")
     if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
+        raise ValueError("it is not a regular file")
 
 
 def _reason(error: BaseException) -> str:

@@ -169,7 +169,7 @@ def test_samples_depend_on_their_seed_alone(tiny, capsys):
     assert not Path("c").exists()
 
 
-def test_hooks_of_a_plugin_hear_a_whole_run(tiny):
+def test_hooks_of_a_plugin_hear_a_whole_run(tiny, monkeypatch):
     heard = []
 
     class Listener:
@@ -191,12 +191,6 @@ def test_hooks_of_a_plugin_hear_a_whole_run(tiny):
         registry.manager.register(Listener())
         return registry
 
-    import registry
-
-    original = registry.load_plugins
-    registry.load_plugins = with_listener
-    try:
-        assert main([*tiny, "--run-dir", "run"]) == 0
-    finally:
-        registry.load_plugins = original
+    monkeypatch.setattr("stylenat.commands._plugins.load_plugins", with_listener)
+    assert main([*tiny, "--run-dir", "run"]) == 0
     assert heard == ["started", 1, 2, 3, 4]

@@ -122,7 +122,7 @@ def test_a_torn_last_line_is_passed_over_and_a_damaged_one_refused(tmp_path):
     path.write_text(f"{whole}\n{whole[:40]}")
     assert len(read_results(path)) == 2
     path.write_text(f"{whole[:40]}\n{whole}\n")
-    with pytest.raises(UserError, match="line 1 is no evaluation"):
+    with pytest.raises(UserError, match="line 1 is not an evaluation"):
         read_results(path)
     path.write_text(json.dumps(record(format_version=99)) + "\n")
     with pytest.raises(UserError, match="upgrade"):
