@@ -153,12 +153,15 @@ def load_experiment(
     paths = tuple(gintext.find_file(str(file), search_path) for file in files)
     settings = config.settings(str(paths[-1]))
     chosen = "\n".join(str(setting) for setting in settings if not setting.is_default)
+    # What has no parameters has no settings, but is referred to.
+    references = (leaf for setting in settings for leaf in leaves(setting.value) if isinstance(leaf, Reference))
+    in_use = [setting.entry for setting in settings] + [registry.entries[leaf.selector] for leaf in references]
     experiment = Experiment(
         name=paths[0].stem,
         hash=hashlib.sha256(chosen.encode()).hexdigest()[:8],
         paths=paths,
         hparams=_nested(settings),
-        plugins={setting.entry.origin.distribution: setting.entry.origin.version for setting in settings},
+        plugins={entry.origin.distribution: entry.origin.version for entry in in_use},
         _config=config,
         _settings=tuple(settings),
     )

@@ -7,6 +7,7 @@ computes anything. Images inside the networks are float [batch, 3, height, width
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
@@ -203,6 +204,17 @@ class Identified(Protocol):
     def identity(self) -> Mapping[str, Any]:
         """Plain values that most likely change when an image does and are quick to tell, such as a digest of the
         files' names and sizes. A resume on a data set with other values is refused."""
+
+
+class Creates(Protocol):
+    """What a data set must also offer if its ``prepare()`` creates files.
+
+    Attributes:
+        creates: the path that ``prepare()`` would create now; None once it is there. Commands that only read a run
+            ask before they let a path of its config be created.
+    """
+
+    creates: Path | None
 
 
 class Features(Protocol):

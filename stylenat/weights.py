@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from registry import UserError
 from registry.wording import printable
 from stylenat.files import read_bounded
 from stylenat.training import checkpoint
-from stylenat.training.untrusted import unpickled
+from stylenat.training.untrusted import tensors_of, unpickled
 
 NETWORKS = ("generator", "discriminator", "ema")
 NAMES = {"g_ema": "ema", "g": "generator", "d": "discriminator"} | {name: name for name in NETWORKS}
@@ -104,7 +104,7 @@ def read(path: Path) -> Stored:
 def _load(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return tensors_of(path)
         allowed: list[Any] = [(Inert, name) for name in SKIPPED] + [(kind, name) for name, kind in PLAIN.items()]
         return unpickled(path, allowed, strict=False)
     except pickle.UnpicklingError as error:
@@ -207,9 +207,15 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 
 
 def write(
-    directory: Path, states: Mapping[str, Mapping[str, Tensor]], config: str, report: Any, manifest: Mapping[str, Any]
+    directory: Path,
+    states: Mapping[str, Mapping[str, Tensor]],
+    texts: Mapping[str, str],
+    manifest: Mapping[str, Any],
 ) -> None:
-    """Writes a weights folder, whole or not at all.
+    """Writes a weights folder, completely or not at all.
+
+    Args:
+        states: tensors by network; texts: of further files by name, such as ``config.gin``.
 
     Raises UserError when the folder exists and is not empty, or cannot be written.
     """
@@ -221,8 +227,8 @@ def write(
         temporary.mkdir(parents=True)
         for name, state in states.items():
             save_file({key: tensor.contiguous() for key, tensor in state.items()}, temporary / f"{name}.safetensors")
-        (temporary / "config.gin").write_text(config, encoding="utf-8")
-        (temporary / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        for name, text in texts.items():
+            (temporary / name).write_text(text, encoding="utf-8")
         sums = {path.name: checksum(path) for path in sorted(temporary.iterdir())}
         whole = {"format_version": checkpoint.FORMAT_VERSION, **manifest, "sha256": sums}
         (temporary / checkpoint.MANIFEST).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")

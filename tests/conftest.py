@@ -14,8 +14,9 @@ torch.set_num_threads(int(os.environ.get("STYLENAT_TEST_THREADS", "2")))
 
 @pytest.fixture(autouse=True, scope="session")
 def statistics_cache(tmp_path_factory):
-    """Real sets' statistics in a folder of the tests' own."""
+    """Real sets' statistics, and the list of plugins that were run, in folders of the tests' own."""
     os.environ["STYLENAT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture

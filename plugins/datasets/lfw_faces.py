@@ -1,6 +1,7 @@
 """Data set ``lfw_faces``: a hundred real faces that ship with scikit-image, for a first run without a download."""
 
 import io
+from pathlib import Path
 
 from PIL import Image
 
@@ -26,6 +27,11 @@ class LfwFaces(LmdbImages):
 
     def describe(self) -> str:
         return f"{FACES} faces of scikit-image's lfw_subset at {self.path}, written on first use"
+
+    @property
+    def creates(self) -> Path | None:
+        """The LMDB, while it is not there."""
+        return None if self.path.exists() else self.path
 
     def prepare(self) -> None:
         if not self.path.exists():

@@ -1,5 +1,6 @@
 """Data set ``subset``: fewer images of another one, to see what a small data set does."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,11 @@ class Subset:
         self.dataset, self.count, self.seed = dataset, count, seed
         self.resolution = dataset.resolution
         self._chosen: list[int] | None = None
+
+    @property
+    def creates(self) -> Path | None:
+        """That of the whole set."""
+        return getattr(self.dataset, "creates", None)
 
     def describe(self) -> str:
         return f"{self.count} of {self.dataset.describe()}"

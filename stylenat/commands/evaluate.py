@@ -1,6 +1,7 @@
 """``tools/evaluate.py``: metrics of a trained generator, each with its protocol."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -8,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry import Registry, UserError
+from registry.wording import printable
 from stylenat.commands._command import command, experiments_folder, one_of_several
+from stylenat.files import open_in_folder
 
 if TYPE_CHECKING:
     from stylenat.evaluation.evaluate import Evaluation
@@ -36,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'")
     parser.add_argument("--data", type=Path, metavar="DATA.lmdb", help="real images (default: the run's)")
+    parser.add_argument(
+        "--make-data", action="store_true", help="let the data set create its files where the run's config says"
+    )
     parser.add_argument("--samples", type=int, metavar="N", help="generated images")
     parser.add_argument("--real-samples", type=int, metavar="N", help="only the first N real images (default: all)")
     parser.add_argument("--truncation-psi", type=float, metavar="PSI", help="1 for none")
@@ -81,8 +87,13 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     out = arguments.out or config.parent / "metrics.jsonl"
     if not out.parent.is_dir():
         raise UserError(f"there is no folder {out.parent} to write {out.name} to")
-    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise UserError(f"cannot write results to {out}; choose another file with --out")
+    try:
+        if os.path.lexists(out):
+            os.close(open_in_folder(out, os.O_WRONLY | os.O_APPEND))
+        elif not os.access(out.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, "its folder cannot be written")
+    except OSError as error:
+        raise UserError(f"cannot write results to {out} ({error.strerror}); choose another file with --out") from error
 
     import torch
 
@@ -90,8 +101,9 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     from stylenat.evaluation.evaluate import Evaluator, usable, warnings_for
     from stylenat.evaluation.progress import ProgressLine
     from stylenat.networks.sampling import sampler_of
+    from stylenat.training.agreement import facts_of, must_agree
     from stylenat.training.forward import use_tf32
-    from stylenat.training.processes import first_alone, pick_device
+    from stylenat.training.processes import pick_device
 
     threads = experiment.value("train.threads")
     if threads is not None:
@@ -107,8 +119,9 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     manifest, trackers = weights.manifest_of(folder), _trackers(experiment, folder)
     generator, network = weights.generator_of(folder, experiment.value("train.generator"))
     dataset = _dataset(registry, experiment, arguments.data, generator.resolution)
+    must_agree(facts_of(experiment, registry.plugin_files) | {"weights": manifest["sha256"][f"{network}.safetensors"]})
     if any(getattr(metric, "uses_real", True) for metric in metrics):
-        first_alone(dataset.prepare)
+        _prepare(dataset, arguments, manifest.get("dataset"))
     samples = experiment.value("train.evaluation_samples")
     for line in warnings_for(samples):
         _say(f"note: {line}")
@@ -134,6 +147,22 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     for tracker in trackers:
         tracker.record_evaluation(step, evaluation.metrics, evaluation.details())
     return 0
+
+
+def _prepare(dataset: "Dataset", arguments: argparse.Namespace, trained_on: Any) -> None:
+    """Opens the real images. Raises UserError where that would create files, which a run's config may not decide."""
+    from stylenat.data.identity import differences, identity
+    from stylenat.training.agreement import must_agree
+    from stylenat.training.processes import first_alone
+
+    created = getattr(dataset, "creates", None)
+    if created is not None and not arguments.make_data:
+        raise UserError(f"{created} does not exist; add --make-data to create it there, or give images with --data")
+    first_alone(dataset.prepare)
+    images = identity(dataset)
+    must_agree({f"data set, {name}": str(value) for name, value in images.items()})
+    if arguments.data is None and isinstance(trained_on, dict) and (lines := differences(trained_on, images)):
+        _say(f"note: the real images are not those of the training: {'; '.join(lines)}")
 
 
 def _bindings(arguments: argparse.Namespace) -> list[str]:
@@ -231,4 +260,4 @@ def _say(line: str) -> None:
 
     if rank():
         return
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)

@@ -1,6 +1,7 @@
 """``tools/import_weights.py``: weights of the published systems, or of this project, as a folder of ours."""
 
 import argparse
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from stylenat import weights
     from stylenat.reference import OWN, layout_of, layouts, to_ours
+    from stylenat.training.run import ENVIRONMENT, environment
 
     stored, known = weights.read(arguments.checkpoint), layouts(registry)
     with torch.device("meta"):
@@ -81,7 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "container": stored.container,
     }
     report["skipped"] = stored.skipped
-    weights.write(arguments.out, states, experiment.operative_text(), report, manifest)
+    made_with = environment(experiment.value("train.seed"), experiment.plugins, registry.plugin_files)
+    texts = {
+        "config.gin": experiment.operative_text(),
+        "report.json": json.dumps(report, indent=2) + "\n",
+        ENVIRONMENT: json.dumps(made_with, indent=2) + "\n",
+    }
+    weights.write(arguments.out, states, texts, manifest)
     print(f"{', '.join(states)} in {arguments.out}")
     return 0
 

@@ -67,6 +67,7 @@ def save(directory: Path, step: int, networks: Mapping[str, Mapping[str, Tensor]
             "format_version": FORMAT_VERSION,
             "step": step,
             "images": state.get("images"),
+            "dataset": state.get("dataset"),
             "sha256": {path.name: _checksum(path) for path in files},
         }
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

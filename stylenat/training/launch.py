@@ -101,7 +101,6 @@ def run_experiment(
         config_text=config_text,
         hparams=experiment.hparams,
         environment=environment(settings.seed, experiment.plugins, registry.plugin_files)
-        | {"dataset": state.dataset}
         | ({"initial_weights": initial} if initial else {}),
         step=state.step,
         images=state.images,

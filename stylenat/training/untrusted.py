@@ -28,13 +28,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         _must_be_plain(path)
-        with open(path, "rb") as file:
-            header = int.from_bytes(file.read(8), "little")
-        if header > HEADER_BYTES:
-            raise ValueError(f"its header declares {header} bytes")
-        return load_file(path)
+        return tensors_of(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"cannot read weights from {path}: {_reason(error)}") from error
+
+
+def tensors_of(path: Path) -> dict[str, Tensor]:
+    """The tensors of a regular safetensors file. Raises OSError, ValueError or SafetensorError for any other."""
+    with open(path, "rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > HEADER_BYTES:
+        raise ValueError(f"its header declares {header} bytes")
+    return load_file(path)
 
 
 def read_values(path: Path) -> Any:

@@ -194,3 +194,38 @@ def test_hooks_of_a_plugin_hear_a_whole_run(tiny, monkeypatch):
     monkeypatch.setattr("stylenat.commands._plugins.load_plugins", with_listener)
     assert main([*tiny, "--run-dir", "run"]) == 0
     assert heard == ["started", 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RANK": "1", "WORLD_SIZE": "2"},
+        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"},
+        {"WORLD_SIZE": "8"},
+        {
+            "RANK": "x",
+            "WORLD_SIZE": "y",
+            "LOCAL_RANK": "",
+            "LOCAL_WORLD_SIZE": "",
+            "MASTER_ADDR": "",
+            "MASTER_PORT": "",
+        },
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "evaluate"])
+def test_half_of_a_launchers_environment_is_one_line_that_names_torchrun(
+    tiny, environment, command, monkeypatch, capsys
+):
+    from stylenat.commands.evaluate import main as evaluate
+
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert (main(tiny) if command == "run" else evaluate(["runs/any"])) == 2
+    assert "torchrun --nproc-per-node" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_one_process_of_one_needs_no_launcher(tiny, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert main([*tiny, "--dry-run"]) == 0

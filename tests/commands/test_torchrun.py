@@ -65,9 +65,9 @@ def arguments(tmp_path, monkeypatch):
     return ["--gin", "quickstart.gin", "--plugin", "faulty.py", *(part for b in BINDS for part in ("--bind", b))]
 
 
-def torchrun(arguments, fault="pass", restarts=0):
+def torchrun(arguments, fault="pass", restarts=0, script=ROOT / "tools" / "run.py"):
     Path("faulty.py").write_text(FAULTY.replace("FAULT", fault))
-    options = ["--nproc-per-node=2", "--standalone", f"--max-restarts={restarts}", str(ROOT / "tools" / "run.py")]
+    options = ["--nproc-per-node=2", "--standalone", f"--max-restarts={restarts}", str(script)]
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *options, *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -117,6 +117,20 @@ def test_a_fault_in_one_process_ends_all_with_its_traceback_printed_once(argumen
     assert done.returncode != 0
     assert done.stderr.count("ZeroDivisionError: in process 1") == 1
     assert done.stderr.count("Traceback") == 2 and "ChildFailedError" in done.stderr  # torchrun reports as well
+
+
+def test_processes_that_were_started_differently_end_before_anything_is_written(arguments):
+    Path("mine.gin").write_text("include 'quickstart.gin'\ntrain.seed = 1\n")
+    other = "import sys; sys.argv = [a.replace('quickstart.gin', 'mine.gin') for a in sys.argv]"
+    Path("differently.py").write_text(
+        f"import os\nif os.environ['RANK'] == '1':\n    {other}\n"
+        f"import runpy\nrunpy.run_path({str(ROOT / 'tools' / 'run.py')!r}, run_name='__main__')\n"
+    )
+    done = torchrun(arguments, script="differently.py")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "process 1 of this run was started differently: " in lines[0]
+    assert "train.seed: 1 there, 0 in process 0; give every process the same gin files" in lines[0]
+    assert not Path("runs").exists()
 
 
 def test_a_bad_gin_file_gets_one_line_from_one_process(arguments):

@@ -5,7 +5,9 @@ import os
 import torch
 from torch import distributed, multiprocessing
 
+from registry import UserError
 from stylenat import ranks
+from stylenat.training.agreement import must_agree
 
 
 def test_a_process_alone_talks_to_nobody():
@@ -28,6 +30,15 @@ def _one_of_two(rank: int, rendezvous: str) -> None:
     assert mixed[0].tolist() == [0.5, 10.0] and mixed[1].tolist() == [[0.5], [10.0]] and mixed[2] == 1.5
     assert ranks.any_of_ranks(rank == 1) and not ranks.any_of_ranks(False)
     assert ranks.as_first(f"grüße von {rank}") == "grüße von 0" and ranks.as_first("") == ""
+    assert ranks.gathered_text("ä" * (rank + 1)) == ["ä", "ää"] and ranks.gathered_text("") == ["", ""]
+    must_agree({"train.seed": "0"})
+    try:
+        must_agree({"train.seed": str(rank), "version of torch": "2.14.1"})
+    except UserError as error:
+        message = str(error)
+    assert message.startswith(
+        "process 1 of this run was started differently: train.seed: 1 there, 0 in process 0; give"
+    )
     distributed.destroy_process_group()
 
 

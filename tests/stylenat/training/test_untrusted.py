@@ -1,6 +1,7 @@
 """A checkpoint made to harm is refused with one line: nothing is run, allocated or read outside of its folder."""
 
 import json
+import os
 import pickle
 import struct
 import zipfile
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from registry import UserError
+from stylenat import weights
 from stylenat.training import checkpoint
 from stylenat.training.untrusted import HEADER_BYTES, read_tensors, read_values
 
@@ -150,5 +152,67 @@ def test_a_linked_folder_is_no_checkpoint_of_the_run_and_is_never_removed(folder
 )  # fmt: skip
 def test_a_manifest_that_is_none_is_damage(folder, text):
     (folder / "manifest.json").write_text(text)
+    with pytest.raises(checkpoint.Damaged):
+        checkpoint.verify(folder)
+
+
+def test_lists_that_are_contained_many_times_in_each_other_are_refused(folder):
+    value = [0]
+    for _ in range(40):
+        value = [value, value]
+    torch.save({"step": value}, folder / "state.pt")
+    assert (folder / "state.pt").stat().st_size < 4096
+    with pytest.raises(UserError, match="unfold to more values than the file has bytes"):
+        checkpoint.state(folder)
+
+
+def test_a_tensor_that_is_contained_many_times_is_refused(folder):
+    tensor = torch.zeros(1000)
+    torch.save({"step": [tensor] * 1000}, folder / "state.pt")
+    with pytest.raises(UserError, match="more than the file holds"):
+        checkpoint.state(folder)
+
+
+def bomb_of_zeros(path, megabytes):
+    """A checkpoint whose storage is compressed to a thousandth of its size."""
+    torch.save({"g_ema": {"w": torch.zeros(megabytes * 2**18)}}, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+
+
+def test_a_compressed_checkpoint_of_another_system_is_refused_unread(tmp_path):
+    bomb_of_zeros(tmp_path / "bomb.pt", 16)
+    assert (tmp_path / "bomb.pt").stat().st_size < 2**16
+    with pytest.raises(UserError, match="compressed entries"):
+        weights.read(tmp_path / "bomb.pt")
+
+
+def test_a_checkpoint_whose_tensors_are_larger_than_its_file_is_refused(tmp_path):
+    torch.save({"g_ema": {"w": torch.zeros(1).expand(2**40)}}, tmp_path / "wide.pt")
+    with pytest.raises(UserError, match="more than the file holds"):
+        weights.read(tmp_path / "wide.pt")
+
+
+def test_a_checkpoint_from_before_zips_is_read(tmp_path):
+    state = {"g_ema": {"w": torch.arange(6.0)}, "epoch": 3}
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert torch.equal(weights.read(tmp_path / "old.pt").states["ema"]["w"], torch.arange(6.0))
+
+
+@pytest.mark.parametrize("sums", ["generator.safetensors", "state.pt"])
+def test_a_file_that_the_manifest_omits_makes_the_checkpoint_damaged(folder, sums):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["sha256"][sums]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(checkpoint.Damaged, match=f"has no checksum of {sums}"):
+        checkpoint.verify(folder)
+
+
+def test_a_fifo_as_a_manifest_is_damage_and_not_waited_for(folder):
+    (folder / "manifest.json").unlink()
+    os.mkfifo(folder / "manifest.json")
     with pytest.raises(checkpoint.Damaged):
         checkpoint.verify(folder)

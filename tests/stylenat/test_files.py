@@ -1,0 +1,50 @@
+"""Files are written completely or not at all, through no link, and read without waiting."""
+
+import os
+
+import pytest
+
+from registry import UserError
+from stylenat.files import open_in_folder, partial, read_bounded, whole_file
+
+
+def test_reading_is_bounded_and_takes_regular_files_only(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"12345")
+    assert read_bounded(file, 5) == b"12345"
+    with pytest.raises(ValueError, match="more than 4 bytes"):
+        read_bounded(file, 4)
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", "/dev/zero"):
+        with pytest.raises(ValueError, match="not a regular file"):
+            read_bounded(path, 5)
+    with pytest.raises(FileNotFoundError):
+        read_bounded(tmp_path / "none", 5)
+
+
+def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(tmp_path):
+    other, file = tmp_path / "other", tmp_path / "file"
+    other.write_text("mine")
+    partial(file).symlink_to(other)
+    with whole_file(file) as opened:
+        opened.write(b"new")
+    assert other.read_text() == "mine" and file.read_text() == "new" and not file.is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "hard link", "fifo", "folder"])
+def test_nothing_but_a_files_own_name_is_opened_to_write(tmp_path, kind):
+    other, file = tmp_path / "other", tmp_path / "file"
+    other.write_text("mine")
+    {
+        "link": lambda: file.symlink_to(other),
+        "dangling": lambda: file.symlink_to(tmp_path / "new"),
+        "hard link": lambda: os.link(other, file),
+        "fifo": lambda: os.mkfifo(file),
+        "folder": lambda: file.mkdir(),
+    }[kind]()
+    with pytest.raises(UserError, match="is a link or not a regular file"):
+        open_in_folder(file, os.O_WRONLY | os.O_APPEND)
+    assert other.read_text() == "mine" and not (tmp_path / "new").exists()
+    descriptor = open_in_folder(tmp_path / "fresh", os.O_WRONLY | os.O_APPEND)
+    os.close(descriptor)
+    assert (tmp_path / "fresh").read_bytes() == b""
