@@ -42,7 +42,10 @@ class AttentionBackend(Protocol):
         bias: Tensor | None,
         scale: float,
     ) -> Tensor:
-        """q, k, v, result: [batch, height, width, heads, head_dim]; bias: [heads, 2k-1, 2k-1]."""
+        """q, k, v, result: [batch, height, width, heads, head_dim]; bias: [heads, 2k-1, 2k-1].
+
+        A bias of -inf masks a key. A query whose keys are all masked gives 0, and its gradients are 0.
+        """
 
 
 class Block(Protocol):

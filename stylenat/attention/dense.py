@@ -34,8 +34,14 @@ class Dense:
             table = bias[:, offset_y[:, None, :, None], offset_x[None, :, None, :]]
             logits = logits + table.reshape(heads, height * width, height * width)
         seen = (seen_y[:, None, :, None] & seen_x[None, :, None, :]).reshape(height * width, height * width)
-        weights = logits.masked_fill(~seen, float("-inf")).softmax(-1)
+        weights = softmax(logits.masked_fill(~seen, float("-inf")))
         return (weights @ v).transpose(1, 2).reshape(batch, height, width, heads, head_dim)
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last axis; 0, with gradient 0, for a row that is -inf throughout."""
+    nothing = logits.isneginf().all(-1, keepdim=True)
+    return logits.masked_fill(nothing, 0).softmax(-1).masked_fill(nothing, 0)
 
 
 def _axis(size: int, kernel_size: int, dilation: int) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from registry import AttentionSite, HeadGroup, UserError
 from stylenat.attention.compiled import Compiled
+from stylenat.attention.dense import softmax
 from stylenat.attention.op import choose, neighborhood_attention
 from stylenat.interfaces import AttentionBackend
 
@@ -171,6 +172,6 @@ class FullAttention(_Attention):
         # [batch, heads, tokens, head_dim]
         q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in self._heads(qkv).unbind(3))
         bias = self.relative_position_bias.flatten(1)[:, self.index]
-        weights = (self.scale * q @ k.transpose(-2, -1) + bias).softmax(-1)
+        weights = softmax(self.scale * q @ k.transpose(-2, -1) + bias)
         out = (weights @ v).transpose(1, 2).reshape(*qkv.shape[:3], -1)
         return self.proj(out)

@@ -35,7 +35,8 @@ def neighborhood_attention(
         kernel_size: side of the neighborhood; odd, at least 3.
         dilation: distance between neighbouring keys; ``kernel_size * dilation`` must fit both sides.
         bias: [heads, 2 * kernel_size - 1, 2 * kernel_size - 1], added to the logits, indexed by key minus query
-            offset in steps of the dilation.
+            offset in steps of the dilation. -inf masks a key; a query whose keys are all masked gives 0, and its
+            gradients are 0.
         scale: of the logits; ``head_dim ** -0.5`` by default.
         backend: a name in ``BACKENDS``, an object of kind ``attention``, or None to choose by capability.
 

@@ -48,8 +48,10 @@ class Tiled:
             cut = plan(shape[1], shape[2], kernel_size, dilation, q.device, dtype)
             queries = _to_tiles(q * scale, cut)
             keys_values = _to_classes(torch.cat([k, v], dim=-1), cut)
-            table = _table(None if bias is None else bias.to(dtype), cut)
+            table, nothing = _table(None if bias is None else bias.to(dtype), cut)
             out = _TiledAttention.apply(queries, keys_values, table, cut)
+            if nothing is not None:
+                out = out.masked_fill(nothing, 0)
             return _from_tiles(out, cut, shape).to(out_dtype)
 
 
@@ -85,14 +87,31 @@ def _to_classes(kv: Tensor, cut: Plan) -> Tensor:
     return kv.permute(0, 5, 2, 4, 1, 3, 6).reshape(batch, heads, height * width, dim)
 
 
-def _table(bias: Tensor | None, cut: Plan) -> Tensor:
-    """What is added to the logits: [heads or 1, patterns (or tiles), queries, keys]."""
+def _table(bias: Tensor | None, cut: Plan) -> tuple[Tensor, Tensor | None]:
+    """What is added to the logits: [heads or 1, patterns (or tiles), queries, keys].
+
+    Returns:
+        The table, and which queries see no key, since the bias masks all of theirs: [heads, tiles, queries, 1], or
+        None without a bias. Their rows of the table are not masked, so that their weights are finite; their results
+        must be replaced by 0.
+    """
     if bias is None:
         table = cut.mask[None]
-    else:  # Two small products select the bias and, backwards, sum its gradient: no scatter.
-        table = torch.einsum("pqka,hab,rslb->hprqskl", cut.one_hot_y, bias, cut.one_hot_x)
-        table = table.reshape(len(bias), *cut.mask.shape) + cut.mask
-    return table.index_select(1, cut.pattern) if cut.expanded else table
+        return (table.index_select(1, cut.pattern) if cut.expanded else table), None
+    masked = bias.isneginf()
+    hidden = (_selected(masked.to(bias.dtype), cut) > 0) | (cut.mask < 0)
+    nothing = hidden.all(-1, keepdim=True)
+    table = _selected(bias.masked_fill(masked, 0), cut).masked_fill(hidden & ~nothing, -torch.inf)
+    return (table.index_select(1, cut.pattern) if cut.expanded else table), nothing.index_select(1, cut.pattern)
+
+
+def _selected(bias: Tensor, cut: Plan) -> Tensor:
+    """Each key's entry of the bias, 0 where it is not seen: [heads, patterns, queries, keys].
+
+    Two small products select it and, backwards, sum its gradient: no scatter. They turn an infinity into NaN.
+    """
+    table = torch.einsum("pqka,hab,rslb->hprqskl", cut.one_hot_y, bias, cut.one_hot_x)
+    return table.reshape(len(bias), *cut.mask.shape)
 
 
 def _chunks(queries: Tensor, cut: Plan) -> Iterator[tuple[slice, slice, Tensor | slice, slice]]:

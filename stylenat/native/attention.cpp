@@ -241,7 +241,10 @@ void forward_block(const Problem& p, const Task& task, const Row& row, const Blo
             largest = largest > scores[j] ? largest : scores[j];
         }
     }
+    const Ints nothing = largest == Lanes{} - INFINITY;  // The bias masks every key: all weights are 0.
+    largest = nothing ? Lanes{} : largest;
     for (int64_t s = 0; s < p.kernel * n; s++) weight += work.scores[s] = exponential(work.scores[s] - largest);
+    weight = nothing ? Lanes{} + 1.0f : weight;
     std::fill(work.sum, work.sum + p.dim * LANES, 0.0f);
     for (int64_t r = 0; r < p.kernel; r++)
         mix(work.scores + r * n, work.ring.value(row.first + r) + block.shift, p.pitch(), p.dilation, p.dim, n,

@@ -17,10 +17,11 @@ from stylenat.testing.contract import (
 
 CASES = ((8, 8, 3, 1), (7, 9, 3, 2), (17, 16, 5, 3), (14, 14, 7, 2), (32, 32, 7, 4))
 """Height, width, kernel size, dilation: square and not, divisible by the dilation and not, one window and many."""
+BIASES = ("a bias", "a bias that masks keys", "no bias")
 
 
 def check_attention(backend: AttentionBackend, device: str = "cpu", tolerance: float = 1e-4) -> None:
-    """Compares results and gradients with ``dense`` in float32, with and without a position bias.
+    """Compares results and gradients with ``dense`` in float32: with a position bias, with one that masks, without.
 
     What the backend says to be ``unsupported`` is passed over, but it must take one case.
 
@@ -31,10 +32,14 @@ def check_attention(backend: AttentionBackend, device: str = "cpu", tolerance: f
     require(isinstance(getattr(backend, "name", None), str), "it needs a name, a string")
     reasons = []
     for height, width, kernel_size, dilation in CASES:
-        for biased in (True, False):
+        for kind in BIASES:
             qkv = noise(2, height, width, 3, 2, 8).to(device).requires_grad_()
             span = 2 * kernel_size - 1
-            bias = noise(2, span, span, seed=1).to(device).requires_grad_() if biased else None
+            bias = noise(2, span, span, seed=1).to(device)
+            if kind == "a bias that masks keys":  # All of them in head 1.
+                bias = bias.masked_fill(bias > 0, -torch.inf)
+                bias[1] = -torch.inf
+            bias = None if kind == "no bias" else bias.requires_grad_()
             # Views of one projection, as HydraAttention passes them: not contiguous.
             q, k, v = qkv.unbind(3)
             reason = backend.unsupported(q, kernel_size, dilation, bias)
@@ -42,9 +47,9 @@ def check_attention(backend: AttentionBackend, device: str = "cpu", tolerance: f
             if reason is not None:
                 reasons.append(reason)
                 continue
-            case = f"{height}x{width}, kernel {kernel_size}, dilation {dilation}, {'a' if biased else 'no'} bias"
+            case = f"{height}x{width}, kernel {kernel_size}, dilation {dilation}, {kind}"
             _compare(backend, (q, k, v), qkv, bias, kernel_size, dilation, case, tolerance)
-    if len(reasons) == 2 * len(CASES):
+    if len(reasons) == len(BIASES) * len(CASES):
         raise CannotCheck(f"it supports nothing on {device}: {reasons[0]}")
 
 

@@ -33,9 +33,11 @@ def cotangent(out):
     return torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape)
 
 
-def assert_exact(shape, kernel_size, dilation, biased=True):
+def assert_exact(shape, kernel_size, dilation, biased=True, masked=False):
     """Output and gradients within 1e-5 of the oracle in float64, relative to the largest entry."""
     inputs = tensors(shape, kernel_size)
+    if masked:  # Nearly all, so that some queries see no key.
+        inputs[3] = inputs[3].detach().masked_fill(inputs[3] < 1.5, -torch.inf).requires_grad_()
     if not biased:
         inputs[3] = None
     given = [t for t in inputs if t is not None]
@@ -65,6 +67,7 @@ def assert_exact(shape, kernel_size, dilation, biased=True):
 def test_outputs_and_gradients_agree_with_the_oracle_to_1e_5(shape, kernel_size, dilation):
     for biased in (True, False):
         assert_exact(shape, kernel_size, dilation, biased)
+    assert_exact(shape, kernel_size, dilation, masked=True)
 
 
 @needs_kernel

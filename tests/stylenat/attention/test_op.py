@@ -54,12 +54,49 @@ def test_tiled_equals_dense_in_value_and_first_and_second_derivatives(shape, chu
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+def masking(bias, all_of_head):
+    """The bias with -inf for half of its entries, and for all of one head's."""
+    masked = bias.detach().masked_fill(torch.arange(bias.numel()).view(bias.shape) % 2 == 0, -torch.inf)
+    masked[all_of_head] = -torch.inf
+    return masked.requires_grad_()
+
+
+@pytest.mark.parametrize("chunk", [1, 2**18])
+@pytest.mark.parametrize("shape", [(7, 7, 7, 1), (17, 19, 3, 5), (20, 17, 3, 1)])
+def test_tiled_equals_dense_where_the_bias_masks_keys(shape, chunk, monkeypatch):
+    monkeypatch.setattr(tiled, "CHUNK", chunk)
+    height, width, kernel_size, dilation = shape
+    *qkv, bias = tensors(height, width, kernel_size)
+    inputs = [*qkv, masking(bias, all_of_head=1)]
+    ours, oracle = (everything(inputs, kernel_size, dilation, backend) for backend in ("tiled", "dense"))
+    for a, b in zip(ours, oracle, strict=True):
+        assert b.isfinite().all()
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("backend", ["dense", "tiled", "compiled"])
+def test_a_masked_key_has_no_weight_and_a_query_without_keys_gives_0(backend):
+    q, k, v, bias = (t.detach().float() for t in tensors(9, 8, 3, dim=16))
+    if (reason := BACKENDS[backend].unsupported(q, 3, 1, bias)) is not None:
+        pytest.skip(reason)
+    bias[0, 2, 2] = -torch.inf  # Head 0: no query sees itself.
+    bias[1] = -torch.inf
+    inputs = [t.requires_grad_() for t in (q, k, v, bias)]
+    out = neighborhood_attention(q, k, v, kernel_size=3, bias=bias, backend=backend)
+    assert not out[:, :, :, 1].any() and out[:, :, :, 0].isfinite().all()
+    (of_v,) = torch.autograd.grad(out[0, 4, 4, 0].sum(), v, retain_graph=True)
+    assert of_v[0, 4, 4, 0].abs().max() == 0 and of_v[0, 4, 5, 0].abs().min() > 0
+    *of_qkv, of_bias = torch.autograd.grad(out.sum(), inputs)
+    assert not any(gradient[:, :, :, 1].any() for gradient in of_qkv) and not of_bias[1].any()
+    assert all(gradient.isfinite().all() for gradient in (*of_qkv, of_bias))
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without", "ignore:return_lse is deprecated")
 @pytest.mark.parametrize("shape", [(7, 7, 7, 1), (16, 16, 7, 2), (17, 19, 3, 5), (20, 9, 3, 3)])
 def test_flex_equals_dense(shape):
     height, width, kernel_size, dilation = shape
     q, k, v, bias = (t.detach() for t in tensors(height, width, kernel_size))
-    for table in (bias, None):
+    for table in (bias, masking(bias, all_of_head=1).detach(), None):
         options = {"kernel_size": kernel_size, "dilation": dilation, "bias": table}
         ours = neighborhood_attention(q, k, v, backend=Flex(eager=True), **options)
         torch.testing.assert_close(ours, neighborhood_attention(q, k, v, backend="dense", **options))
