@@ -5,21 +5,21 @@ Training never stops for it: what fails in Aim is said once for each cause, and 
 
 import hashlib
 import json
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from plugins.trackers import aim_storage
 from registry import Count, hookimpl
+from registry.wording import printable, reason
 from stylenat.training.run import Run
 
 NETWORKS = ("generator", "discriminator")
-
-QUIET = {"system_tracking_interval": None, "capture_terminal_logs": False, "log_system_params": False}
-"""Aim's defaults add threads, patch stdout, and store every environment variable, secrets included."""
 
 
 class AimTracker:
@@ -60,19 +60,18 @@ class AimTracker:
         self._identity: dict[str, str] = {}
         self._newest: dict[str, tuple[int, Any]] = {}
         self._said: set[tuple[str, type]] = set()
+        self._threads = ExitStack()
 
     def where(self) -> dict[str, str]:
         """How to look at what was tracked."""
         if self._run is None and not self._identity:
             return {}
-        return {"curves": "aim up" if self.repo == "." else f"aim up --repo {self.repo}"}
+        return {"curves": "aim up" if self.repo == "." else f"aim up --repo {shlex.quote(self.repo)}"}
 
     def prepare(self) -> None:
-        """Makes the repository. Two runs that start together and both make it would come into each other's way."""
-        with self._going_on("make the repository"):
-            import aim
-
-            aim.Repo.from_path(self.repo, init=True)
+        """Creates the repository, once for runs that start together."""
+        with self._going_on("create the repository"):
+            aim_storage.create_repository(self.repo)
 
     @hookimpl
     def run_started(self, run: Run) -> None:
@@ -80,6 +79,7 @@ class AimTracker:
             self._run = self._opened(run)
         if self._run is None:
             return
+        self._threads.enter_context(aim_storage.failures_of_threads_in_one_line(self._say))
         with self._going_on("describe the run"):
             self._describe(run)
         self._identity = {"hash": self._run.hash, "run": run.name}
@@ -119,10 +119,9 @@ class AimTracker:
         if self._run is None:
             return
         self._track_newest()
-        with self._going_on("close the run"):
-            self._run["status"] = status
-            self._run.close()
-        self._run = None
+        closed, self._run = self._run, None
+        with self._threads, self._going_on("close the run"):
+            aim_storage.close_run(closed, status)
 
     def state_dict(self) -> dict[str, Any]:
         """The Aim run's hash, and the name of the run that it records; empty where there is none."""
@@ -140,37 +139,36 @@ class AimTracker:
         if not self._identity:
             return
         with self._going_on("add the evaluation to the run"):
-            import aim
+            run = aim_storage.open_run(self.repo, create=False, run_hash=self._identity["hash"])
+            try:
+                self._add(run, step, metrics, details)
+            finally:
+                aim_storage.close_run(run)
 
-            run = aim.Run(run_hash=self._identity["hash"], repo=self.repo, **QUIET)
-            parts = {part: details["protocol"][part] for part in ("metrics", "generated", "real")}
-            key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
-            run["protocols", key] = _plain(details["protocol"])
-            spread = {f"{name}/spread": value for name, value in details["spread"].items()}
-            for name, value in {**metrics, **spread}.items():
-                run.track(float(value), name=name, step=step, context={"net": "ema", "protocol": key})
-            run.close()
+    @staticmethod
+    def _add(run: Any, step: int, metrics: Mapping[str, float], details: Mapping[str, Any]) -> None:
+        parts = {part: details["protocol"][part] for part in ("metrics", "generated", "real")}
+        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+        run["protocols", key] = _plain(details["protocol"])
+        spread = {f"{name}/spread": value for name, value in details["spread"].items()}
+        for name, value in {**metrics, **spread}.items():
+            run.track(float(value), name=printable(name), step=step, context={"net": "ema", "protocol": key})
 
     def _opened(self, run: Run) -> Any:
-        """A writable ``aim.Run``, or None where Aim is not installed."""
-        try:
-            import aim
-        except ModuleNotFoundError as error:
-            self._say(f"{error.name} is not installed, so nothing is tracked there; `pip install aim` mends that")
-            return None
-        options = {"repo": self.repo, "experiment": self.experiment or run.experiment, **QUIET}
+        """A writable ``aim.Run``: the one of the checkpoint where it is this run's, else a new one."""
+        options = {"experiment": printable(self.experiment or run.experiment)}
         # A checkpoint that starts another run folder must not write into the first one's curves.
         if self._identity.get("run") == run.name:
             with self._going_on("go on in the Aim run of the checkpoint, so a new one is begun"):
-                return aim.Run(run_hash=self._identity["hash"], **options)
-        return aim.Run(**options)
+                return aim_storage.open_run(self.repo, run_hash=self._identity["hash"], **options)
+        return aim_storage.open_run(self.repo, **options)
 
     def _describe(self, run: Run) -> None:
         from aim import Text
 
         if self._run.hash != self._identity.get("hash"):  # One that goes on may have been renamed in Aim.
-            self._run.name = run.name
-        for tag in set(self.tags) - set(self._run.tags):
+            self._run.name = printable(run.name)
+        for tag in {printable(tag) for tag in self.tags} - set(self._run.tags):
             self._run.add_tag(tag)
         self._run["status"] = "running"
         self._run["hparams"] = _plain(run.hparams)
@@ -179,7 +177,7 @@ class AimTracker:
             self._draw_neighborhoods(run)
         if self.labels:
             self._run["labels"] = _plain(self.labels)
-        self._run.track(Text(run.config_text), name="config.gin", step=run.step)
+        self._run.track(Text(_text(run.config_text)), name="config.gin", step=run.step)
 
     def _draw_neighborhoods(self, run: Run) -> None:
         from aim import Image
@@ -205,7 +203,7 @@ class AimTracker:
             return
         with self._going_on(f"track {name}"):
             context = ({"net": net} if net else {}) | {"split": "train"}
-            self._run.track(float(value), name=name, step=step, context=context)
+            self._run.track(float(value), name=printable(name), step=step, context=context)
 
     @contextmanager
     def _going_on(self, what: str) -> Iterator[None]:
@@ -215,18 +213,24 @@ class AimTracker:
         except Exception as error:  # Whatever it is, a tracker's failure is no reason to lose a week of training.
             if (what, type(error)) not in self._said:
                 self._said.add((what, type(error)))
-                reason = " ".join(str(error).split())
-                self._say(f"cannot {what} ({type(error).__name__}: {reason}); training goes on")
+                missing = "" if str(error).strip() else " without a message"
+                self._say(f"cannot {what} ({reason(error)}{missing}); training goes on")
 
     @staticmethod
     def _say(line: str) -> None:
-        Console(stderr=True).print(f"aim: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        line = f"aim: {printable(line)}"
+        Console(stderr=True).print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _plain(value: Any) -> Any:
     """Nested plain values, the only ones that Aim takes; anything else becomes its text."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {_text(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value if value is None or type(value) in (bool, int, float, str) else str(value)
+    return value if value is None or type(value) in (bool, int, float) else _text(value)
+
+
+def _text(value: Any) -> str:
+    """Text that Aim can store: undecodable bytes, as in names of files, are shown as escapes."""
+    return str(value).encode(errors="backslashreplace").decode()

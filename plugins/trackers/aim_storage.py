@@ -1,0 +1,178 @@
+"""Aim's storage, opened safely among processes and closed within bounded time. What is tracked belongs elsewhere.
+
+Aim 3.29 leaves three things to its users: two processes that create one repository at once disagree about it; its
+calls wait without a limit for threads of its own, which die when the storage fails; and its handler at exit does too.
+"""
+
+import atexit
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from registry import UserError
+from registry.wording import reason
+
+OPEN_SECONDS = 60.0
+"""How long to wait for Aim to open a run, LOCK_SECONDS for another process to create the repository included."""
+CLOSE_SECONDS = 30.0
+LOCK_SECONDS = 30.0
+ATTEMPTS = 5
+"""Tries to open a run, 0.1 s after the first and then after twice as long each."""
+
+QUIET = {"system_tracking_interval": None, "capture_terminal_logs": False, "log_system_params": False}
+"""Aim's defaults add threads, patch stdout, and store every environment variable, secrets included."""
+
+_abandoned: list[Any] = []
+"""Runs that could not be closed: collected as garbage they would be closed again, in the main thread."""
+
+
+def load() -> None:
+    """Imports Aim. Raises UserError where it is not installed or cannot be imported, for whatever reason."""
+    try:
+        import aim  # noqa: F401 - here to fail, if it must
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed; install it: pip install aim") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"Aim cannot be imported: {reason(error)}") from error
+
+
+def create_repository(path: str) -> None:
+    """Makes the repository where it is missing. Raises as ``open_run``."""
+    load()
+    _within(OPEN_SECONDS, lambda: _repository(path, create=True), "create the repository")
+
+
+def _repository(path: str, create: bool) -> Any:
+    """The ``aim.Repo`` in folder ``path``, which may also be Aim's ``aim://`` or ``ssh://``.
+
+    What is missing, or was left incomplete by a process that was killed, is created by one process at a time.
+    """
+    from aim.sdk.repo import Repo
+    from filelock import FileLock
+
+    if path.startswith("ssh://") or Repo.is_remote_path(path):
+        return Repo.from_path(path)
+    if not create and not Repo.exists(path):
+        raise UserError(f"there is no Aim repository in {path}")
+    if not _is_complete(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with FileLock(Path(path) / ".aim.lock", timeout=LOCK_SECONDS):
+            if not _is_complete(path):
+                version = _version(path)
+                if version.exists() and not version.stat().st_size:
+                    version.unlink()  # Aim cannot read it, not even to create the repository anew.
+                return Repo.from_path(path, init=True)
+    return Repo.from_path(path)
+
+
+def open_run(path: str, create: bool = True, **options: Any) -> Any:
+    """A writable ``aim.Run`` in the repository in folder ``path``; ``options`` are its arguments.
+
+    Raises:
+        UserError: Aim cannot be imported; there is no repository, and ``create`` is False.
+        TimeoutError: after OPEN_SECONDS. Besides, whatever Aim raises, at the last attempt.
+    """
+    load()
+    import aim
+    from aimrocks.errors import RocksIOError
+    from sqlalchemy.exc import OperationalError
+
+    def attempt() -> Any:
+        for pause in (0.1 * 2**i for i in range(ATTEMPTS - 1)):
+            try:
+                return aim.Run(repo=_repository(path, create), **options, **QUIET)
+            except (RocksIOError, OperationalError):  # Also what another process causes that has it locked.
+                time.sleep(pause)
+        return aim.Run(repo=_repository(path, create), **options, **QUIET)
+
+    return _within(OPEN_SECONDS, attempt, "open the run")
+
+
+def close_run(run: Any, status: str | None = None) -> None:
+    """Stores the status, ends Aim's threads of the run and writes everything to the disk.
+
+    Raises:
+        TimeoutError: after CLOSE_SECONDS. Whatever Aim raises when its storage fails.
+    """
+
+    def close() -> None:
+        # Aim itself would close these when they are collected as garbage, where an error is only printed.
+        stores = [store for config, store in run.repo.container_pool.items() if config.sub == run.hash]
+        try:
+            if status is not None:
+                run["status"] = status
+        finally:
+            run.close()
+        for store in stores:
+            store.close()
+
+    try:
+        _within(CLOSE_SECONDS, close, "close the run")
+    except BaseException:
+        _abandoned.append(run)
+        raise
+
+
+@contextmanager
+def failures_of_threads_in_one_line(say: Callable[[str], None]) -> Iterator[None]:
+    """While it lasts, an error that ends one of Aim's threads is a line, not a traceback; other threads' are theirs."""
+    before = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        frames = traceback.walk_tb(arguments.exc_traceback)
+        if any(frame.f_globals.get("__name__", "").startswith("aim.") for frame, _ in frames):
+            error = arguments.exc_value or arguments.exc_type()
+            say(f"a background thread of Aim ended ({reason(error)}); training goes on")
+        else:
+            before(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+def _version(path: str) -> Path:
+    return Path(path) / ".aim" / "VERSION"
+
+
+def _is_complete(path: str) -> bool:
+    """Aim writes VERSION last. Of an older version of Aim, its own call upgrades the repository."""
+    from aim.sdk.repo import Repo, RepoStatus
+
+    version = _version(path)
+    if not version.exists() or not version.stat().st_size:
+        return False
+    return Repo.check_repo_status(path) == RepoStatus.UPDATED
+
+
+def _within(seconds: float, work: Callable[[], Any], what: str) -> Any:
+    """The result of ``work``, or its exception; TimeoutError when it takes longer. Then it is left to itself.
+
+    After either, Aim's handler at exit is removed: it would wait for the same storage, without a limit. Runs that are
+    open elsewhere in this process then end as if it had been killed, which Aim's storage survives.
+    """
+    outcome: list[tuple[Any, BaseException | None]] = []
+
+    def run() -> None:
+        try:
+            outcome.append((work(), None))
+        except BaseException as error:  # For the caller's thread to raise.
+            outcome.append((None, error))
+
+    # Not a ThreadPoolExecutor: Python waits for its threads at exit.
+    thread = threading.Thread(target=run, name=f"aim: {what}", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    result, error = outcome[0] if outcome else (None, TimeoutError(f"Aim did not {what} within {seconds:g} s"))
+    if error is not None:
+        from aim.ext.cleanup import AutoClean
+
+        atexit.unregister(AutoClean.cleanup)
+        raise error
+    return result
