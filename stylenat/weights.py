@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from registry import UserError
 from registry.wording import printable
-from stylenat.files import read_bounded
+from stylenat.files import read_bounded, save_tensors
 from stylenat.training import checkpoint
 from stylenat.training.untrusted import tensors_of, unpickled
 
@@ -226,7 +225,8 @@ def write(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for name, state in states.items():
-            save_file({key: tensor.contiguous() for key, tensor in state.items()}, temporary / f"{name}.safetensors")
+            tensors = {key: tensor.contiguous() for key, tensor in state.items()}
+            save_tensors(tensors, temporary / f"{name}.safetensors")
         for name, text in texts.items():
             (temporary / name).write_text(text, encoding="utf-8")
         sums = {path.name: checksum(path) for path in sorted(temporary.iterdir())}

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from stylenat.files import cache_folder
+from stylenat.files import cache_folder, save_tensors
 
 FORMAT_VERSION = 1
 
@@ -62,7 +61,7 @@ class StatisticsCache:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")  # Two runs may save the same entry at once.
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            save_file(state, temporary, metadata=noted)
+            save_tensors(state, temporary, noted)
             temporary.replace(path)
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or str(error)

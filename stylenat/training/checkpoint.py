@@ -17,12 +17,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from registry import UserError
 from stylenat import ranks
-from stylenat.files import disk_full, read_bounded
+from stylenat.files import disk_full, read_bounded, save_tensors
 from stylenat.training.untrusted import read_tensors, read_values
 
 FORMAT_VERSION = 2
@@ -60,7 +59,7 @@ def save(directory: Path, step: int, networks: Mapping[str, Mapping[str, Tensor]
         temporary.mkdir(parents=True)
         for name, weights in networks.items():
             tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-            save_file(tensors, temporary / f"{name}.safetensors")
+            save_tensors(tensors, temporary / f"{name}.safetensors")
         torch.save(state, temporary / "state.pt")
         files = sorted(path for path in temporary.iterdir())
         manifest = {

@@ -36,7 +36,7 @@ def test_a_damaged_checkpoint_left_beyond_the_new_one_does_not_cost_the_new_one_
     assert checkpoint.newest_good(tmp_path, lambda line: None) == checkpoint.checkpoint_path(tmp_path, 10)
 
 
-@pytest.mark.parametrize("writer", ["save_file", "torch.save"])
+@pytest.mark.parametrize("writer", ["save_tensors", "torch.save"])
 def test_a_full_disk_is_one_line_and_leaves_the_earlier_checkpoint(tmp_path, network, monkeypatch, writer):
     save(tmp_path, 1, network)
 

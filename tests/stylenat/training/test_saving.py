@@ -84,7 +84,7 @@ def test_a_full_disk_is_told_at_the_next_step(tmp_path, monkeypatch, ask):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     empty(tmp_path, 1)
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_tensors", full)
     with pytest.raises(UserError, match="no disk space left"):
         with Writer(tmp_path) as writer:
             writer.save(2, {"generator": {}}, {})
@@ -101,7 +101,7 @@ def test_a_failure_of_training_is_not_hidden_by_one_of_the_writer(tmp_path, monk
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_tensors", full)
     with pytest.raises(ZeroDivisionError) as caught:
         with Writer(tmp_path) as writer:
             writer.save(2, {"generator": {}}, {})
