@@ -13,10 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from stylenat.files import cache_folder
+from stylenat.native import kept
 
 SOURCES = [Path(__file__).with_name(name) for name in ("attention.cpp", "pixels.cpp")]
 HEADER = Path(__file__).with_name("lanes.h")
@@ -24,9 +26,9 @@ HEADER = Path(__file__).with_name("lanes.h")
 
 @cache
 def library() -> ctypes.CDLL | str:
-    """The kernels, or why there are none. Either is said once on stderr, unless an earlier build is simply loaded."""
+    """The kernels, or why there are none. Either is reported once on stderr, unless an earlier build is loaded."""
     try:
-        kernels = ctypes.CDLL(str(_built()))
+        kernels = _loaded()
         kernels.tasks.restype = kernels.scratch_floats.restype = ctypes.c_int64
         address, number = ctypes.c_void_p, ctypes.c_int64
         for write in (kernels.write_floats, kernels.write_bytes):
@@ -38,22 +40,32 @@ def library() -> ctypes.CDLL | str:
         return f"its C++ kernel could not be built or loaded here: {reason}"
 
 
-def _built() -> Path:
+def _loaded() -> ctypes.CDLL:
     compiler = _compiler()
     native = "-march=native" if platform.machine().lower() in ("x86_64", "amd64") else "-mcpu=native"
     command = [compiler, "-std=c++17", "-O3", native, "-fopenmp", "-shared", "-fPIC", *map(str, SOURCES)]
-    folder = cache_folder()
-    target = folder / f"kernels-{_fingerprint(command)}.so"
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        began = time.perf_counter()
+    folder, name = cache_folder() / "native", f"kernels-{_fingerprint(command)}"
+    reason = kept.refused(folder)
+    if reason is not None:
+        with tempfile.TemporaryDirectory() as scratch:  # Only this user's; a library outlives its file.
+            return ctypes.CDLL(str(_compiled(command, scratch, f"for this process alone: {folder} {reason}")))
+    path = kept.opened(folder, name)
+    if path is None:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / "kernels.so"
-            subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True, timeout=300)
-            os.replace(made, target)  # At once: processes that start together each build, and any one's will do.
-        seconds = time.perf_counter() - began
-        print(f"compiled the CPU kernels in {seconds:.1f} s, kept as {target}", file=sys.stderr)
-    return target
+            kept.keep(_compiled(command, scratch, f"kept in {folder}"), folder, name)
+        path = kept.opened(folder, name)  # Processes that start together each build, and any one's will do.
+    if path is None:
+        raise RuntimeError(f"what was compiled into {folder} was removed or changed")
+    return ctypes.CDLL(str(path))
+
+
+def _compiled(command: Sequence[str], scratch: str, remark: str) -> Path:
+    """The library, in folder ``scratch``, announced with a remark."""
+    began = time.perf_counter()
+    made = Path(scratch) / "kernels.so"
+    subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True, timeout=300)
+    print(f"compiled the CPU kernels in {time.perf_counter() - began:.1f} s, {remark}", file=sys.stderr)
+    return made
 
 
 def _compiler() -> str:

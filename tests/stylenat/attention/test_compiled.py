@@ -203,7 +203,7 @@ def test_the_kernel_is_built_once_announced_and_found_again(monkeypatch, tmp_pat
             build.library.cache_clear()
             assert not isinstance(build.library(), str)
             assert capsys.readouterr().err.count("compiled the CPU kernels") == expected
-        assert len(list((tmp_path / "made" / "here").iterdir())) == 1
+        assert len(list((tmp_path / "made" / "here" / "native").iterdir())) == 1
     finally:
         build.library.cache_clear()
 
