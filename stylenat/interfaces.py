@@ -272,7 +272,8 @@ class Accumulator(Protocol):
     It may also have
 
     * ``shared_as``: a name; metrics with equal needs share the accumulator of that name;
-    * ``state_dict()`` and ``load_state_dict()`` of tensors: with ``shared_as``, what makes those of the real set last;
+    * ``state_dict()`` and ``load_state_dict()`` of tensors: with ``shared_as``, what makes those of the real set last.
+      ``load_state_dict()`` raises ValueError, TypeError or KeyError for what is not such a state;
     * ``limit``: images after which it takes no more.
     """
 

@@ -28,4 +28,8 @@ class Rows:
         return {"rows": self.all()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self._parts = [state["rows"]]
+        """Raises ValueError or KeyError for tensors that are not such a state."""
+        rows = state["rows"]
+        if rows.ndim != 2 or rows.dtype != torch.float32:
+            raise ValueError(f"rows of shape {list(rows.shape)} in {rows.dtype}")
+        self._parts = [rows]

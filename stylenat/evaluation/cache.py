@@ -1,8 +1,12 @@
-"""Where the statistics of real sets last between runs: one safetensors file for each key."""
+"""Where the statistics of real sets last between runs: one safetensors file for each key.
+
+A cache is foreign input, as checkpoints are: nothing in it is run, and what has not the expected form is not used.
+"""
 
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +18,8 @@ from torch import Tensor
 from stylenat.files import cache_folder, save_tensors
 
 FORMAT_VERSION = 1
+HEADER_BYTES = 2**20
+"""The longest safetensors header that is parsed; one of ours has some hundred bytes beside its key."""
 
 
 def statistics_folder() -> Path:
@@ -35,23 +41,34 @@ class StatisticsCache:
     def path(self, key: Mapping[str, Any]) -> Path:
         return self._folder / f"{hashlib.sha256(_text(key).encode()).hexdigest()[:32]}.safetensors"
 
-    def load(self, key: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The entry's tensors and notes; None where there is none, or a damaged one."""
+    def load(
+        self, key: Mapping[str, Any], bytes_at_most: int, check: Callable[[dict[str, Tensor], Any], None]
+    ) -> tuple[dict[str, Tensor], Any] | None:
+        """The entry's tensors and notes; None where there is none, or a damaged one.
+
+        Args:
+            bytes_at_most: a larger file is not read.
+            check: called with tensors and notes; raises KeyError, TypeError, ValueError or RuntimeError for those that
+                have not the expected form.
+        """
         path = self.path(key)
-        if not path.exists():
-            return None
         try:
+            _must_be_file(path, bytes_at_most)
             with safe_open(path, "pt") as file:
                 noted = file.metadata()
+                if noted["key"] != _text(key):
+                    raise ValueError("it is another key's")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            whole = noted["key"] == _text(key) and noted["sha256"] == _checksum(tensors)
+            if noted["sha256"] != _checksum(tensors):
+                raise ValueError("its checksum differs")
             notes = json.loads(noted["notes"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-            whole, tensors, notes = False, {}, {}
-        if not whole:
+            check(tensors, notes)
+            return tensors, notes
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
             self._say(f"{path} is damaged; the statistics in it are computed again")
             return None
-        return tensors, notes
 
     def save(self, key: Mapping[str, Any], tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
         """Writes the entry, whole or not at all."""
@@ -69,6 +86,15 @@ class StatisticsCache:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _must_be_file(path: Path, bytes_at_most: int) -> None:
+    about = path.lstat()  # Before it is opened: a pipe would wait for its writer.
+    if not stat.S_ISREG(about.st_mode) or about.st_size > bytes_at_most:
+        raise ValueError("it is not a plain file, or too large")
+    with open(path, "rb") as file:
+        if int.from_bytes(file.read(8), "little") > HEADER_BYTES:
+            raise ValueError("its header is too long")
 
 
 def _text(key: Mapping[str, Any]) -> str:

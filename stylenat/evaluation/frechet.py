@@ -65,7 +65,13 @@ class GaussianStatistics:
         return {"count": torch.tensor(self._count), "sum": self._sum.cpu(), "outer": self._outer.cpu()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self._count, self._sum, self._outer = int(state["count"]), state["sum"], state["outer"]
+        """Raises ValueError, TypeError or KeyError for tensors that are not such a state."""
+        count, total, outer = int(state["count"]), state["sum"], state["outer"]
+        if count < 0 or total.ndim != 1 or outer.shape != (len(total), len(total)):
+            raise ValueError(f"{count} vectors with sums of shapes {list(total.shape)} and {list(outer.shape)}")
+        if {total.dtype, outer.dtype} != {torch.float64}:
+            raise TypeError(f"sums in {total.dtype} and {outer.dtype}, not in float64")
+        self._count, self._sum, self._outer = count, total, outer
 
 
 def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> float:

@@ -1,9 +1,12 @@
 """The real set as metrics need it: its statistics, from the cache where they are, and its part of the protocol."""
 
+import copy
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from registry import UserError
 from stylenat.evaluation.cache import StatisticsCache
@@ -91,7 +94,12 @@ class RealSet:
     def _found(self, stream: Stream, name: str, accumulator: Accumulator) -> bool:
         """Fills the accumulator from the cache; all processes must find it there, or none takes it."""
         key = self._key(stream, name, accumulator)
-        entry = self._cache.load(key) if self._cache is not None and key is not None else None
+        entry = None
+        if self._cache is not None and key is not None:
+            dim = getattr(stream.source, "dim", 0)
+            # Four times what a covariance and all vectors take in float64; small sets may have a larger header.
+            most = 32 * dim * (dim + self.count) + 2**20
+            entry = self._cache.load(key, most, lambda *found: _must_fit(accumulator, *found))
         everywhere = gathered(torch.tensor([entry is not None], dtype=torch.uint8, device=self._device))
         if entry is None or not all(bool(found) for found in everywhere):
             return False
@@ -116,6 +124,13 @@ class RealSet:
 
     def _content(self) -> str | None:
         return self.dataset.content_hash() if hasattr(self.dataset, "content_hash") else None
+
+
+def _must_fit(accumulator: Accumulator, tensors: dict[str, Tensor], notes: Any) -> None:
+    """Raises KeyError, TypeError, ValueError or RuntimeError for what is not a state of this accumulator's."""
+    copy.deepcopy(accumulator).load_state_dict(tensors)
+    if not re.fullmatch("[0-9a-f]{64}", notes["pixels_sha256"]):
+        raise ValueError("the checksum of the pixels is not one")
 
 
 def _wanted_streams(used: Collection, metrics: Sequence[Metric], key: str) -> Stream:

@@ -1,14 +1,19 @@
 """Real statistics are found again by their whole key and by nothing else; a damaged entry is computed again."""
 
+import json
+import os
+
 import pytest
 import torch
 from image_sets import Images, copies
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from plugins.features.random_convolution import RandomConvolution
 from plugins.metrics.frechet import FID
 from plugins.metrics.kernel import KID
 from plugins.metrics.sliced_wasserstein import SlicedWasserstein
-from stylenat.evaluation.cache import StatisticsCache, statistics_folder
+from stylenat.evaluation.cache import StatisticsCache, _checksum, statistics_folder
 from stylenat.evaluation.evaluate import Evaluator
 from stylenat.testing.contract import pictures
 
@@ -90,6 +95,57 @@ def test_a_damaged_entry_is_computed_again_with_a_line(cache, said, tmp_path, da
     assert len(said) == 1 and "is damaged" in said[0]
     mended = Images(REAL, "content")
     assert measured(cache, mended).metrics == expected and (mended.read, len(said)) == (0, 1)
+
+
+def forged(entry, change):
+    """The entry with other contents, whose key and checksum are right."""
+    with safe_open(entry, "pt") as file:
+        noted, tensors = dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(noted, tensors)
+    save_file(tensors, entry, noted | {"sha256": _checksum(tensors)})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda noted, tensors: noted.update(notes="{}"),
+        lambda noted, tensors: noted.update(notes=json.dumps({"pixels_sha256": "\x1b[31m"})),
+        lambda noted, tensors: noted.update(notes=json.dumps({"pixels_sha256": ["0" * 64]})),
+        lambda noted, tensors: noted.update(notes="[" * 100_000),
+        lambda noted, tensors: tensors.clear(),
+        lambda noted, tensors: tensors.update({name: tensor[None] for name, tensor in tensors.items()}),
+        lambda noted, tensors: tensors.update({name: tensor.half() for name, tensor in tensors.items()}),
+        lambda noted, tensors: tensors.update(more=torch.zeros(2**20)),
+        lambda noted, tensors: noted.update({str(i): "" for i in range(100_000)}),
+    ],
+)
+@pytest.mark.parametrize("metric", [FID, lambda features: KID(features, subsets=2, subset_size=8)], ids=["fid", "kid"])
+def test_an_entry_that_has_not_the_expected_form_is_not_used(cache, said, tmp_path, metric, change):
+    def evaluate(images):
+        return Evaluator(images, [metric(RandomConvolution(8))], cache=cache).evaluate(copies(FAKE), 40).metrics
+
+    expected = evaluate(Images(REAL, "content"))
+    (entry,) = (tmp_path / "cache").iterdir()
+    forged(entry, change)
+    images = Images(REAL, "content")
+    assert evaluate(images) == expected and images.read > 0
+    assert len(said) == 1 and "is damaged" in said[0]
+
+
+@pytest.mark.parametrize("other", ["a pipe", "a link", "a folder"])
+def test_what_is_no_plain_file_is_not_opened(cache, said, tmp_path, other):
+    expected = measured(cache, Images(REAL, "content")).metrics
+    entry = sorted((tmp_path / "cache").iterdir())[0]
+    kept = entry.rename(tmp_path / "kept")
+    match other:
+        case "a pipe":
+            os.mkfifo(entry)
+        case "a link":
+            entry.symlink_to(kept)
+        case "a folder":
+            entry.mkdir()
+    assert measured(cache, Images(REAL, "content")).metrics == expected
+    assert "is damaged" in said[0]
 
 
 def test_a_folder_that_cannot_be_written_costs_a_line_and_no_result(said, tmp_path):
