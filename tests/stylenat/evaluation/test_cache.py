@@ -15,6 +15,7 @@ from plugins.metrics.kernel import KID
 from plugins.metrics.sliced_wasserstein import SlicedWasserstein
 from stylenat.evaluation.cache import StatisticsCache, _checksum, statistics_folder
 from stylenat.evaluation.evaluate import Evaluator
+from stylenat.evaluation.real import RealSet
 from stylenat.testing.contract import pictures
 
 REAL, FAKE = pictures(40, 16), pictures(40, 16, seed=1)
@@ -119,23 +120,27 @@ def forged(entry, change):
         lambda noted, tensors: noted.update({str(i): "" for i in range(100_000)}),
     ],
 )
-@pytest.mark.parametrize("metric", [FID, lambda features: KID(features, subsets=2, subset_size=8)], ids=["fid", "kid"])
-def test_an_entry_that_has_not_the_expected_form_is_not_used(cache, said, tmp_path, metric, change):
-    def evaluate(images):
-        return Evaluator(images, [metric(RandomConvolution(8))], cache=cache).evaluate(copies(FAKE), 40).metrics
+def test_an_entry_that_has_not_the_expected_form_is_not_used(cache, said, tmp_path, change):
+    def gather():
+        images = Images(REAL[:8], "content")
+        metrics = [FID(RandomConvolution(4)), KID(RandomConvolution(4), subsets=2, subset_size=4)]
+        RealSet(images, metrics, torch.device("cpu"), cache, None).collection()
+        return images.read
 
-    expected = evaluate(Images(REAL, "content"))
-    (entry,) = (tmp_path / "cache").iterdir()
-    forged(entry, change)
-    images = Images(REAL, "content")
-    assert evaluate(images) == expected and images.read > 0
-    assert len(said) == 1 and "is damaged" in said[0]
+    gather()
+    entries = list((tmp_path / "cache").iterdir())
+    for entry in entries:
+        forged(entry, change)
+    assert gather() > 0
+    assert len(said) == len(entries) == 2 and all("is damaged" in line for line in said)
+    assert gather() == 0
 
 
 @pytest.mark.parametrize("other", ["a pipe", "a link", "a folder"])
 def test_what_is_no_plain_file_is_not_opened(cache, said, tmp_path, other):
-    expected = measured(cache, Images(REAL, "content")).metrics
-    entry = sorted((tmp_path / "cache").iterdir())[0]
+    key = {"content": "images"}
+    cache.save(key, {"rows": torch.zeros(2, 2)}, {})
+    entry = cache.path(key)
     kept = entry.rename(tmp_path / "kept")
     match other:
         case "a pipe":
@@ -144,8 +149,9 @@ def test_what_is_no_plain_file_is_not_opened(cache, said, tmp_path, other):
             entry.symlink_to(kept)
         case "a folder":
             entry.mkdir()
-    assert measured(cache, Images(REAL, "content")).metrics == expected
-    assert "is damaged" in said[0]
+    assert cache.load(key, 2**20, lambda tensors, notes: None) is None and "is damaged" in said[0]
+    assert StatisticsCache(tmp_path / "none", said.append).load(key, 2**20, lambda *found: None) is None
+    assert len(said) == 1
 
 
 def test_a_folder_that_cannot_be_written_costs_a_line_and_no_result(said, tmp_path):
