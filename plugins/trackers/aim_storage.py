@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any
 
 from registry import UserError
@@ -62,11 +63,25 @@ def _repository(path: str, create: bool) -> Any:
         Path(path).mkdir(parents=True, exist_ok=True)
         with FileLock(Path(path) / ".aim.lock", timeout=LOCK_SECONDS):
             if not _is_complete(path):
-                version = _version(path)
-                if version.exists() and not version.stat().st_size:
-                    version.unlink()  # Aim cannot read it, not even to create the repository anew.
-                return Repo.from_path(path, init=True)
+                return _completed(path)
     return Repo.from_path(path)
+
+
+def _completed(path: str) -> Any:
+    """The ``aim.Repo``, created by Aim's own call, which also goes on with what a killed process began."""
+    from aim.sdk.repo import Repo
+
+    version, database = _version(path), Path(path) / ".aim" / "run_metadata.sqlite"
+    if version.exists() and not version.stat().st_size:
+        version.unlink()  # Aim cannot read it, not even to create the repository.
+    try:
+        return Repo.from_path(path, init=True)
+    except SubprocessError:
+        # Tables that were created in part, by a full disk or a power cut. No run has been stored in them.
+        if (Path(path) / ".aim" / "meta" / "chunks").exists() or not database.exists():
+            raise
+        database.unlink()
+        return Repo.from_path(path, init=True)
 
 
 def open_run(path: str, create: bool = True, **options: Any) -> Any:

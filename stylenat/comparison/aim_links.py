@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,7 @@ def links(comparison: Comparison, group_by: str | None = None, address: str = AD
     samples = images_path(f"{chosen} and images.name == 'samples'", [key])
     pages |= {"losses": address + losses, "samples": address + samples}
     repo = repos.pop()
-    return Links(pages, "aim up" if repo == "." else f"aim up --repo {repo}", group_by or "run")
+    return Links(pages, "aim up" if repo == "." else f"aim up --repo {shlex.quote(repo)}", group_by or "run")
 
 
 def grouping_key(runs: Sequence[RunResults], name: str) -> str:

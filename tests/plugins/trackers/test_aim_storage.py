@@ -1,8 +1,10 @@
 """The tracker ``aim`` where its storage is created by several processes, is incomplete, or fails."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,14 @@ from plugins.trackers.aim_tracker import AimTracker
 from stylenat.testing.tracker import DETAILS
 
 aim = pytest.importorskip("aim")
+RocksIOError = pytest.importorskip("aimrocks.errors").RocksIOError
 ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory):
+    """One where nothing is wrong with it: making one costs Aim a second."""
+    return tmp_path_factory.mktemp("aim")
 
 
 def process(code, *arguments, timeout=100):
@@ -68,16 +77,21 @@ def test_three_processes_that_create_the_repository_at_once_are_all_tracked(tmp_
     assert runs(tmp_path) == set(done.stdout.split()) and len(runs(tmp_path)) == 3
 
 
-@pytest.mark.parametrize("left", ["an empty folder", "an empty VERSION", "no VERSION"])
+@pytest.mark.parametrize("left", ["an empty VERSION", "no VERSION", "some of its tables"])
 def test_a_repository_left_incomplete_by_a_killed_process_is_completed(left, tmp_path, make_run, capsys):
-    if left == "no VERSION":
-        track(tmp_path, make_run())
-        aim.Repo._pool.clear()
-        (tmp_path / ".aim" / "VERSION").unlink()
-    else:
-        (tmp_path / ".aim").mkdir()
-        if left == "an empty VERSION":
-            (tmp_path / ".aim" / "VERSION").touch()
+    storage = tmp_path / ".aim"
+    match left:
+        case "an empty VERSION":
+            storage.mkdir()
+            (storage / "VERSION").touch()
+        case "no VERSION":
+            track(tmp_path, make_run())
+            aim.Repo._pool.clear()
+            (storage / "VERSION").unlink()
+        case "some of its tables":
+            storage.mkdir()
+            with closing(sqlite3.connect(storage / "run_metadata.sqlite")) as database:
+                database.execute("CREATE TABLE experiment (id INTEGER)")
     assert track(tmp_path, make_run()) in runs(tmp_path)
     assert capsys.readouterr().err == "" and (tmp_path / ".aim" / "VERSION").read_text()
 
@@ -111,13 +125,26 @@ def test_an_error_without_a_message_is_said_by_its_type(make_run, tmp_path, monk
     assert capsys.readouterr().err == "aim: cannot open a run (RuntimeError without a message); training goes on\n"
 
 
+def test_storage_that_another_process_has_locked_is_tried_again(repo, make_run, monkeypatch, capsys):
+    opened, failures = aim.Run, [RocksIOError("locked"), RocksIOError("locked")]
+
+    def locked(*arguments, **options):
+        if failures:
+            raise failures.pop()
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(aim, "Run", locked)
+    assert track(repo, make_run()) is not None
+    assert failures == [] and capsys.readouterr().err == ""
+
+
 STORAGE_GONE = """
 import shutil, sys
 from pathlib import Path
 from plugins.trackers import aim_storage
 from plugins.trackers.aim_tracker import AimTracker
 from stylenat.training.run import Run
-aim_storage.CLOSE_SECONDS = 1
+aim_storage.CLOSE_SECONDS = 0.5
 run = Run("faces", "quickstart", Path("."), 100, 4, "", {}, {})
 storage, tracker = Path(sys.argv[1], ".aim"), AimTracker(sys.argv[1], every=1)
 tracker.run_started(run)
@@ -150,11 +177,11 @@ def test_an_evaluation_creates_no_repository(tmp_path, capsys):
 
 
 def test_names_with_control_characters_markup_or_undecodable_bytes_are_stored_and_printed_as_escapes(
-    tmp_path, make_run, capsys
+    repo, make_run, capsys
 ):
     odd = "a\x1b[31m[/b]\u202e\udcff$_"
     shown = r"a\x1b[31m[/b]\u202e\udcff$_"
-    tracker = AimTracker(str(tmp_path), experiment=odd, every=1, tags=[odd], labels={"variant": odd})
+    tracker = AimTracker(str(repo), experiment=odd, every=1, tags=[odd], labels={"variant": odd})
     run = make_run(hparams={"train": {odd: "b\udcff"}}, config_text="path = 'b\udcff'\n")
     run.name = odd
     tracker.run_started(run)
