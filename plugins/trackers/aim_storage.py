@@ -53,35 +53,37 @@ def _repository(path: str, create: bool) -> Any:
     What is missing, or was left incomplete by a process that was killed, is created by one process at a time.
     """
     from aim.sdk.repo import Repo
+    from aim.sdk.utils import clean_repo_path
     from filelock import FileLock
 
     if path.startswith("ssh://") or Repo.is_remote_path(path):
         return Repo.from_path(path)
-    if not create and not Repo.exists(path):
+    folder = Path(clean_repo_path(path))
+    if create and not _is_complete(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".aim.lock", timeout=LOCK_SECONDS):
+            if not _is_complete(folder):
+                return _completed(folder)
+    if not (_storage(folder) / "VERSION").exists():
         raise UserError(f"there is no Aim repository in {path}")
-    if not _is_complete(path):
-        Path(path).mkdir(parents=True, exist_ok=True)
-        with FileLock(Path(path) / ".aim.lock", timeout=LOCK_SECONDS):
-            if not _is_complete(path):
-                return _completed(path)
     return Repo.from_path(path)
 
 
-def _completed(path: str) -> Any:
+def _completed(folder: Path) -> Any:
     """The ``aim.Repo``, created by Aim's own call, which also goes on with what a killed process began."""
     from aim.sdk.repo import Repo
 
-    version, database = _version(path), Path(path) / ".aim" / "run_metadata.sqlite"
+    version, database = _storage(folder) / "VERSION", _storage(folder) / "run_metadata.sqlite"
     if version.exists() and not version.stat().st_size:
         version.unlink()  # Aim cannot read it, not even to create the repository.
     try:
-        return Repo.from_path(path, init=True)
+        return Repo.from_path(str(folder), init=True)
     except SubprocessError:
         # Tables that were created in part, by a full disk or a power cut. No run has been stored in them.
-        if (Path(path) / ".aim" / "meta" / "chunks").exists() or not database.exists():
+        if (_storage(folder) / "meta" / "chunks").exists() or not database.exists():
             raise
         database.unlink()
-        return Repo.from_path(path, init=True)
+        return Repo.from_path(str(folder), init=True)
 
 
 def open_run(path: str, create: bool = True, **options: Any) -> Any:
@@ -152,18 +154,20 @@ def failures_of_threads_in_one_line(say: Callable[[str], None]) -> Iterator[None
         threading.excepthook = before
 
 
-def _version(path: str) -> Path:
-    return Path(path) / ".aim" / "VERSION"
+def _storage(folder: Path) -> Path:
+    from aim.sdk.configs import get_aim_repo_name
+
+    return folder / get_aim_repo_name()
 
 
-def _is_complete(path: str) -> bool:
+def _is_complete(folder: Path) -> bool:
     """Aim writes VERSION last. Of an older version of Aim, its own call upgrades the repository."""
     from aim.sdk.repo import Repo, RepoStatus
 
-    version = _version(path)
+    version = _storage(folder) / "VERSION"
     if not version.exists() or not version.stat().st_size:
         return False
-    return Repo.check_repo_status(path) == RepoStatus.UPDATED
+    return Repo.check_repo_status(str(folder)) == RepoStatus.UPDATED
 
 
 def _within(seconds: float, work: Callable[[], Any], what: str) -> Any:

@@ -169,11 +169,14 @@ def test_a_process_ends_although_its_storage_failed_and_says_so_in_one_line(stor
     assert said in line
 
 
-def test_an_evaluation_creates_no_repository(tmp_path, capsys):
-    tracker = AimTracker(str(tmp_path / "elsewhere"))
+@pytest.mark.parametrize("repo", ["elsewhere", "."])
+def test_an_evaluation_creates_and_completes_no_repository(repo, tmp_path, capsys):
+    (tmp_path / ".aim").mkdir()
+    tracker = AimTracker(str(tmp_path / repo))
     tracker.load_state_dict({"hash": "0" * 24, "run": "faces"})
     tracker.record_evaluation(100, {"fid": 1.0}, DETAILS)
-    assert "there is no Aim repository in" in capsys.readouterr().err and not (tmp_path / "elsewhere").exists()
+    assert "there is no Aim repository in" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == [".aim"]
 
 
 def test_names_with_control_characters_markup_or_undecodable_bytes_are_stored_and_printed_as_escapes(
