@@ -36,3 +36,21 @@ def test_groups_of_one_neighborhood_are_one_call(groups, calls, monkeypatch):
         for *qkv, g, table in zip(*parts, groups, layer.relative_position_bias, strict=True)
     ]
     torch.testing.assert_close(ours, layer.proj(torch.cat(plain, dim=3).flatten(3)))
+
+
+@pytest.mark.parametrize("backend", [None, "tiled", "dense"])
+@pytest.mark.parametrize("graph", [True, False])
+def test_a_layers_bias_of_minus_infinity_masks_and_heads_without_keys_add_nothing(backend, graph):
+    groups = [HeadGroup(1, 3, 2), HeadGroup(1, 5, 1)]
+    for layer in (hydra.HydraAttention(8, 2, groups, backend=backend), hydra.FullAttention(8, 2, 9)):
+        tables = layer.relative_position_bias
+        first = tables[0] if isinstance(tables, torch.nn.ParameterList) else tables[:1]
+        with torch.no_grad():
+            first.fill_(-torch.inf)
+            layer.proj.weight[:, 4:] = 0  # Of the heads, only the first, which sees nothing, would reach the output.
+        with torch.set_grad_enabled(graph):
+            out = layer(torch.randn(1, 9, 9, 8))
+        assert torch.equal(out, layer.proj.bias.expand_as(out))
+        if graph:
+            out.sum().backward()
+            assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
