@@ -74,7 +74,7 @@ def decode_all(path: str, count: int, share: list[int], pillow: bool) -> None:
         if pillow:
             Image.open(io.BytesIO(record)).load()
         else:
-            decode_pixels(record)
+            decode_pixels(record, SIDE)
 
 
 class Plain(Dataset):

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from registry import UserError
+from stylenat.data.archives import ZipSource, open_in_zip
 from stylenat.data.identity import digest
 from stylenat.data.images import Crop, Filter, Unusable, advice, check, decode, square
-from stylenat.data.sources import Item, ZipSource, open_in_zip, open_source, read
+from stylenat.data.items import Item
+from stylenat.data.sources import open_source, read
 
 
 class Zip:

@@ -36,23 +36,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from rich.progress import track
 
+    from registry.wording import printable
     from stylenat.data.inspection import Inspection
 
     data = Inspection(arguments.data, arguments.resolution)
     for name, value in data.summary().items():
-        print(f"{name:>16}  {value}")
+        print(f"{printable(name):>16}  {printable(value)}")
     print(f"{'file':>16}  {data.size_bytes() / 2**20:.1f} MiB")
     for name, reason in list((data.layout.manifest or {}).get("skipped", {}).items()):
-        print(f"{'skipped':>16}  {name}: {reason}")
+        print(f"{'skipped':>16}  {printable(name)}: {printable(reason)}")
     count = data.layout.count
     if arguments.verify:
         total = count * len(data.layout.resolutions)
-        found = [problem for problem in track(data.problems(), "verifying", total, transient=True) if problem]
-        for problem in found[:LISTED]:
-            print(f"{'damaged':>16}  {problem}")
-        if len(found) > LISTED:
-            print(f"{'damaged':>16}  ... and {len(found) - LISTED} more")
-        print(f"{'verified':>16}  {total} records, {len(found)} problems")
+        found = 0
+        for problem in track(data.problems(), "verifying", total, transient=True):
+            found += problem is not None
+            if problem and found <= LISTED:
+                print(f"{'damaged':>16}  {printable(problem)}")
+        if found > LISTED:
+            print(f"{'damaged':>16}  ... and {found - LISTED} more")
+        print(f"{'verified':>16}  {total} records, {found} problems")
         if found:
             return USER_ERROR
     mean, std = data.mean_and_std(SAMPLE)
@@ -60,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{'std RGB':>16}  {', '.join(f'{value:.4f}' for value in std)}")
     if arguments.sheet:
         data.sheet(arguments.sheet)
-        print(f"{'sheet':>16}  {arguments.sheet}")
+        print(f"{'sheet':>16}  {printable(arguments.sheet)}")
     if arguments.export:
         written = sum(1 for _ in track(data.export(arguments.export), "exporting", count, transient=True))
-        print(f"{'exported':>16}  {written} images to {arguments.export}")
+        print(f"{'exported':>16}  {written} images to {printable(arguments.export)}")
     return 0

@@ -4,15 +4,26 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stylenat.commands._command import STOPPED, command
+
+if TYPE_CHECKING:
+    from stylenat.data.prepare import Prepared
 
 LISTED = 50
 LARGEST = 2**13
 """Pixels a side; a mistyped resolution would fill the memory."""
+COUNTED = {
+    "enlarged": "were smaller than that and have been enlarged",
+    "profiles_converted": "had a colour profile and were converted to sRGB",
+    "profiles_broken": "had a colour profile that cannot be used and were read without it",
+    "ignored": "files are not images by their suffix, or are links, and were ignored",
+}
+"""Entries of the manifest that are counts, and what they say."""
 
 EXAMPLES = """examples:
   python tools/prepare.py photos/ data/photos64.lmdb --resolution 64
@@ -44,7 +55,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--storage", choices=storages, default="png", help=storage)
     parser.add_argument("--jpeg-quality", type=int, default=95, metavar="Q", help="(default: %(default)s)")
     parser.add_argument("--max-images", type=int, metavar="N", help="stop after this many")
-    parser.add_argument("--labels", action="store_true", help="store the folder of each image as its class")
+    labels = "store each image's class: of dataset.json where there is one, else the folder"
+    parser.add_argument("--labels", action="store_true", help=labels)
+    profiles = "do not convert embedded colour profiles to sRGB"
+    parser.add_argument("--keep-profiles", action="store_true", help=profiles)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="(default: all cores)")
     return parser
 
@@ -92,25 +106,42 @@ def main(argv: Sequence[str] | None = None) -> int:
                 jpeg_quality=arguments.jpeg_quality,
                 max_images=arguments.max_images,
                 labels=arguments.labels,
+                keep_profiles=arguments.keep_profiles,
                 workers=arguments.workers,
                 progress=show,
             )
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here", file=sys.stderr)
             return STOPPED
-    done = "already there, nothing changed" if result.unchanged else "written"
-    sides = ", ".join(f"{side}x{side}" for side in result.manifest.get("resolutions", arguments.resolution))
-    print(f"{arguments.out}: {result.count} images at {sides}, {done}")
-    if result.continued:
-        print(f"continued after the first {result.continued}, which an earlier run had read")
-    if result.manifest.get("enlarged"):
-        print(f"{result.manifest['enlarged']} were smaller than that and have been enlarged")
-    if result.manifest.get("ignored"):
-        print(f"{result.manifest['ignored']} files are no images by their suffix, or are links, and were ignored")
-    if result.skipped:
-        print(f"skipped {len(result.skipped)}:")
-        for path, reason in islice(result.skipped.items(), LISTED):
-            print(f"  {path}: {reason}")
-        if len(result.skipped) > LISTED:
-            print(f"  ... all in the manifest: python tools/inspect_data.py {arguments.out}")
+    _report(arguments.out, result)
     return 0
+
+
+def _report(out: Path, result: "Prepared") -> None:
+    from registry.wording import printable
+
+    for line in _lines(out, result):
+        print(printable(line))
+
+
+def _lines(out: Path, result: "Prepared") -> Iterator[str]:
+    from stylenat.data.images import NARROW, NARROW_REMEDY
+
+    manifest = result.manifest
+    done = "already there, nothing changed" if result.unchanged else "written"
+    sides = ", ".join(f"{side}x{side}" for side in manifest.get("resolutions") or [manifest["resolution"]])
+    yield f"{out}: {result.count} images at {sides}, {done}"
+    if result.continued:
+        yield f"continued after the first {result.continued}, which an earlier run had read"
+    if "keep_profiles" not in manifest:
+        yield "made by an earlier version, which did not convert colour profiles"
+    for name, text in COUNTED.items():
+        if manifest.get(name):
+            yield f"{manifest[name]} {text}"
+    if result.skipped:
+        yield f"skipped {len(result.skipped)}:"
+        yield from (f"  {path}: {reason}" for path, reason in islice(result.skipped.items(), LISTED))
+        if len(result.skipped) > LISTED:
+            yield f"  ... all in the manifest: python tools/inspect_data.py {out}"
+    if manifest.get("narrow_range"):
+        yield f"{manifest['narrow_range']} {NARROW}; {NARROW_REMEDY}"

@@ -1,37 +1,53 @@
 """From an image file to the square RGB pixels that networks train on, and to the bytes that are stored.
 
-One rule for every kind of file, wherever it comes from; ``docs/data.md`` states them. No torch here: the worker
+The same rules for every file, wherever it comes from; ``docs/data.md`` states them. No torch here: the worker
 processes of a preparation import this and little else.
 """
 
 import io
-import os
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from stylenat.data.colour import BadProfile, to_srgb
+from stylenat.data.formats import (
+    Unusable,
+    grey_levels,
+    is_image_name,
+    open_image,
+    scale_transparent_value,
+    with_end_marker,
+)
+
 Crop = Literal["center", "none"]
 Filter = Literal["lanczos", "box", "bilinear", "bicubic", "hamming", "nearest"]
 Storage = Literal["png", "jpeg", "webp", "raw"]
+Note = Literal["profiles_converted", "profiles_broken", "narrow_range"]
 FILTERS = {
     "lanczos": Image.LANCZOS, "box": Image.BOX, "bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC,
     "hamming": Image.HAMMING, "nearest": Image.NEAREST,
 }  # fmt: skip
 """Pillow's, antialiased: the support grows with the reduction (all but ``nearest``)."""
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
-MAX_PIXELS = 2**27
-"""Images beyond this many pixels (400 MB decoded) may be decompression bombs and are not decoded."""
-
-
 NOT_SQUARE = "not square"
-TOO_LARGE = "too large (may be a decompression bomb)"
+NARROW = "16- or 32-bit images use less than a sixteenth of their range and come out nearly black or of one shade"
+NARROW_REMEDY = "scale their values to 0 to 65535, or save them with 8 bits, and prepare them again"
 
 
-class Unusable(Exception):
-    """An image that cannot be used, and why."""
+@dataclass(frozen=True)
+class Decoded:
+    """An RGB image and what happened to its values.
+
+    Attributes:
+        notes: ``profiles_converted``: an embedded profile was applied; ``profiles_broken``: there is one that cannot
+            be used; ``narrow_range``: more than 8 bits, of which less than a sixteenth of the range is used.
+    """
+
+    image: Image.Image
+    notes: tuple[Note, ...] = ()
 
 
 def advice(error: Unusable) -> str:
@@ -41,36 +57,39 @@ def advice(error: Unusable) -> str:
     return "remove it, or let tools/prepare.py skip such files"
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image: by its suffix; what is hidden, or lies hidden, never is."""
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
-    return not hidden and os.path.splitext(name)[1].lower() in SUFFIXES
-
-
 def find_images(folder: Path) -> list[Path]:
     """All image files below a folder, sorted by their path."""
     return sorted(path for path in folder.rglob("*") if is_image_name(str(path.relative_to(folder))) and path.is_file())
 
 
-def check(file: str | Path | IO[bytes], crop: Crop) -> None:
-    """Reads no more than an image's header, a tenth of a millisecond. Raises Unusable for what it gives away."""
+def check(file: Path | IO[bytes], crop: Crop) -> None:
+    """Reads an image's header only, a tenth of a millisecond. Raises Unusable for what it gives away."""
     try:
+        if isinstance(file, Path):
+            with open(file, "rb") as opened:
+                return check(opened, crop)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(file) as image:
+            with open_image(file) as image:
                 width, height = image.size
-    except Image.DecompressionBombError as error:
-        raise Unusable(TOO_LARGE) from error
+    except Unusable:
+        raise
     except Exception as error:  # As below.
         raise Unusable((isinstance(error, OSError) and error.strerror) or "no image that can be read") from error
-    if width * height > MAX_PIXELS:
-        raise Unusable(TOO_LARGE)
     if crop == "none" and width != height:
         raise Unusable(f"{NOT_SQUARE} ({width}x{height})")
 
 
-def decode(data: bytes) -> Image.Image:
-    """Upright RGB. Transparency goes over white; of an animation, the first frame; 16 bits become 8.
+def decode(data: bytes, keep_profiles: bool = False) -> Image.Image:
+    """The image of ``read_image``."""
+    return read_image(data, keep_profiles).image
+
+
+def read_image(data: bytes, keep_profiles: bool = False) -> Decoded:
+    """Upright sRGB. Transparency goes over white; of an animation, the first frame; 16 bits become 8.
+
+    Args:
+        keep_profiles: leave the colours as they are; an RGB image then keeps its profile.
 
     Raises:
         Unusable: it is empty, does not decode, has floating-point pixels, or more than MAX_PIXELS.
@@ -80,34 +99,78 @@ def decode(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own bomb warning, and its remarks on odd metadata.
-            image = Image.open(io.BytesIO(data))
-            if image.width * image.height > MAX_PIXELS:
-                raise Unusable(f"too large ({image.width}x{image.height}; may be a decompression bomb)")
-            image.load()
-            image = ImageOps.exif_transpose(image)
-            return _rgb(image)
-    except Unusable:
-        raise
-    except Image.DecompressionBombError as error:
-        raise Unusable(TOO_LARGE) from error
-    except MemoryError:
+            return _rgb(data, _loaded(data), keep_profiles)
+    except (Unusable, MemoryError):
         raise
     except Exception as error:  # Pillow's parsers raise almost anything on damaged bytes.
         raise Unusable("does not decode") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise Unusable("floating-point pixels, whose range is unknown")
-    if image.mode.startswith("I"):  # Pillow would clip 16 bits, not scale them.
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise Unusable("32-bit pixels, whose range is unknown")
-        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+def _loaded(data: bytes) -> Image.Image:
+    image = open_image(io.BytesIO(data))
+    try:
+        image.load()
+    except OSError:
+        if image.format != "JPEG":
+            raise
+        image = open_image(io.BytesIO(with_end_marker(data)))
+        image.load()
+    return image
+
+
+def _rgb(data: bytes, image: Image.Image, keep_profiles: bool) -> Decoded:
+    scale_transparent_value(image, data)
+    black, white = grey_levels(image)
+    image = ImageOps.exif_transpose(image)
+    profile, notes, kept = image.info.get("icc_profile"), [], {}
+    if image.mode.startswith("I"):
+        image, narrow = _eight_bits(image, black, white)
+        notes += ["narrow_range"] * narrow
+    if profile and keep_profiles and image.mode.startswith(("RGB", "P")):
+        kept["icc_profile"] = profile
+    image, alpha = _split_alpha(image)
+    if profile and not keep_profiles:
+        try:
+            image, converted = to_srgb(image, profile)
+            notes += ["profiles_converted"] * converted
+        except BadProfile:
+            notes += ["profiles_broken"]
+    image = image.convert("RGB")
+    if alpha:
+        image.putalpha(alpha)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    image.info = kept  # Nothing else of the file's metadata goes into a record.
+    return Decoded(image, tuple(notes))
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """L, RGB or CMYK, as the image's profile would describe it; and alpha where there is any."""
+    if image.mode in ("RGBa", "La"):
+        image = image.convert(image.mode.upper())
+    transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    alpha = image.convert("RGBA").getchannel("A") if transparent else None
+    if image.mode == "CMYK":
+        return image, alpha
+    return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"), alpha
+
+
+def _eight_bits(image: Image.Image, black: int, white: int) -> tuple[Image.Image, bool]:
+    """Grey of 8 bits, white where it is transparent, and whether it uses less than a sixteenth of its range.
+
+    Pillow would clip 16 bits, not scale them.
+    """
+    values = np.asarray(image).astype(np.int32)
+    transparent = values == image.info.get("transparency", -1)
+    shown = values[~transparent]
+    low, high = (shown.min(), shown.max()) if shown.size else (0, 0)
+    if low < 0 or high > 65535:
+        raise Unusable("pixels below 0 or above 65535, whose range is unknown")
+    full = max(black, white)
+    scaled = ((values if white else black - values) * 510 + full) // (2 * full)  # Rounded to nearest.
+    scaled[transparent] = 255
+    grey = Image.fromarray(scaled.astype(np.uint8))
+    grey.info = {name: value for name, value in image.info.items() if name != "transparency"}
+    return grey, bool(shown.size) and 16 * int(high - low) < full
 
 
 def square(image: Image.Image, resolution: int, crop: Crop, filter: Filter) -> Image.Image:
@@ -136,5 +199,6 @@ def encode(image: Image.Image, storage: Storage, quality: int) -> bytes:
     elif storage == "webp":
         image.save(out, format="webp", lossless=True, quality=50, exact=True)
     else:
-        image.save(out, format="jpeg", quality=quality, subsampling=0)
+        profile = image.info.get("icc_profile")  # The other formats store it by themselves.
+        image.save(out, format="jpeg", quality=quality, subsampling=0, icc_profile=profile)
     return out.getvalue()

@@ -1,16 +1,17 @@
 """What an LMDB of images holds: statistics, a contact sheet, a check of every record, and the way back to files."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from registry import UserError
+from stylenat.data.classes import NO_CLASS
 from stylenat.data.lmdb_images import LmdbImages
 from stylenat.data.lmdb_layout import BLOCK, digests_key, key, open_layout, stored
 from stylenat.evaluation.grids import image_grid, save_png
@@ -111,8 +112,8 @@ class Inspection:
             raise UserError(f"{folder} exists; choose a new folder to export to") from None
         except OSError as error:
             raise UserError(f"cannot make {folder}: {error.strerror}") from error
-        if any(Path(name).name != name for name in classes):  # ".." or "a/b": would lead out of the folder.
-            raise UserError(f"{self.path} has classes that are no names of folders; it cannot be exported")
+        if not all(_names_a_folder(name) for name in classes):
+            raise UserError(f"{self.path} has classes that are not names of folders; it cannot be exported")
         for i, record in enumerate(self.records(self.resolution)):
             if record is None:
                 raise UserError(f"{self.path}: image {i} is missing; make the data set again")
@@ -121,8 +122,7 @@ class Inspection:
                 place.mkdir(exist_ok=True)
                 path = place / f"{i:05d}{_suffix(record, self.layout.raw)}"
                 if self.layout.raw:
-                    pixels = np.frombuffer(record, np.uint8).reshape(self.resolution, self.resolution, 3)
-                    Image.fromarray(pixels).save(path)
+                    Image.fromarray(self.images[i].permute(1, 2, 0).numpy()).save(path)
                 else:
                     path.write_bytes(record)
             except OSError as error:
@@ -135,6 +135,14 @@ class Inspection:
         manifest["skipped"] = len(manifest.get("skipped", {}))
         shown = {"resolution": self.resolution}
         return {"images": self.layout.count, "resolutions": list(self.layout.resolutions)} | manifest | shown
+
+
+def _names_a_folder(name: str) -> bool:
+    """Not ".." or "a/b", which would lead out of the folder, nor what no file system takes."""
+    try:
+        return name not in NO_CLASS and "/" not in name and b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
 
 
 def _suffix(record: bytes, raw: bool) -> str:

@@ -106,15 +106,13 @@ class LmdbImages:
                 if data is None:
                     raise ValueError("is missing")
                 if not self._layout.raw:
-                    pixels = decode_pixels(data)
+                    pixels = decode_pixels(data, side)
                 elif len(data) == 3 * side**2:
                     pixels = torch.from_numpy(np.frombuffer(data, np.uint8).copy()).view(side, side, 3)
                 else:
                     raise ValueError(f"has {len(data)} bytes")
         except ValueError as error:
             raise UserError(f"{self.path}: image {index} {error}, it is damaged; make the data set again") from error
-        if pixels.shape != (side, side, 3):
-            raise UserError(f"{self.path}: image {index} is {pixels.shape[1]}x{pixels.shape[0]}, not {side}")
         return pixels.permute(2, 0, 1)
 
     def _ready(self) -> lmdb.Environment:

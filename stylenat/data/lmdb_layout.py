@@ -12,6 +12,7 @@ Format 2 may hold raw pixels, several resolutions and labels; format 1 holds one
 
 import json
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from registry import UserError
 
 FORMAT_VERSION = 2
 BLOCK = 4096
+MAX_RESOLUTIONS = 64
+LEAST_RECORD_BYTES = 16
+"""LMDB's node header and the shortest key."""
 
 
 def key(resolution: int, index: int) -> bytes:
@@ -41,6 +45,8 @@ def looks_like_lmdb(path: Path) -> bool:
     """A folder with ``data.mdb``, or a file that begins as LMDB's do."""
     if path.is_dir():
         return (path / "data.mdb").is_file()
+    if not path.is_file():
+        return False
     with open(path, "rb") as file:
         return file.read(20)[16:20] == b"\xde\xc0\xef\xbe"
 
@@ -60,6 +66,8 @@ def open_readonly(path: Path) -> lmdb.Environment:
     """
     place, file = str(path.resolve()), path / "data.mdb" if path.is_dir() else path
     status = file.stat()
+    if not stat.S_ISREG(status.st_mode):  # To open a named pipe would wait for ever.
+        raise lmdb.InvalidError("not a regular file")
     identity = (os.getpid(), status.st_ino, status.st_size, status.st_mtime_ns)
     environment = _environments.get(place)
     if environment is not None and _identities[place] != identity:  # Forked, or the file is another one now.
@@ -90,7 +98,7 @@ class Layout:
         return self.manifest is not None and self.manifest.get("storage") == "raw"
 
     @classmethod
-    def read(cls, path: Path, transaction: lmdb.Transaction) -> "Layout":
+    def read(cls, path: Path, environment: lmdb.Environment, transaction: lmdb.Transaction) -> "Layout":
         """Raises UserError for another layout or a later version, lmdb.Error for damage."""
         length, text = transaction.get(b"length"), transaction.get(b"manifest")
         try:
@@ -109,6 +117,13 @@ class Layout:
         resolutions = _resolutions(transaction)
         if length is None or not resolutions:
             raise UserError(f"{path} has no `length` or no images: it is not a data set that can be read")
+        if len(resolutions) > MAX_RESOLUTIONS:
+            raise UserError(f"{path} has images of more than {MAX_RESOLUTIONS} resolutions: it is not a data set")
+        # A false length would let readers allocate for images that are not there.
+        pages = environment.info()["last_pgno"] + 1
+        stored = min(environment.stat()["entries"], pages * environment.stat()["psize"] // LEAST_RECORD_BYTES)
+        if not 0 <= count <= stored:
+            raise lmdb.CorruptedError(f"`length` is {count}, but only {stored} records are stored")
         return cls(count, resolutions, manifest)
 
 
@@ -139,6 +154,6 @@ def open_layout(path: Path) -> tuple[lmdb.Environment, Layout]:
     try:
         environment = open_readonly(path)
         with environment.begin() as transaction:
-            return environment, Layout.read(path, transaction)
+            return environment, Layout.read(path, environment, transaction)
     except (lmdb.Error, OSError) as error:
         raise UserError(f"{path} is not a readable LMDB ({error}); make it again or give another") from error

@@ -12,11 +12,12 @@ import json
 import mmap
 import os
 import shutil
+import stat
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +25,12 @@ import lmdb
 
 from registry import UserError
 from stylenat.data.lmdb_layout import BLOCK, FORMAT_VERSION, digests_key, key, labels_key
+from stylenat.data.lmdb_progress import EARLIER, NOTED, Progress, chained, differing
 from stylenat.files import disk_full
 
 COMMIT_BYTES = 2**25
 PROGRESS = b".progress"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@dataclass
-class Progress:
-    """How far the source was read: ``consumed`` items, the last of them ``last``; ``count`` became records.
-
-    ``names`` is a hash of all the names so far, in order; empty where an earlier version began.
-    """
-
-    settings: dict[str, Any]
-    consumed: int = 0
-    last: str = ""
-    count: int = 0
-    skipped: int = 0
-    enlarged: int = 0
-    classes: list[str] = field(default_factory=list)
-    names: str = ""
-
-
-def chained(names: str, name: str) -> str:
-    """``Progress.names`` with one more."""
-    return hashlib.sha256(f"{names}/{name}".encode(errors="surrogateescape")).hexdigest()
-
-
-def differing(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The settings of a data set that are not the wanted ones, in words; empty if all are."""
-    other = [name for name, value in wanted.items() if made.get(name) != value]
-    return "; ".join(f"{name} {made.get(name)}, not {wanted[name]}" for name in other)
 
 
 class Writer:
@@ -78,12 +52,14 @@ class Writer:
         """The manifest of what an earlier process completed and then was killed before it had its name."""
         self._digests: list[list[bytes]] = [[] for _ in resolutions]
         self._labels: list[int] = []
+        self._numbers: dict[str, int] = {}
         self._uncommitted = 0
         self._held = ExitStack()
 
     def __enter__(self) -> "Writer":
         with self._faults():
             self.partial.mkdir(parents=True, exist_ok=True)
+            self._refuse_links()
             self._lock = self._held.enter_context(open(self.partial / "lock", "w"))
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,6 +73,12 @@ class Writer:
             self._transaction = self._environment.begin(write=True)
             self._continue()
         return self
+
+    def _refuse_links(self) -> None:
+        """A folder from elsewhere may hold links to files that would be overwritten, or pipes that wait for ever."""
+        for path in (self.partial / "lock", self.partial / "data.mdb"):
+            if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+                raise UserError(f"{path} is not a regular file; remove {self.partial} to begin anew")
 
     def _drop_a_stump(self) -> None:
         """A full disk may have let LMDB write but one of the two pages that any file of its begins with."""
@@ -123,10 +105,11 @@ class Writer:
         if text is None and self.whole is None:
             return
         begun = Progress(**json.loads(text)) if text is not None else self.progress
-        if other := differing(self.whole or begun.settings, self.progress.settings):
+        if other := differing(EARLIER | (self.whole or begun.settings), self.progress.settings):
             self.close()
             raise UserError(f"{self.partial} was begun with {other}; repeat that command to go on, or remove it")
         self.progress = begun
+        self._numbers = {name: number for number, name in enumerate(begun.classes)}
         if self.whole is not None:
             return
         first = begun.count // BLOCK * BLOCK
@@ -139,8 +122,8 @@ class Writer:
         labels = self._transaction.pop(labels_key(begun.count // BLOCK))
         self._labels = array("i", labels or b"").tolist()
 
-    def add(self, name: str, records: Sequence[bytes], label: str | None = None, enlarged: bool = False) -> None:
-        """One image at every resolution."""
+    def add(self, name: str, records: Sequence[bytes], label: str | None = None, noted: Iterable[str] = ()) -> None:
+        """One image at every resolution; ``noted``: which of NOTED are true of it."""
         progress, transaction = self.progress, self._transaction
         with self._faults():
             for digests, resolution, data in zip(self._digests, self.resolutions, records, strict=True):
@@ -148,14 +131,21 @@ class Writer:
                 digests.append(hashlib.sha256(data).digest())
                 self._uncommitted += len(data)
             if label is not None:
-                if label not in progress.classes:
+                if label not in self._numbers:
+                    self._numbers[label] = len(progress.classes)
                     progress.classes.append(label)
-                self._labels.append(progress.classes.index(label))
+                self._labels.append(self._numbers[label])
             progress.count += 1
-            progress.enlarged += enlarged
+            for note in noted:
+                setattr(progress, note, getattr(progress, note) + 1)
             if progress.count % BLOCK == 0:
                 self._close_block(progress.count // BLOCK - 1)
         self._consumed(name)
+
+    def number_classes(self, names: Sequence[str]) -> None:
+        """Fixes the numbers of the classes, before the first image; else they are numbered as they appear."""
+        self.progress.classes = list(names)
+        self._numbers = {name: number for number, name in enumerate(names)}
 
     def skip(self, name: str, reason: str) -> None:
         """Notes why an item became no record."""
@@ -221,10 +211,11 @@ class Writer:
             manifest = progress.settings | manifest
             manifest |= {
                 "format_version": FORMAT_VERSION, "resolution": self.resolutions[0],
-                "resolutions": list(self.resolutions), "count": progress.count, "enlarged": progress.enlarged,
+                "resolutions": list(self.resolutions), "count": progress.count,
                 "classes": progress.classes, "skipped": skipped, "content_sha256": content.hexdigest(),
                 "labels_sha256": labels.hexdigest() if progress.classes else None,
             }  # fmt: skip
+            manifest |= {name: getattr(progress, name) for name in NOTED}
             transaction.put(b"length", str(progress.count).encode())
             transaction.put(b"manifest", json.dumps(manifest).encode())
             transaction.delete(PROGRESS)

@@ -10,24 +10,29 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import PIL
 
 from registry import UserError
-from stylenat.data.images import NOT_SQUARE, Crop, Filter, Storage, Unusable, decode, encode, square
+from stylenat.data.archives import Spoilt
+from stylenat.data.classes import Classes
+from stylenat.data.formats import Unusable
+from stylenat.data.images import NOT_SQUARE, Crop, Filter, Storage, encode, read_image, square
+from stylenat.data.items import Item
 from stylenat.data.lmdb_layout import looks_like_lmdb, open_layout
-from stylenat.data.lmdb_writer import Writer, chained, differing
-from stylenat.data.sources import Item, LmdbSource, Spoilt, open_source, read
+from stylenat.data.lmdb_progress import chained, differing
+from stylenat.data.lmdb_writer import Writer
+from stylenat.data.sources import LmdbSource, open_source, read
 
 CHUNK = 8
 """Images that a worker takes at once: a message to it costs as much as a small image."""
-NO_CLASS = ("", ".", "..")
-"""Not names of folders; ``..`` would lead an export out of its own."""
 AHEAD = 3
 """Chunks in flight for each worker: enough to keep the cores busy, few enough to bound the memory."""
+BYTES_AHEAD = 2**27
+"""And at most this many bytes for each worker, of images as they come and as they are stored."""
+UNCLASSED = "in no folder, hence without a class"
 
 
 @dataclass
@@ -50,14 +55,20 @@ class Recipe:
     filter: Filter
     storage: Storage
     jpeg_quality: int
+    keep_profiles: bool
+
+    def cost(self, item: Item) -> int:
+        """Bytes that an item may hold while it is in flight."""
+        given = len(item.place[1]) if item.place[0] == "bytes" else 0
+        return given + sum(3 * side**2 for side in self.resolutions)
 
 
 @dataclass(frozen=True)
 class Made:
-    """One image, as stored at each resolution. ``enlarged``: it was smaller than one of them."""
+    """One image, as stored at each resolution. ``noted``: what the writer counts of it."""
 
     records: tuple[bytes, ...]
-    enlarged: bool
+    noted: tuple[str, ...]
 
 
 def prepare(
@@ -71,6 +82,7 @@ def prepare(
     jpeg_quality: int = 95,
     max_images: int | None = None,
     labels: bool = False,
+    keep_profiles: bool = False,
     workers: int = 2,
     progress: Callable[[int, int, int], None] = lambda images, position, size: None,
 ) -> Prepared:
@@ -81,27 +93,31 @@ def prepare(
 
     Args:
         resolutions: all are made in the one pass, each from the original.
-        labels: store each image's class, which is the name of the folder that holds it, or its class in an LMDB.
+        labels: store each image's class: that of StyleGAN's ``dataset.json`` at the root of the source, else the name
+            of the folder that holds it; of an LMDB, its class there.
+        keep_profiles: do not convert embedded colour profiles to sRGB.
         workers: processes; 1 works in this one.
         progress: called with images seen, and the source's position and size in units of its own.
 
     Raises:
-        UserError: nothing to read, an image that is not square where nothing is to be cropped, an ``out`` that is
-            something else, a damaged or vanished source, no disk space (what is finished stays, but of an archive
-            whose checksum is wrong).
+        UserError: nothing to read, an image that is not square where nothing is to be cropped, labels that are
+            ambiguous or damaged, an ``out`` that is something else, a damaged or vanished source, no disk space (what
+            is finished stays, but of an archive whose checksum is wrong).
     """
     resolutions = (resolutions,) if isinstance(resolutions, int) else tuple(sorted(set(resolutions)))
     settings: dict[str, Any] = {
         "source": str(source.resolve()), "resolutions": list(resolutions), "filter": filter, "crop": crop,
         "storage": storage, "jpeg_quality": jpeg_quality if storage == "jpeg" else None, "max_images": max_images,
-        "labels": labels,
+        "labels": labels, "keep_profiles": keep_profiles,
     }  # fmt: skip
     if os.path.lexists(out):
         return _finished(out, settings)
     items = open_source(source, max(resolutions))
     if labels and isinstance(items, LmdbSource) and not items.classes:
         raise UserError(f"{source} was made without --labels and has no classes; leave out --labels")
-    recipe = Recipe(resolutions, crop, filter, storage, jpeg_quality)
+    classes = Classes(items, source) if labels else None
+    settings["labels_from"] = classes.origin if classes else None
+    recipe = Recipe(resolutions, crop, filter, storage, jpeg_quality, keep_profiles)
     listing = iter(items)
     first = next(listing, None)
     if first is None:
@@ -113,6 +129,8 @@ def prepare(
             return Prepared(manifest["count"], manifest["skipped"], continued=manifest["count"], manifest=manifest)
         state = writer.progress
         continued = state.consumed
+        if classes and not continued:
+            writer.number_classes(classes.names)
         todo = _chain(first, listing)
         if continued and not _passes(todo, continued, state.last, state.names):
             raise UserError(f"{source} has changed since {writer.partial} was begun; remove that to begin anew")
@@ -125,16 +143,17 @@ def prepare(
                 raise UserError(
                     f"{item.name} is {made}: take --crop center, or take it out of {source} and give the same command"
                 )
-            label = (item.label or item.name.rpartition("/")[0].rpartition("/")[2]) if labels else None
-            if isinstance(made, Made) and label not in NO_CLASS:
-                writer.add(item.name, made.records, label, made.enlarged)
+            label = classes[item] if classes else None
+            if isinstance(made, Made) and classes and label is None:
+                made = UNCLASSED
+            if isinstance(made, Made):
+                writer.add(item.name, made.records, label, made.noted)
             else:
-                writer.skip(item.name, made if isinstance(made, str) else "in no folder, hence without a class")
+                writer.skip(item.name, made)
             progress(state.consumed, item.position, items.size)
         if state.count == 0:
             writer.discard()
-            reason = made if isinstance(made, str) else "in no folder, hence without a class"
-            raise UserError(f"none of the {state.consumed} images in {source} is usable ({item.name}: {reason})")
+            raise UserError(f"none of the {state.consumed} images in {source} is usable ({item.name}: {made})")
         manifest = writer.finish({"source_kind": items.kind, "ignored": items.ignored, "pillow": PIL.__version__})
     return Prepared(manifest["count"], manifest["skipped"], continued=continued, manifest=manifest)
 
@@ -146,11 +165,11 @@ def _finished(out: Path, settings: dict[str, Any]) -> Prepared:
     manifest = layout.manifest
     if manifest is None:
         raise UserError(f"{out} exists and is not of this project's making; choose another name")
-    # Format 1 knew one resolution and no labels.
-    made = {"resolutions": [manifest.get("resolution")], "labels": False} | manifest
-    if other := differing(made, settings):
+    # Format 1 knew one resolution and no labels; what earlier versions made is left as it is, whatever its profiles.
+    earlier = {"resolutions": [manifest.get("resolution")], "labels": False, "keep_profiles": settings["keep_profiles"]}
+    if other := differing(earlier | manifest, settings):
         raise UserError(f"{out} exists, made with {other}; remove it or choose another name")
-    return Prepared(manifest["count"], manifest["skipped"], unchanged=True, manifest=manifest)
+    return Prepared(layout.count, manifest.get("skipped", {}), unchanged=True, manifest=manifest)
 
 
 def convert(items: list[Item], recipe: Recipe) -> list[Made | str]:
@@ -158,12 +177,14 @@ def convert(items: list[Item], recipe: Recipe) -> list[Made | str]:
     made: list[Made | str] = []
     for item in items:
         try:
-            image = decode(read(item))
+            decoded = read_image(read(item), recipe.keep_profiles)
+            image = decoded.image
             records = tuple(
                 encode(square(image, resolution, recipe.crop, recipe.filter), recipe.storage, recipe.jpeg_quality)
                 for resolution in recipe.resolutions
             )
-            made.append(Made(records, min(image.size) < max(recipe.resolutions)))
+            enlarged = ("enlarged",) * (min(image.size) < max(recipe.resolutions))
+            made.append(Made(records, decoded.notes + enlarged))
         except Unusable as error:
             made.append(str(error))
     return made
@@ -177,23 +198,41 @@ def _made(
         for item in items:
             yield item, convert([item], recipe)[0]
         return
-    waiting: deque[tuple[list[Item], Future[list[Made | str]]]] = deque()
-    more = True
-    while waiting or more:
-        while more and len(waiting) < AHEAD * workers:
-            chunk = list(islice(items, CHUNK))
-            more = bool(chunk)
-            if chunk:
-                waiting.append((chunk, pool.submit(convert, chunk, recipe)))
-        if waiting:
-            chunk, future = waiting.popleft()
-            try:
-                yield from zip(chunk, future.result(), strict=True)
-            except BrokenProcessPool as error:
-                raise UserError(
-                    "a worker process was killed, perhaps for want of memory; what is finished is kept: give the same "
-                    "command to go on, with fewer --workers"
-                ) from error
+    waiting: deque[tuple[list[Item], int, Future[list[Made | str]]]] = deque()
+    chunks, held = _chunks(items, recipe), 0
+    following = next(chunks, None)
+    while waiting or following:
+        while following and len(waiting) < AHEAD * workers:
+            chunk, cost = following
+            if waiting and held + cost > BYTES_AHEAD * workers:
+                break
+            waiting.append((chunk, cost, pool.submit(convert, chunk, recipe)))
+            held += cost
+            following = next(chunks, None)
+        chunk, cost, future = waiting.popleft()
+        try:
+            yield from zip(chunk, future.result(), strict=True)
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a worker process was killed, perhaps for want of memory; what is finished is kept: give the same "
+                "command to go on, with fewer --workers"
+            ) from error
+        held -= cost
+
+
+def _chunks(items: Iterator[Item], recipe: Recipe) -> Iterator[tuple[list[Item], int]]:
+    """Items that a worker takes at once and their cost: CHUNK of them, or fewer that are large."""
+    chunk: list[Item] = []
+    total = 0
+    for item in items:
+        cost = recipe.cost(item)
+        if chunk and (len(chunk) == CHUNK or total + cost > BYTES_AHEAD // AHEAD):
+            yield chunk, total
+            chunk, total = [], 0
+        chunk.append(item)
+        total += cost
+    if chunk:
+        yield chunk, total
 
 
 @contextmanager

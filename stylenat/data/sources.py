@@ -5,57 +5,27 @@ one image's bytes by itself, so that neither the list nor the images need to fit
 """
 
 import errno
-import lzma
 import os
 import stat
-import tarfile
 import zipfile
-import zlib
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, Protocol
 
 import lmdb
 
 from registry import UserError
 from stylenat.data import lmdb_layout
-from stylenat.data.images import Unusable, is_image_name
+from stylenat.data.archives import TarSource, ZipSource, is_tar, open_in_zip
+from stylenat.data.formats import Unusable, is_image_name
+from stylenat.data.items import MAX_FILE_BYTES, Item, Source
 
-MAX_FILE_BYTES = 2**29
-"""A file beyond 512 MiB is not read: no image that fits MAX_PIXELS needs as much."""
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
+LISTS = (".txt", ".lst", ".list")
+MAX_LINE_BYTES = 2**16
+"""Of a list of paths; no system has longer ones."""
 ITS_OWN = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """Errors that tell of one file; others, such as a share that is gone, tell of the source."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image of a source.
-
-    Attributes:
-        name: its path within the source; place: what ``read`` needs; position: in units of the source's ``size``.
-        label: its class, where the source says so by other means than the name of a folder.
-    """
-
-    name: str
-    place: tuple[Any, ...]
-    position: int
-    label: str | None = None
-
-
-class Source(Protocol):
-    """``kind`` names the sort; ``size`` is the position behind the last item; ``ignored`` counts what has no
-    image's suffix, as far as it was walked."""
-
-    kind: str
-    size: int
-    ignored: int
-
-    def __iter__(self) -> Iterator[Item]: ...
 
 
 def open_source(path: Path, resolution: int) -> Source:
@@ -67,24 +37,27 @@ def open_source(path: Path, resolution: int) -> Source:
     Raises:
         UserError: nothing there, or not a source.
     """
-    if not path.exists():
-        raise UserError(f"there is nothing at {path}; give a folder, zip, tar, LMDB or text file of paths")
+    expected = "expected a folder, zip, tar, LMDB or text file of paths (.txt)"
     try:
+        if not path.exists():
+            raise UserError(f"there is nothing at {path}; {expected}")
+        if not (path.is_dir() or path.is_file()):  # To open a named pipe would wait for ever.
+            raise UserError(f"{path} is a named pipe, socket or device; {expected}")
         if lmdb_layout.looks_like_lmdb(path):
             return LmdbSource(path, resolution)
         if path.is_dir():
             return FolderSource(path)
         if zipfile.is_zipfile(path):
             return ZipSource(path)
-        if tarfile.is_tarfile(path):
+        if is_tar(path):
             return TarSource(path)
-        if path.suffix.lower() in (".txt", ".lst", ".list"):
+        if path.suffix.lower() in LISTS:
             return ListSource(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if path.suffix.lower() in ARCHIVES:
         raise UserError(f"{path} is empty, damaged or incomplete; fetch or make it again")
-    raise UserError(f"{path} is no folder, zip, tar, LMDB or text file of paths (.txt); nothing can be read from it")
+    raise UserError(f"{path} is an unsupported source; {expected}")
 
 
 class FolderSource:
@@ -101,6 +74,19 @@ class FolderSource:
         self.ignored = 0
         for i, name in enumerate(self._walk(self._path, "")):
             yield Item(name, ("file", str(self._path / name)), i + 1)
+
+    def names(self) -> Iterator[str]:
+        return self._walk(self._path, "")
+
+    def file(self, name: str, limit: int) -> bytes | None:
+        path = self._path / name
+        if not path.is_file():
+            return None
+        try:
+            with open(path, "rb") as file:
+                return file.read(limit + 1)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[str]:
         try:
@@ -136,91 +122,20 @@ class ListSource:
 
     def __iter__(self) -> Iterator[Item]:
         position = 0
-        with open(self._path, "rb") as lines:
-            for line in lines:
-                if b"\0" in line:
+        with open(self._path, "rb") as file:
+            while line := file.readline(MAX_LINE_BYTES):
+                if b"\0" in line or len(line) == MAX_LINE_BYTES:
                     raise UserError(f"{self._path} is no text file of paths: it has to be UTF-8, one path a line")
                 name = os.fsdecode((line if position else line.removeprefix(b"\xef\xbb\xbf")).strip())
                 position += len(line)
                 if name:
                     yield Item(name, ("listed", str(self._path.parent / name)), position)
 
+    def names(self) -> Iterator[str]:
+        return (item.name for item in self)
 
-class ZipSource:
-    """Image files in a zip, in the order of their names."""
-
-    kind = "zip"
-
-    def __init__(self, path: Path) -> None:
-        self._path, self.ignored = path, 0
-        names = [info.filename for info in _zip(str(path)).infolist() if not info.is_dir()]
-        self._names = sorted(name for name in names if is_image_name(name) and not name.startswith("__MACOSX/"))
-        self.size, self.ignored = len(self._names), len(names) - len(self._names)
-
-    def __iter__(self) -> Iterator[Item]:
-        for i, name in enumerate(self._names):
-            yield Item(name, ("zip", str(self._path), name), i + 1)
-
-
-class Spoilt(UserError):
-    """What was read of the source before this may be wrong as well."""
-
-
-class _Header(tarfile.TarInfo):
-    """A damaged or missing header is an error; tarfile takes it for the archive's end."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # The mark of the end.
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from error
-
-
-class TarSource:
-    """Image files in a tar, compressed or not, in the order in which they lie there; read once, front to back."""
-
-    kind = "tar"
-
-    def __init__(self, path: Path) -> None:
-        self._path, self.ignored, self.size = path, 0, path.stat().st_size
-        with open(path, "rb") as file:
-            self._plain = file.read(262)[257:] == b"ustar"
-
-    def __iter__(self) -> Iterator[Item]:
-        self.ignored = 0
-        try:
-            yield from self._items()
-        except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-            kind = UserError if self._plain else Spoilt
-            raise kind(f"{self._path} is damaged or incomplete ({error}); fetch or make it again") from error
-
-    def _items(self) -> Iterator[Item]:
-        mode = "r:" if self._plain else "r:*"
-        with open(self._path, "rb") as file, tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as tar:
-            while (member := tar.next()) is not None:
-                tar.members = []  # It would remember every member.
-                if member.isdir():
-                    continue
-                if not (member.isfile() and is_image_name(member.name)):
-                    self.ignored += 1
-                    continue
-                if self._plain:
-                    place: tuple[Any, ...] = ("slice", str(self._path), member.offset_data, member.size)
-                    if member.offset_data + member.size > self.size:
-                        raise tarfile.ReadError(f"{member.name} is cut")
-                elif member.size > MAX_FILE_BYTES:
-                    place = ("unusable", f"file of {member.size} bytes")
-                else:
-                    extracted = tar.extractfile(member)
-                    assert extracted is not None
-                    place = ("bytes", extracted.read())
-                yield Item(member.name, place, file.tell())
-            if not self._plain:
-                while tar.fileobj.read(2**20):  # The checksum of all comes last.
-                    pass
+    def file(self, name: str, limit: int) -> bytes | None:
+        return None
 
 
 class LmdbSource:
@@ -247,6 +162,12 @@ class LmdbSource:
                 labels = self._labels(i // lmdb_layout.BLOCK)
             yield Item(key, place, i + 1, self.classes[labels[i % lmdb_layout.BLOCK]] if self.classes else None)
 
+    def names(self) -> Iterator[str]:
+        return (lmdb_layout.key(self._resolution, i).decode() for i in range(self.size))
+
+    def file(self, name: str, limit: int) -> bytes | None:
+        return None
+
     def _labels(self, block: int) -> list[int]:
         with lmdb_layout.open_readonly(self._path).begin() as transaction:
             labels = array(
@@ -272,7 +193,7 @@ def read(item: Item) -> bytes:
         if how in ("file", "listed"):
             status = os.stat(rest[0])
             if not stat.S_ISREG(status.st_mode):
-                raise Unusable("no file")
+                raise Unusable("not a regular file")
             if status.st_size > MAX_FILE_BYTES:
                 raise Unusable(f"file of {status.st_size} bytes")
             return Path(rest[0]).read_bytes()
@@ -298,42 +219,17 @@ def read(item: Item) -> bytes:
     raise Unusable(rest[0])
 
 
-@contextmanager
-def open_in_zip(item: Item) -> Iterator[IO[bytes]]:
-    """An image file of a zip, for as much of it as is wanted. Raises Unusable when it cannot be read."""
-    _, path, name = item.place
-    try:
-        archive = _zip(path)
-        if archive.getinfo(name).file_size > MAX_FILE_BYTES:
-            raise Unusable(f"file of {archive.getinfo(name).file_size} bytes")
-        with archive.open(name) as file:
-            yield file
-    except (zipfile.BadZipFile, zipfile.zlib.error, RuntimeError, NotImplementedError, EOFError) as error:  # type: ignore[attr-defined]
-        raise Unusable("damaged or encrypted in the zip") from error
-
-
-def _zip(path: str) -> zipfile.ZipFile:
-    status = os.stat(path)
-    # A forked process needs its own: two would move one file position.
-    return _opened_zip(path, os.getpid(), status.st_ino, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=4)
-def _opened_zip(path: str, *identity: int) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{path} is a damaged zip ({error}); fetch or make it again") from error
-
-
 def _lmdb_record(path: str, key: str, raw_resolution: int) -> bytes:
     try:
-        with lmdb_layout.open_readonly(Path(path)).begin() as transaction:
-            data = transaction.get(key.encode())
+        with lmdb_layout.open_readonly(Path(path)).begin(buffers=True) as transaction:
+            record = transaction.get(key.encode())
+            if record is None:
+                raise Unusable("missing in the LMDB")
+            if len(record) > MAX_FILE_BYTES:
+                raise Unusable(f"record of {len(record)} bytes")
+            data = bytes(record)
     except lmdb.Error as error:
         raise Unusable("damaged in the LMDB") from error
-    if data is None:
-        raise Unusable("missing in the LMDB")
     if raw_resolution:  # As a file that the one decoder understands.
         return f"P6 {raw_resolution} {raw_resolution} 255\n".encode() + data
     return data
