@@ -3,13 +3,14 @@
 import os
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from plugins.datasets.image_files import training_pixels
 from registry import UserError
 from stylenat.data.identity import digest, spread
-from stylenat.data.images import Crop, Filter, Unusable, advice, check, decode, find_images, square
+from stylenat.data.images import Crop, Filter, Unusable, advice, check, find_images
+from stylenat.data.items import Item
+from stylenat.data.sources import read
 
 
 class Folder:
@@ -18,11 +19,14 @@ class Folder:
     Args:
         path: the folder; resolution: side that images are resized to.
         crop: ``center`` or ``none``; filter: of the resize.
+        keep_profiles: do not convert embedded colour profiles to sRGB.
     """
 
-    def __init__(self, path: str, resolution: int, crop: Crop = "center", filter: Filter = "lanczos") -> None:
+    def __init__(
+        self, path: str, resolution: int, crop: Crop = "center", filter: Filter = "lanczos", keep_profiles: bool = False
+    ) -> None:
         self.path, self.resolution = Path(path), resolution
-        self.crop, self.filter = crop, filter
+        self.crop, self.filter, self.keep_profiles = crop, filter, keep_profiles
         self._files: list[Path] | None = None
 
     def describe(self) -> str:
@@ -34,7 +38,7 @@ class Folder:
         files = find_images(self.path)
         if not files:
             raise UserError(f"there are no images below {self.path}")
-        for path in files:  # What a header tells is better known now than amid training.
+        for path in files:  # Header errors are better reported now than during training.
             try:
                 check(path, self.crop)
             except Unusable as error:
@@ -56,15 +60,15 @@ class Folder:
             "bytes": digest(files[i].read_bytes() for i in spread(len(files))),
         }
 
+    def _pixels(self, data: bytes) -> Tensor:
+        return training_pixels(data, self.resolution, self.crop, self.filter, self.keep_profiles)
+
     def __len__(self) -> int:
         return len(self._found())
 
     def __getitem__(self, index: int) -> Tensor:
         path = self._found()[index]
         try:
-            image = square(decode(path.read_bytes()), self.resolution, self.crop, self.filter)
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
+            return self._pixels(read(Item(str(path), ("file", str(path)), index)))
         except Unusable as error:
             raise UserError(f"{path}: {error}; {advice(error)}") from error
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -3,14 +3,13 @@
 import zipfile
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from plugins.datasets.image_files import training_pixels
 from registry import UserError
 from stylenat.data.archives import ZipSource, open_in_zip
 from stylenat.data.identity import digest
-from stylenat.data.images import Crop, Filter, Unusable, advice, check, decode, square
+from stylenat.data.images import Crop, Filter, Unusable, advice, check
 from stylenat.data.items import Item
 from stylenat.data.sources import open_source, read
 
@@ -21,11 +20,14 @@ class Zip:
     Args:
         path: the zip; resolution: side that images are resized to.
         crop: ``center`` or ``none``; filter: of the resize.
+        keep_profiles: do not convert embedded colour profiles to sRGB.
     """
 
-    def __init__(self, path: str, resolution: int, crop: Crop = "center", filter: Filter = "lanczos") -> None:
+    def __init__(
+        self, path: str, resolution: int, crop: Crop = "center", filter: Filter = "lanczos", keep_profiles: bool = False
+    ) -> None:
         self.path, self.resolution = Path(path), resolution
-        self.crop, self.filter = crop, filter
+        self.crop, self.filter, self.keep_profiles = crop, filter, keep_profiles
         self._items: list[Item] | None = None
 
     def describe(self) -> str:
@@ -34,11 +36,11 @@ class Zip:
     def prepare(self) -> None:
         source = open_source(self.path, self.resolution)
         if not isinstance(source, ZipSource):
-            raise UserError(f"{self.path} is no zip; bind dataset.zip.path to one, or prepare it: tools/prepare.py")
+            raise UserError(f"{self.path} is not a zip; bind dataset.zip.path to one, or prepare it: tools/prepare.py")
         items = list(source)
         if not items:
             raise UserError(f"there are no images in {self.path}")
-        for item in items:  # What a header tells is better known now than amid training.
+        for item in items:  # Header errors are better reported now than during training.
             try:
                 with open_in_zip(item) as file:
                     check(file, self.crop)
@@ -58,16 +60,18 @@ class Zip:
             members = (f"{m.filename} {m.file_size} {m.CRC}" for m in archive.infolist())
             return {"members": digest(member.encode(errors="backslashreplace") for member in members)}
 
+    def _pixels(self, data: bytes) -> Tensor:
+        return training_pixels(data, self.resolution, self.crop, self.filter, self.keep_profiles)
+
     def __len__(self) -> int:
         return len(self._found())
 
     def __getitem__(self, index: int) -> Tensor:
         item = self._found()[index]
         try:
-            image = square(decode(read(item)), self.resolution, self.crop, self.filter)
+            return self._pixels(read(item))
         except Unusable as error:
             raise self._refused(item, error) from error
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
     def _refused(self, item: Item, error: Unusable) -> UserError:
         return UserError(f"{self.path}: {item.name}: {error}; {advice(error)}")

@@ -135,6 +135,8 @@ def _lines(out: Path, result: "Prepared") -> Iterator[str]:
         yield f"continued after the first {result.continued}, which an earlier run had read"
     if "keep_profiles" not in manifest:
         yield "made by an earlier version, which did not convert colour profiles"
+    if manifest.get("labels_from"):
+        yield f"the classes are those of {manifest['labels_from']}"
     for name, text in COUNTED.items():
         if manifest.get(name):
             yield f"{manifest[name]} {text}"

@@ -113,7 +113,7 @@ def _opened_zip(path: str, *identity: int) -> zipfile.ZipFile:
 
 
 class Spoilt(UserError):
-    """What was read of the source before this may be wrong as well."""
+    """Nothing that was made of this source is to be kept: it may be wrong as well, or can never be completed."""
 
 
 class _Refused(Exception):
@@ -201,7 +201,7 @@ class TarSource:
                 while not self._plain and tar.fileobj.read(2**20):  # The checksum of all comes last.
                     pass
         except _Refused as error:
-            raise UserError(f"{self._path} {error}") from error
+            raise Spoilt(f"{self._path} {error}") from error
         except (
             tarfile.TarError,
             EOFError,

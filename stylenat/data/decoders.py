@@ -13,7 +13,7 @@ import simplejpeg
 import torch
 from torch import Tensor
 
-from stylenat.data.formats import open_image, with_end_marker
+from stylenat.data.formats import load_image, open_image, with_end_marker
 
 PNG_RGB8 = b"\x08\x02\x00\x00\x00"
 """In a PNG's header behind width and height: 8 bits, RGB, not interlaced."""
@@ -44,7 +44,7 @@ def decode_pixels(data: bytes | memoryview, side: int) -> Tensor:
             warnings.simplefilter("ignore")
             with open_image(io.BytesIO(data)) as image:
                 _require(*image.size, side)
-                return torch.from_numpy(np.array(image.convert("RGB")))
+            return torch.from_numpy(np.array(load_image(bytes(data)).convert("RGB")))
     except WrongSize:
         raise
     except Exception as error:  # Three libraries, and each has its own ways of refusing damaged bytes.

@@ -4,6 +4,7 @@ Here are also the cases that Pillow reads wrongly, or refuses without a reason. 
 ``images.py``.
 """
 
+import io
 import os
 from functools import lru_cache
 from typing import IO, Any
@@ -69,6 +70,19 @@ def open_image(file: IO[bytes]) -> Image.Image:
         raise Unusable("Lab colours, which are not read")
     if image.format == "TIFF":
         _refuse_misread(image.tag_v2)  # type: ignore[attr-defined]
+    return image
+
+
+def load_image(data: bytes) -> Image.Image:
+    """An image with its pixels; of a JPEG, the end marker may be missing. Raises as ``open_image``."""
+    image = open_image(io.BytesIO(data))
+    try:
+        image.load()
+    except OSError:
+        if image.format != "JPEG":
+            raise
+        image = open_image(io.BytesIO(with_end_marker(data)))
+        image.load()
     return image
 
 

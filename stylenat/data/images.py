@@ -18,9 +18,9 @@ from stylenat.data.formats import (
     Unusable,
     grey_levels,
     is_image_name,
+    load_image,
     open_image,
     scale_transparent_value,
-    with_end_marker,
 )
 
 Crop = Literal["center", "none"]
@@ -99,23 +99,11 @@ def read_image(data: bytes, keep_profiles: bool = False) -> Decoded:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own bomb warning, and its remarks on odd metadata.
-            return _rgb(data, _loaded(data), keep_profiles)
+            return _rgb(data, load_image(data), keep_profiles)
     except (Unusable, MemoryError):
         raise
     except Exception as error:  # Pillow's parsers raise almost anything on damaged bytes.
         raise Unusable("does not decode") from error
-
-
-def _loaded(data: bytes) -> Image.Image:
-    image = open_image(io.BytesIO(data))
-    try:
-        image.load()
-    except OSError:
-        if image.format != "JPEG":
-            raise
-        image = open_image(io.BytesIO(with_end_marker(data)))
-        image.load()
-    return image
 
 
 def _rgb(data: bytes, image: Image.Image, keep_profiles: bool) -> Decoded:
@@ -193,12 +181,11 @@ def encode(image: Image.Image, storage: Storage, quality: int) -> bytes:
     """The bytes of one record: an image file, or for ``raw`` its pixels [resolution, resolution, 3]."""
     if storage == "raw":
         return image.tobytes()
-    out = io.BytesIO()
+    out, profile = io.BytesIO(), image.info.get("icc_profile")
     if storage == "png":
-        image.save(out, format="png")
+        image.save(out, format="png", icc_profile=profile)
     elif storage == "webp":
-        image.save(out, format="webp", lossless=True, quality=50, exact=True)
+        image.save(out, format="webp", lossless=True, quality=50, exact=True, icc_profile=profile)
     else:
-        profile = image.info.get("icc_profile")  # The other formats store it by themselves.
         image.save(out, format="jpeg", quality=quality, subsampling=0, icc_profile=profile)
     return out.getvalue()

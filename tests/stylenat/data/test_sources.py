@@ -108,7 +108,7 @@ def test_the_zip_data_set_equals_the_prepared_one(photos, tmp_path):
     direct = Zip(str(tmp_path / "a.zip"), 24)
     assert len(direct) == 4
     assert all(torch.equal(direct[i], image) for i, image in enumerate(images_of(tmp_path / "a.lmdb")))
-    with pytest.raises(UserError, match="is no zip"):
+    with pytest.raises(UserError, match="is not a zip"):
         Zip(str(photos), 24).prepare()
 
 
