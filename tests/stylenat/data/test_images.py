@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from plugins.datasets.folder import Folder
@@ -37,7 +37,7 @@ def grey(data):
 
 
 def tiff(values, samples=1, **tags):
-    """An uncompressed TIFF of one strip (a strip for each plane, where they are separate)."""
+    """A TIFF of one strip (a strip for each plane, where they are separate)."""
     numbers = {"width": 256, "bits": 258, "compression": 259, "photometric": 262, "planar": 284, "sample_format": 339}
     height, width = values.shape[-2:] if tags.get("planar") == 2 else values.shape[:2]
     entries = ImageFileDirectory_v2(prefix=b"II")
@@ -46,9 +46,11 @@ def tiff(values, samples=1, **tags):
     defaults = {256: width, 257: height, 258: (bits,) * samples, 259: 1, 262: 1, 277: samples, 278: height}
     strips = samples if tags.get("planar") == 2 else 1
     entries.update(defaults | {numbers[name]: value for name, value in tags.items()})
-    entries[279] = (values.nbytes // strips,) * strips
-    entries[273] = tuple(i * values.nbytes // strips for i in range(strips))  # Pillow adds where they begin.
-    return b"II*\0" + struct.pack("<I", 8) + entries.tobytes(8) + values.tobytes()
+    pack = zlib.compress if tags.get("compression") == 8 else bytes
+    data = [pack(plane.tobytes()) for plane in (values if strips > 1 else [values])]
+    entries[279] = tuple(map(len, data))
+    entries[273] = tuple(sum(map(len, data[:i])) for i in range(strips))  # Pillow adds where they begin.
+    return b"II*\0" + struct.pack("<I", 8) + entries.tobytes(8) + b"".join(data)
 
 
 def png(width, bits, colour, row, transparent):
@@ -162,7 +164,6 @@ def test_16_bit_white_is_zero_is_not_inverted_and_12_bits_have_their_own_white()
         (tiff(np.zeros((3, 8, 8), np.uint16), 3, photometric=2, planar=2), "separate planes"),
         (tiff(np.zeros((8, 8), np.int8), sample_format=2), "signed 8-bit pixels"),
         (encoded(Image.new("LAB", (8, 8)), "tiff"), "Lab colours"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "does not decode"),
     ],
 )
 def test_what_cannot_be_read_rightly_is_refused_with_the_reason(tmp_path, data, reason):
@@ -173,9 +174,25 @@ def test_what_cannot_be_read_rightly_is_refused_with_the_reason(tmp_path, data, 
     assert prepare(tmp_path, tmp_path / "o.lmdb", 8, workers=1).skipped["b.tif"].count(reason[:15])
 
 
-def test_planes_of_8_bits_are_read():
+def test_postscript_is_not_given_to_ghostscript_whatever_its_suffix(monkeypatch):
+    def run(*_, **__):
+        raise AssertionError("run")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", run)
+    data = encoded(CHART, "eps")
+    with pytest.raises(AssertionError, match="run"):
+        Image.open(io.BytesIO(data)).load()
+    with pytest.raises(Unusable, match="does not decode") as caught:
+        decode(data)
+    assert isinstance(caught.value.__cause__, UnidentifiedImageError)
+
+
+def test_separate_planes_of_8_bits_and_compressed_ones_of_16_are_read():
     pixels = np.asarray(CHART)
-    assert (np.asarray(decode(tiff(np.moveaxis(pixels, 2, 0).copy(), 3, photometric=2, planar=2))) == pixels).all()
+    planes = np.moveaxis(pixels, 2, 0).copy()
+    assert (np.asarray(decode(tiff(planes, 3, photometric=2, planar=2))) == pixels).all()
+    deep = tiff(planes.astype(np.uint16) * 257, 3, photometric=2, planar=2, compression=8)
+    assert (np.asarray(decode(deep)) == pixels).all()
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
@@ -266,22 +283,24 @@ def test_preparation_converts_once_and_counts(tmp_path, capsys, storage):
     CHART.save(folder / "a.png", icc_profile=ADOBE)
     CHART.save(folder / "b.png", icc_profile=b"broken")
     CHART.save(folder / "c.png")
+    CHART.convert("L").save(folder / "d.png", icc_profile=grey_profile(2.2))
     arguments = ["--resolution", "64", "--storage", storage, "--workers", "1"]
     assert main([str(folder), str(tmp_path / "out.lmdb"), *arguments]) == 0
     text = capsys.readouterr().out
-    assert "1 had a colour profile and were converted" in text and "1 had a colour profile that cannot be used" in text
+    assert "2 had a colour profile and were converted" in text and "1 had a colour profile that cannot be used" in text
     direct, made = Folder(str(folder), 64), LmdbImages(str(tmp_path / "out.lmdb"), 64)
     again = prepare(tmp_path / "out.lmdb", tmp_path / "again.lmdb", 64, storage="raw", workers=1)
-    assert again.manifest["profiles_converted"] == 0  # The records are sRGB, and say nothing else.
+    # The records are sRGB, and say nothing else.
+    assert again.manifest["profiles_converted"] == again.manifest["profiles_broken"] == 0
     if storage != "jpeg":
-        assert all(torch.equal(direct[i], made[i]) for i in range(3))
+        assert all(torch.equal(direct[i], made[i]) for i in range(4))
 
     assert main([str(folder), str(tmp_path / "kept.lmdb"), *arguments, "--keep-profiles"]) == 0
     kept = LmdbImages(str(tmp_path / "kept.lmdb"), 64)
     if storage != "jpeg":
         assert torch.equal(kept[0], kept[2])
     later = prepare(tmp_path / "kept.lmdb", tmp_path / "later.lmdb", 64, storage="raw", workers=1)
-    assert later.manifest["profiles_converted"] == (storage != "raw")
+    assert later.manifest["profiles_converted"] == later.manifest["profiles_broken"] == (storage != "raw")
 
 
 def test_the_data_sets_of_files_convert_profiles_or_keep_them(tmp_path):
