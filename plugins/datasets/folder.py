@@ -61,7 +61,7 @@ class Folder:
         }
 
     def _pixels(self, data: bytes) -> Tensor:
-        return training_pixels(data, self.resolution, self.crop, self.filter, self.keep_profiles)
+        return training_pixels(data, self.path, self.resolution, self.crop, self.filter, self.keep_profiles)
 
     def __len__(self) -> int:
         return len(self._found())

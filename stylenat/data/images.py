@@ -158,7 +158,8 @@ def _eight_bits(image: Image.Image, black: int, white: int) -> tuple[Image.Image
     scaled[transparent] = 255
     grey = Image.fromarray(scaled.astype(np.uint8))
     grey.info = {name: value for name, value in image.info.items() if name != "transparency"}
-    return grey, bool(shown.size) and 16 * int(high - low) < full
+    blank = low == high and low in (0, full)  # Black or white is what it means.
+    return grey, bool(shown.size) and not blank and 16 * int(high - low) < full
 
 
 def square(image: Image.Image, resolution: int, crop: Crop, filter: Filter) -> Image.Image:
