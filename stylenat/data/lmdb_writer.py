@@ -98,13 +98,17 @@ class Writer:
 
     def _continue(self) -> None:
         """Takes up a beginning, with the digests as of when its records were made."""
-        if (manifest := self._transaction.get(b"manifest")) is not None:
-            self.whole = json.loads(manifest)
-            self.progress.count = self.progress.consumed = self.whole["count"]
-        text = self._transaction.get(PROGRESS)
-        if text is None and self.whole is None:
+        manifest, text = self._transaction.get(b"manifest"), self._transaction.get(PROGRESS)
+        if text is None and manifest is None:
             return
-        begun = Progress(**json.loads(text)) if text is not None else self.progress
+        try:
+            if manifest is not None:
+                self.whole = json.loads(manifest)
+                self.progress.count = self.progress.consumed = self.whole["count"]
+            begun = Progress(**json.loads(text)) if text is not None else self.progress
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            self.close()
+            raise UserError(f"{self.partial} is damaged, or of a later version; remove it to begin anew") from error
         if other := differing(EARLIER | (self.whole or begun.settings), self.progress.settings):
             self.close()
             raise UserError(f"{self.partial} was begun with {other}; repeat that command to go on, or remove it")

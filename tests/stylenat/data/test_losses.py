@@ -155,6 +155,16 @@ def test_a_beginning_of_an_earlier_version_goes_on(folder, tmp_path):
     assert prepare(folder, out, 16, workers=1).manifest["content_sha256"] == whole.manifest["content_sha256"]
 
 
+@pytest.mark.parametrize("account", [b"{", b"[]", b'{"settings": {}, "later": 1}'])
+def test_an_account_that_cannot_be_read_is_one_line(folder, tmp_path, account):
+    out, partial = tmp_path / "out.lmdb", tmp_path / ".out.lmdb.partial"
+    interrupted(folder, out, 10)
+    with lmdb.open(str(partial), map_size=2**26, lock=False) as environment, environment.begin(write=True) as put:
+        put.put(lmdb_writer.PROGRESS, account)
+    with pytest.raises(UserError, match="is damaged, or of a later version; remove it to begin anew"):
+        prepare(folder, out, 16, workers=1)
+
+
 def test_a_cut_beginning_is_one_line(folder, tmp_path):
     out, data = tmp_path / "out.lmdb", tmp_path / ".out.lmdb.partial" / "data.mdb"
     for i in range(20, 200):
