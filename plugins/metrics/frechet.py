@@ -37,7 +37,7 @@ class Frechet:
     def compare(self, real: GaussianStatistics | Rows, fake: GaussianStatistics | Rows) -> Measured:
         reference = _gaussian(real).mean_and_covariance()
         value = frechet_distance(*reference, *_gaussian(fake).mean_and_covariance())
-        if not self.bootstrap:
+        if self.bootstrap < 2:  # One resampling has no spread.
             return Measured(value)
         spread = self._spread(reference, fake.all())
         return Measured(value, spread, (value - 1.96 * spread, value + 1.96 * spread))
@@ -54,7 +54,7 @@ class Frechet:
             for part in torch.randint(len(rows), (len(rows),), generator=random).split(1024):
                 drawn.update(rows[part])
             found.append(frechet_distance(*reference, *drawn.mean_and_covariance()))
-        return float(torch.tensor(found, dtype=torch.float64).std(correction=min(1, len(found) - 1)))
+        return float(torch.tensor(found, dtype=torch.float64).std())
 
 
 def _gaussian(collected: GaussianStatistics | Rows) -> GaussianStatistics:
@@ -82,7 +82,7 @@ class FID(Frechet):
 
     Args:
         features: ``@features.inception()``, the default, or another embedding.
-        bootstrap: resamplings of the generated images for the interval and the spread; 0 for none. Each costs about
+        bootstrap: resamplings of the generated images for the interval and the spread, 2 at least. Each costs about
             what the distance itself does.
         seed: of the resamplings.
     """

@@ -48,4 +48,5 @@ class InceptionScore:
         if len(features) < self.splits:
             raise UserError(f"inception_score needs at least {self.splits} images; bind metric.inception_score.splits")
         found = isc_features_to_metric(self.needs.logits(features), self.splits, True, self.seed)
-        return Measured(found["inception_score_mean"], found["inception_score_std"])
+        spread = found["inception_score_std"] if self.splits > 1 else None
+        return Measured(found["inception_score_mean"], spread)

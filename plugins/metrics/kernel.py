@@ -12,7 +12,8 @@ class KID:
     """Kernel Inception distance (arXiv 1801.01401): the squared maximum mean discrepancy with the kernel
     (x·y / dim + 1)³, unbiased, hence below 0 for sets that are alike. On other features than Inception's, ``kid_NAME``.
 
-    The mean over random subsets, with their standard deviation as its spread.
+    The mean over random subsets, with their standard deviation as its spread. There is none where the subsets cannot
+    differ: a single one, or each holding all images of both sets.
 
     Args:
         features: ``@features.inception()``, the default, or another embedding.
@@ -53,4 +54,6 @@ class KID:
             raise UserError(f"{self.name} needs at least 2 images of each set")
         options = {"kid_subsets": self.subsets, "kid_subset_size": size, "rng_seed": self.seed, "verbose": False}
         found = kid_features_to_metric(generated, reals, **options)
-        return Measured(found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"])
+        mean, spread = found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"]
+        differ = self.subsets > 1 and size < max(len(generated), len(reals))
+        return Measured(mean, spread if differ else None)

@@ -24,7 +24,7 @@ class _Neighbours:
             self.needs.check()
 
     def protocol(self) -> dict[str, Any]:
-        return {"version": 1, "k": self.k}
+        return {"version": 2, "k": self.k}  # 1: distances were rounded to float32.
 
     def accumulator(self) -> Rows:
         return Rows()

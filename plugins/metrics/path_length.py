@@ -109,7 +109,7 @@ class PerceptualPathLength:
         low = torch.quantile(lengths, 0.01, interpolation="lower")
         high = torch.quantile(lengths, 0.99, interpolation="higher")
         kept = lengths[(lengths >= low) & (lengths <= high)]
-        return Measured(float(kept.mean()), float(kept.std(correction=0)))
+        return Measured(float(kept.mean()), float(kept.std(correction=0)) if len(kept) > 1 else None)
 
 
 def _uniform(start: int, count: int) -> Tensor:

@@ -9,13 +9,13 @@ from plugins.features.random_convolution import RandomConvolution
 from plugins.metrics.frechet import FID
 from plugins.metrics.kernel import KID
 from plugins.metrics.manifold import DensityCoverage, PrecisionRecall
-from plugins.metrics.path_length import Steps, _arc
+from plugins.metrics.path_length import PerceptualPathLength, Steps, _arc
 from plugins.metrics.sliced_wasserstein import MOST, SlicedWasserstein
 from plugins.metrics.spectrum import AzimuthalPower, Spectrum
 from registry import UserError
 from stylenat.evaluation.accumulators import Rows
 from stylenat.evaluation.evaluate import Evaluator
-from stylenat.evaluation.manifold import BLOCK_BYTES, density_and_coverage, distances, precision_and_recall
+from stylenat.evaluation.manifold import density_and_coverage, precision_and_recall, tiles
 from stylenat.testing.contract import pictures
 
 
@@ -48,14 +48,73 @@ def test_neighbourhoods_in_blocks_equal_the_naive_formulas(counts, monkeypatch):
     real, fake = (torch.randn(count, 6, generator=random) for count in counts)
     fake = 1.2 * fake + 0.3
     expected = naive(real.numpy(), fake.numpy(), 3)
-    monkeypatch.setattr("stylenat.evaluation.manifold.BLOCK_BYTES", 4 * 7 * len(real))  # Seven rows a block.
+    monkeypatch.setattr("stylenat.evaluation.manifold.TILE", 7)
     found = (*precision_and_recall(real, fake, 3), *density_and_coverage(real, fake, 3))
     assert found == pytest.approx(expected) and 0 < min(found)
 
 
-def test_no_block_of_distances_is_larger_than_its_bound():
-    blocks = list(distances(torch.zeros(1000, 2), torch.zeros(50_000, 2)))
-    assert max(block.numel() for block in blocks) * 4 <= BLOCK_BYTES and sum(map(len, blocks)) == 1000
+def from_differences(real, fake, k):
+    """The papers' formulas on float64 distances, each from the differences of its coordinates."""
+
+    def distances(a, b):
+        return torch.cdist(a.double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist")
+
+    def radii(a):
+        return distances(a, a).fill_diagonal_(torch.inf).kthvalue(k, dim=1).values
+
+    around_real, around_fake, between = radii(real), radii(fake), distances(fake, real)
+    inside = between < around_real
+    shares = (between <= around_real).any(dim=1), (between <= around_fake[:, None]).any(dim=0), inside.any(dim=0)
+    precision, recall, coverage = (float(share.double().mean()) for share in shares)
+    return precision, recall, int(inside.sum()) / (k * len(fake)), coverage
+
+
+def hard_sets():
+    """Features that float32 products lose: little variance against the mean, clusters, duplicates, ties, scales."""
+    random = torch.Generator().manual_seed(0)
+
+    def noise(dim=16):
+        return torch.randn(150, dim, generator=random)
+
+    centres = 1e3 * torch.randn(15, 16, generator=random).repeat(10, 1)
+    same, copied = noise()[:1].expand(150, -1), noise()
+    return {
+        "collapsed": (5 + 1e-4 * noise(), 5 + 1e-4 * noise()),
+        "mean of 1e3": (1e3 + 1e-2 * noise(), 1e3 + 1e-2 * noise()),
+        "scale of 1e-6": (1e-6 * noise(), 1e-6 * noise()),
+        "scale of 1e-30": (1e-30 * noise(), 1e-30 * noise()),
+        "clusters": (centres + 1e-3 * noise(), centres + 1e-3 * noise()),
+        "one far away": (torch.cat([1e-3 * noise(), 1e6 + noise()[:1]]), 1e-3 * noise()),
+        "one image": (same, same.clone()),
+        "copies": (copied, copied.flip(0)),
+        "ties": (noise(3).round(), noise(3).round()),
+        "generator collapsed": (noise(), noise()[:1] + 1e-6 * noise()),
+    }
+
+
+@pytest.mark.parametrize("name", hard_sets())
+@pytest.mark.parametrize("tile", [64, 1024])
+def test_neighbourhoods_are_those_of_float64_distances(name, tile, monkeypatch):
+    monkeypatch.setattr("stylenat.evaluation.manifold.TILE", tile)
+    real, fake = hard_sets()[name]
+    for k in (3, 5):
+        found = (*precision_and_recall(real, fake, k), *density_and_coverage(real, fake, k))
+        assert found == pytest.approx(from_differences(real, fake, k), rel=1e-6, abs=0)
+
+
+def test_tiles_are_bounded_and_hold_every_pair_once():
+    shapes = [tile.least.shape for tile in tiles(torch.zeros(1000, 2), torch.zeros(5_000, 2))]
+    assert max(map(max, shapes)) <= 1024 and sum(shape.numel() for shape in shapes) == 5_000_000
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("which", [0, 1])
+def test_features_that_are_not_finite_have_no_neighbours(value, which):
+    sets = [torch.randn(20, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    sets[which][7, 2] = value
+    for measure in (precision_and_recall, density_and_coverage):
+        with pytest.raises(UserError, match="not finite"):
+            measure(*sets, 3)
 
 
 def test_precision_and_recall_tell_quality_from_variety():
@@ -104,6 +163,30 @@ def test_kid_takes_smaller_subsets_of_smaller_sets_and_says_so_when_there_is_not
     metric.compare(rows(torch.randn(9, 4, generator=random)), rows(torch.randn(7, 4, generator=random)))
     with pytest.raises(UserError, match="at least 2 images"):
         metric.compare(rows(torch.randn(9, 4)), rows(torch.randn(1, 4)))
+
+
+@pytest.mark.parametrize(
+    ("subsets", "subset_size", "counts", "has_spread"),
+    [
+        (5, 1000, (30, 30), False),  # Every subset is both sets.
+        (1, 8, (30, 30), False),
+        (5, 8, (30, 30), True),
+        (5, 1000, (30, 40), True),
+    ],
+)
+def test_kid_has_a_spread_only_where_its_subsets_can_differ(subsets, subset_size, counts, has_spread):
+    random = torch.Generator().manual_seed(0)
+    real, fake = (rows(torch.randn(count, 8, generator=random)) for count in counts)
+    found = KID(RandomConvolution(), subsets=subsets, subset_size=subset_size).compare(real, fake)
+    assert (found.spread is not None and found.spread > 1e-6) if has_spread else found.spread is None
+
+
+def test_one_resampling_and_one_sample_have_no_spread():
+    random = torch.Generator().manual_seed(0)
+    real, fake = (rows(torch.randn(30, 8, generator=random)) for _ in range(2))
+    found = FID(RandomConvolution(), bootstrap=1).compare(real, fake)
+    assert found.spread is None and found.interval is None
+    assert PerceptualPathLength().compare(rows(torch.empty(0, 1)), rows(torch.ones(1, 1))).spread is None
 
 
 def test_the_bootstrap_gives_the_same_value_with_an_interval_that_narrows_with_more_images():
