@@ -304,7 +304,10 @@ class Metric(Protocol):
       computed once for all metrics;
     * ``protocol()``: plain values that define it beside ``needs``: its parameters, a version;
     * ``higher_is_better``: True for all its values; ``uses_real``: False when ``compare`` looks at ``fake`` alone;
+    * ``names``: of its values where they are several, so that each is null when the metric fails;
     * ``check()``: raises UserError when it cannot be measured here. The others go on.
+
+    A metric that raises, or gives what is not finite, costs a line and its value; the others go on.
 
     Attributes:
         name: key in metrics.jsonl and of the tracked series.

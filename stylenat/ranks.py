@@ -1,5 +1,6 @@
 """What the processes of one run tell each other. Alone, a process talks to nobody."""
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -108,6 +109,17 @@ def gathered_text(text: str) -> list[str]:
     padded = torch.zeros(max(lengths), dtype=torch.uint8)
     padded[: len(data)] = data
     return [bytes(part[:n].tolist()).decode() for part, n in zip(gathered(padded), lengths, strict=True)]
+
+
+def known_to_all(texts: Sequence[str | None]) -> list[str | None]:
+    """Of each text the first process's that has one, the same in every process.
+
+    Every process must bring as many. Where all are None, this costs one small message.
+    """
+    if not _together() or not any_of_ranks(any(text is not None for text in texts)):
+        return list(texts)
+    everyones = (json.loads(own) for own in gathered_text(json.dumps(list(texts))))
+    return [next((text for text in known if text is not None), None) for known in zip(*everyones, strict=True)]
 
 
 def wait_for_all() -> None:

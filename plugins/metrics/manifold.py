@@ -12,11 +12,12 @@ from stylenat.interfaces import Features
 class _Neighbours:
     higher_is_better = True
 
-    def __init__(self, name: str, features: Features | None, k: int) -> None:
+    def __init__(self, name: str, values: tuple[str, str], features: Features | None, k: int) -> None:
         from plugins.features.inception import Inception
 
         self.needs = features or Inception()
         self.name, self.k = named(name, self.needs, "inception"), k
+        self.names = tuple(named(value, self.needs, "inception") for value in values)
 
     def check(self) -> None:
         """Raises UserError when the extractor's weights are missing."""
@@ -40,12 +41,10 @@ class PrecisionRecall(_Neighbours):
     """
 
     def __init__(self, features: Features | None = None, k: Count = 3) -> None:
-        super().__init__("precision_recall", features, k)
+        super().__init__("precision_recall", ("precision", "recall"), features, k)
 
     def compare(self, real: Rows, fake: Rows) -> dict[str, float]:
-        precision, recall = precision_and_recall(real.all(), fake.all(), self.k)
-        names = [named(name, self.needs, "inception") for name in ("precision", "recall")]
-        return dict(zip(names, (precision, recall), strict=True))
+        return dict(zip(self.names, precision_and_recall(real.all(), fake.all(), self.k), strict=True))
 
 
 class DensityCoverage(_Neighbours):
@@ -56,9 +55,7 @@ class DensityCoverage(_Neighbours):
     """
 
     def __init__(self, features: Features | None = None, k: Count = 5) -> None:
-        super().__init__("density_coverage", features, k)
+        super().__init__("density_coverage", ("density", "coverage"), features, k)
 
     def compare(self, real: Rows, fake: Rows) -> dict[str, float]:
-        density, coverage = density_and_coverage(real.all(), fake.all(), self.k)
-        names = [named(name, self.needs, "inception") for name in ("density", "coverage")]
-        return dict(zip(names, (density, coverage), strict=True))
+        return dict(zip(self.names, density_and_coverage(real.all(), fake.all(), self.k), strict=True))

@@ -133,13 +133,19 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
         experiment.value("train.batch_size"),
     )
     cache = None if arguments.no_cache else StatisticsCache(arguments.cache or statistics_folder(), _say)
-    evaluator = Evaluator(dataset, metrics, device, cache, arguments.real_samples)
+    failures: list[str] = []
+    evaluator = Evaluator(dataset, metrics, device, cache, arguments.real_samples, failures.append)
     progress = ProgressLine("generated"), ProgressLine("real")
     try:
         evaluation = evaluator.evaluate(sampler, samples, *progress)
     finally:
         for line in progress:
             line.close()
+    if set(evaluation.failed) == set(evaluation.metrics):
+        raise UserError(f"nothing is measured and nothing written: {'; '.join(failures)}")
+    for line in failures:
+        _say(line)
+    evaluator.say = _say
     evaluation.protocol["generated"]["weights_sha256"] = manifest["sha256"][f"{network}.safetensors"]
     _report(evaluation, evaluator, samples, arguments.yardsticks)
     step = manifest.get("step")
@@ -222,7 +228,7 @@ def _report(evaluation: "Evaluation", evaluator: Any, samples: int, with_yardsti
         real = evaluator.real
         against = f", {real.count} of {real.dataset.describe()}" if real.used else ""
         console = Console(width=None if sys.stdout.isatty() else 120)
-        console.print(f"{samples} generated images{against}", soft_wrap=True, highlight=False)
+        console.print(printable(f"{samples} generated images{against}"), soft_wrap=True, highlight=False, markup=False)
         console.print(metrics_table(evaluation, sticks))
 
 
@@ -236,7 +242,7 @@ def _write(out: Path, step: int | None, images: int | None, evaluation: "Evaluat
         append_evaluation(out, step, images, evaluation.metrics, evaluation.details())
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}") from error
-    print(f"written with its protocol: {out}")
+    print(printable(f"written with its protocol: {out}"))
 
 
 def _trackers(experiment: Any, folder: Path) -> list[Any]:

@@ -7,6 +7,7 @@ this space; a generator's output is unnormalised before anyone looks at it or me
 import torch
 from torch import Tensor
 
+from registry import UserError
 from stylenat.native.build import library
 
 MEAN = (0.485, 0.456, 0.406)
@@ -36,9 +37,27 @@ def to_pixels(images: Tensor) -> Tensor:
     return (images * std).add_(mean).mul_(255)
 
 
+class NotFinite(UserError):
+    """Images that hold NaN or infinite values. ``pixels``: the images as uint8, with 0 where there is no number."""
+
+    def __init__(self, message: str, pixels: Tensor) -> None:
+        super().__init__(message)
+        self.pixels = pixels
+
+
 def to_uint8(images: Tensor) -> Tensor:
-    """The networks' space to uint8 pixels of the same shape, rounded to nearest and clamped."""
-    return to_pixels(images).round_().clamp_(0, 255).to(torch.uint8)
+    """The networks' space [batch, 3, height, width] to uint8 pixels, rounded to nearest and clamped.
+
+    Raises:
+        NotFinite: a value is NaN or infinite, which uint8 cannot show.
+    """
+    pixels = to_pixels(images)
+    finite = pixels.isfinite()
+    shown = pixels.round_().clamp_(0, 255).nan_to_num_(0).to(torch.uint8)
+    if not finite.all():
+        bad = int((~finite).flatten(1).any(dim=1).sum())
+        raise NotFinite(f"{bad} of {len(images)} images hold values that are not finite", shown)
+    return shown
 
 
 def place(image: Tensor, out: Tensor, mirrored: bool = False) -> None:

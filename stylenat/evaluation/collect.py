@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stylenat.data.pixels import NotFinite
+from stylenat.evaluation.failures import attempted, say
 from stylenat.interfaces import Accumulator, Features, Metric, Sampler, Walk
-from stylenat.ranks import gathered, rank, world_size
+from stylenat.ranks import gathered, known_to_all, rank, world_size
 from stylenat.training.random_streams import BLOCK
 
 Progress = Callable[[int, int], None]
@@ -21,11 +23,25 @@ Progress = Callable[[int, int], None]
 
 
 class Stream:
-    """The accumulators of one need: the images themselves, an embedding, or a walk."""
+    """The accumulators of one need: the images themselves, an embedding, or a walk.
+
+    Attributes:
+        failed: why accumulators, by name, hold nothing that may be compared.
+        broken: whether no more vectors are made; the same in every process.
+    """
 
     def __init__(self, source: Features | Walk | None) -> None:
         self.source = source
         self.accumulators: dict[str, Accumulator] = {}
+        self.failed: dict[str, str] = {}
+        self.broken = False
+
+    def part(self, names: Sequence[str]) -> "Stream":
+        """A stream of only these accumulators, whose failures this one knows."""
+        part = Stream(self.source)
+        part.accumulators = {name: self.accumulators[name] for name in names}
+        part.failed = self.failed
+        return part
 
     @property
     def of_generator(self) -> bool:
@@ -34,12 +50,29 @@ class Stream:
 
     def wants(self, start: int) -> bool:
         """Whether an accumulator still takes the images from this index on."""
+        # Not whether it failed: that may differ between processes, which must go on together.
         limits = [getattr(accumulator, "limit", None) for accumulator in self.accumulators.values()]
-        return any(limit is None or start < limit for limit in limits)
+        return not self.broken and any(limit is None or start < limit for limit in limits)
+
+    def vectors(self, images: Tensor) -> Tensor:
+        """[batch, dim] of images; the images themselves where nothing else is needed."""
+        return images if self.source is None else _checked(self.source(images), len(images))
+
+    def along(self, sampler: Any, start: int, count: int) -> Tensor:
+        """[count, dim] of the generator's samples."""
+        return _checked(self.source.along(sampler, start, count), count)
 
     def update(self, vectors: Tensor) -> None:
-        for accumulator in self.accumulators.values():
-            accumulator.update(vectors)
+        for name, accumulator in self.accumulators.items():
+            if name not in self.failed:
+                _, problem = attempted(lambda accumulator=accumulator: accumulator.update(vectors))
+                if problem is not None:
+                    self.failed[name] = problem
+
+    def fail(self, problem: str) -> None:
+        """Takes no more; what it holds is not compared."""
+        self.broken = True
+        self.failed.update({name: self.failed.get(name, problem) for name in self.accumulators})
 
 
 class Collection:
@@ -47,16 +80,41 @@ class Collection:
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self.streams: dict[str, Stream] = {}
-        self._accumulators: list[Accumulator] = []
-        for number, metric in enumerate(metrics):
-            needs, accumulator = getattr(metric, "needs", None), metric.accumulator()
-            stream = self.streams.setdefault(identity(needs), Stream(needs))
+        made = [attempted(lambda metric=metric: (identity(_needs(metric)), metric.accumulator())) for metric in metrics]
+        self._failed = known_to_all([problem for _, problem in made])
+        self._places: list[tuple[Stream, str] | None] = []
+        for number, (metric, (parts, _)) in enumerate(zip(metrics, made, strict=True)):
+            if parts is None or self._failed[number] is not None:
+                self._places.append(None)
+                continue
+            key, accumulator = parts
+            stream = self.streams.setdefault(key, Stream(_needs(metric)))
             name = getattr(accumulator, "shared_as", None) or f"metric {number}"
-            self._accumulators.append(stream.accumulators.setdefault(name, accumulator))
+            stream.accumulators.setdefault(name, accumulator)
+            self._places.append((stream, name))
 
     def __getitem__(self, number: int) -> Accumulator:
         """What the metric of that number collected."""
-        return self._accumulators[number]
+        place = self._places[number]
+        assert place is not None, self._failed[number]
+        return place[0].accumulators[place[1]]
+
+    def failure(self, number: int) -> str | None:
+        """Why the metric of that number has nothing that may be compared; None where it has."""
+        place = self._places[number]
+        return self._failed[number] if place is None else place[0].failed.get(place[1])
+
+
+def _needs(metric: Metric) -> Features | Walk | None:
+    return getattr(metric, "needs", None)
+
+
+def _checked(vectors: Any, count: int) -> Tensor:
+    """Vectors that the processes can exchange. Raises TypeError for what is no [count, dim]."""
+    if not isinstance(vectors, Tensor) or vectors.ndim != 2 or len(vectors) != count:
+        shape = list(vectors.shape) if isinstance(vectors, Tensor) else type(vectors).__name__
+        raise TypeError(f"features must be [{count}, dim] of {count} images; got {shape}")
+    return vectors
 
 
 def identity(needs: Features | Walk | None) -> str:
@@ -89,19 +147,28 @@ def collect_generated(
     with torch.no_grad():
         for first in range(0, blocks_of(count), world_size()):
             start = BLOCK * (first + rank())  # Beyond the end, a block that nobody uses.
-            of_images = [s for s in streams if not s.of_generator]
-            images = generate(start, BLOCK).to(device) if any(s.wants(BLOCK * first) for s in of_images) else None
-            for stream in streams:
-                if stream.of_generator:
-                    vectors = stream.source.along(generate, start, BLOCK)
-                elif stream.wants(BLOCK * first):
-                    vectors = images if stream.source is None else stream.source(images)
-                else:
-                    continue
-                _share(stream, vectors, first, count)
+            wanting = [stream for stream in streams if stream.wants(BLOCK * first)]
+            images, refused = None, None
+            if not all(stream.of_generator for stream in wanting):
+                images, refused = _drawn(generate, start, device)
+
+            def made(stream: Stream, start: int = start, images: Any = images) -> Tensor:
+                return stream.along(generate, start, BLOCK) if stream.of_generator else stream.vectors(images)
+
+            outside = start >= count
+            refusals = [None if outside or stream.of_generator else refused for stream in wanting]
+            _share(wanting, made, refusals, first, count, "generated")
             if progress:
                 progress(min(count, BLOCK * (first + world_size())), count)
     return found
+
+
+def _drawn(generate: Callable[[int, int], Tensor], start: int, device: torch.device) -> tuple[Tensor, str | None]:
+    """A block of images; where they are not finite, also the reason to refuse them."""
+    try:
+        return generate(start, BLOCK).to(device), None
+    except NotFinite as error:
+        return error.pixels.to(device), str(error)
 
 
 def collect_images(
@@ -133,20 +200,28 @@ def collect_images(
                 if first + place < blocks_of(count):
                     whole.update(digest.cpu().numpy().tobytes())
             images = images.to(device)
-            for stream in streams:
-                if stream.wants(BLOCK * first):
-                    _share(stream, images if stream.source is None else stream.source(images), first, count)
+            wanting = [stream for stream in streams if stream.wants(BLOCK * first)]
+            _share(wanting, lambda stream, images=images: stream.vectors(images), [None] * len(wanting), first, count)
             if progress:
                 progress(min(count, BLOCK * (first + world_size())), count)
     return whole.hexdigest()
 
 
 def generated_images(generate: Callable[[int, int], Tensor], count: int) -> Tensor:
-    """The samples 0 to ``count`` themselves, uint8 [count, 3, height, width], in every process."""
-    rounds = range(0, blocks_of(count), world_size())
-    return torch.cat([images for first in rounds for images in gathered(generate(BLOCK * (first + rank()), BLOCK))])[
-        :count
-    ]
+    """The samples 0 to ``count`` themselves, uint8 [count, 3, height, width], in every process.
+
+    They are there to be looked at: pixels that are not finite are black, which a line says.
+    """
+    parts: list[Tensor] = []
+    problem: str | None = None
+    for first in range(0, blocks_of(count), world_size()):
+        start = BLOCK * (first + rank())
+        images, refused = _drawn(generate, start, torch.device("cpu"))
+        problem = problem or (refused if start < count else None)
+        parts += gathered(images)
+    if line := known_to_all([problem])[0]:
+        say(f"samples: {line}; such pixels are black")
+    return torch.cat(parts)[:count]
 
 
 def blocks_of(count: int) -> int:
@@ -154,12 +229,40 @@ def blocks_of(count: int) -> int:
     return -(-count // BLOCK)
 
 
-def _share(stream: Stream, vectors: Tensor, first: int, count: int) -> None:
-    """Feeds every process with the vectors of all, in block order."""
-    for place, part in enumerate(gathered(vectors)):
-        here = min(BLOCK, count - BLOCK * (first + place))
-        if here > 0:
-            stream.update(part[:here])
+def _share(
+    streams: Sequence[Stream],
+    made: Callable[[Stream], Tensor],
+    refusals: Sequence[str | None],
+    first: int,
+    count: int,
+    images: str = "real",
+) -> None:
+    """Feeds every process with the vectors of all, in block order.
+
+    Args:
+        made: this process's vectors. refusals: by stream, why there are none. images: what they are called.
+
+    A stream that fails in one process fails in all.
+    """
+    attempts = [
+        (None, refusal) if refusal is not None else attempted(lambda stream=stream: made(stream))
+        for stream, refusal in zip(streams, refusals, strict=True)
+    ]
+    problems = known_to_all([problem for _, problem in attempts])
+    for stream, (vectors, _), problem in zip(streams, attempts, problems, strict=True):
+        if problem is not None or vectors is None:
+            stream.fail(str(problem))
+            continue
+        for place, part in enumerate(gathered(vectors)):
+            start = BLOCK * (first + place)
+            part = part[: max(0, count - start)]
+            if not len(part) or stream.broken:
+                continue
+            if not part.is_floating_point() or part.isfinite().all():
+                stream.update(part)
+            else:
+                name = getattr(stream.source, "name", type(stream.source).__name__)
+                stream.fail(f"{name} is not finite for {images} images (first among {start} to {start + len(part)})")
 
 
 def _digest(images: Tensor) -> Tensor:

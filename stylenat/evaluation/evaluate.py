@@ -1,7 +1,8 @@
 """Metrics of a generator against a data set, each value with the protocol it was measured by."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor
 from registry import UserError
 from stylenat.evaluation.cache import StatisticsCache
 from stylenat.evaluation.collect import Collection, Progress, collect_generated, described
+from stylenat.evaluation.failures import attempted, lines_of, say
 from stylenat.evaluation.protocol import make_protocol
 from stylenat.evaluation.real import RealSet
 from stylenat.interfaces import Dataset, Measured, Metric, Sampler
-from stylenat.ranks import world_size
+from stylenat.ranks import known_to_all, world_size
 
 ENOUGH = 10_000
 """Images below which distances between sets are biased enough to warn (arXiv 1911.07023)."""
@@ -24,14 +26,17 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        metrics: value by name; spread: one standard deviation, interval: 95 %, for those that know theirs.
+        metrics: value by name, NaN (null in files) for what could not be measured.
+        spread: one standard deviation, intervals: 95 %, for those that know theirs.
         protocol: plain data, see ``stylenat.evaluation.protocol``.
+        failed: why a value could not be measured, by name.
     """
 
     metrics: dict[str, float]
     spread: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     protocol: dict[str, Any]
+    failed: dict[str, str] = field(default_factory=dict)
 
     def details(self) -> dict[str, Any]:
         """All but the values, ready for JSON: what the hook ``metrics_evaluated`` is given beside them."""
@@ -73,10 +78,14 @@ def usable(metrics: Sequence[Metric], say: Callable[[str], None]) -> list[Metric
 class Evaluator:
     """Metrics against one real set, whose statistics are gathered once, on first use.
 
+    A metric that raises, or whose value or features are not finite, has the value NaN, which a line explains; the
+    others go on. What is not the metric's own fault is raised: requests to stop, memory that ran out, lost processes.
+
     Args:
         device: where features are computed, the generator's.
         cache: where the real set's statistics last; None for nowhere.
         real_samples: only so many of the first real images; None for all.
+        say: called with a line for what could not be measured; by default process 0 prints it on stderr.
     """
 
     def __init__(
@@ -86,9 +95,11 @@ class Evaluator:
         device: torch.device | str = "cpu",
         cache: StatisticsCache | None = None,
         real_samples: int | None = None,
+        say: Callable[[str], None] = say,
     ) -> None:
-        self.metrics, self.device = metrics, torch.device(device)
+        self.metrics, self.device, self.say = metrics, torch.device(device), say
         self.real = RealSet(dataset, metrics, self.device, cache, real_samples)
+        self._names: dict[int, tuple[str, ...]] = {}
 
     def evaluate(
         self,
@@ -101,10 +112,10 @@ class Evaluator:
 
         Args:
             generate: (start, count) to uint8 images of those sample indices; metrics of the generator itself need a
-                ``Sampler``.
+                ``Sampler``. Images that are not finite (``NotFinite``) have no metrics.
 
         Raises:
-            UserError: too few images for a metric.
+            UserError: fewer real images than asked for, or two metrics that give one name.
         """
         if not self.metrics:
             return Evaluation({}, {}, {}, make_protocol({}, {}, {}, {}))
@@ -113,20 +124,49 @@ class Evaluator:
         return self._compared(real, fake, generated_protocol(generate, num_samples))
 
     def _compared(self, real: Collection, fake: Collection, generated: Mapping[str, Any]) -> Evaluation:
-        metrics, spread, intervals, protocols = {}, {}, {}, {}
-        for number, metric in enumerate(self.metrics):
-            own = metric_protocol(metric)
-            for name, value in values(metric, real[number], fake[number]).items():
+        metrics, spread, intervals, protocols, failed = {}, {}, {}, {}, {}
+        for number, (metric, found) in enumerate(zip(self.metrics, measured(self.metrics, real, fake), strict=True)):
+            own, problem = attempted(lambda metric=metric: metric_protocol(metric))
+            if problem is not None:
+                found = problem
+            if isinstance(found, str):
+                names = self._names.get(number, getattr(metric, "names", (metric.name,)))
+                failed.update(dict.fromkeys(names, found))
+                found = dict.fromkeys(names, Measured(math.nan))
+            self._names[number] = tuple(found)
+            for name, value in found.items():
                 if name in metrics:
                     raise UserError(f"two metrics give a value called {name!r}; keep one of them")
-                metrics[name], protocols[name] = value.value, own
+                metrics[name], protocols[name] = value.value, own or _bare_protocol(metric)
+                if not math.isfinite(value.value):
+                    failed.setdefault(name, "its value is not finite")
+                    metrics[name] = math.nan
+                    continue
                 if value.spread is not None:
                     spread[name] = value.spread
                 if value.interval is not None:
                     intervals[name] = value.interval
+        for line in lines_of(list(failed.items())):
+            self.say(line)
         machine = {"device": self.device.type, "processes": world_size(), "threads": torch.get_num_threads()}
         protocol = make_protocol(protocols, generated, self.real.protocol(), machine)
-        return Evaluation(metrics, spread, intervals, protocol)
+        return Evaluation(metrics, spread, intervals, protocol, failed)
+
+
+def measured(metrics: Sequence[Metric], real: Collection, fake: Collection) -> list[dict[str, Measured] | str]:
+    """Of each metric its values by name, or why there are none; what fails in one process fails in all."""
+    attempts = []
+    for number, metric in enumerate(metrics):
+        problem = fake.failure(number)
+        if problem is None and getattr(metric, "uses_real", True):
+            problem = real.failure(number)
+        if problem is None:
+            attempts.append(attempted(lambda n=number, metric=metric: values(metric, real[n], fake[n])))
+        else:
+            attempts.append((None, problem))
+    problems = known_to_all([problem for _, problem in attempts])
+    found = [values for values, _ in attempts]
+    return [one or {} if problem is None else problem for one, problem in zip(found, problems, strict=True)]
 
 
 def values(metric: Metric, real: Any, fake: Any) -> dict[str, Measured]:
@@ -145,6 +185,11 @@ def metric_protocol(metric: Metric) -> dict[str, Any]:
         "parameters": dict(metric.protocol()) if hasattr(metric, "protocol") else {},
         "extractor": described(getattr(metric, "needs", None)),
     }
+
+
+def _bare_protocol(metric: Metric) -> dict[str, Any]:
+    """Of a metric whose own protocol raises, for a value that could not be measured either."""
+    return {"name": metric.name, "better": "lower", "uses_real": True, "parameters": {}, "extractor": None}
 
 
 def generated_protocol(generate: Any, count: int) -> dict[str, Any]:

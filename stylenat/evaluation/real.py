@@ -73,10 +73,8 @@ class RealSet:
     def _gather(self, streams: dict[str, Stream], progress: Progress | None) -> None:
         missing: list[Stream] = []
         for stream in streams.values():
-            left = Stream(stream.source)
-            for name, accumulator in stream.accumulators.items():
-                if not self._found(stream, name, accumulator):
-                    left.accumulators[name] = accumulator
+            there = stream.accumulators.items()
+            left = stream.part([name for name, accumulator in there if not self._found(stream, name, accumulator)])
             if left.accumulators:
                 missing.append(left)
         if not missing and self._pixels is not None:
@@ -87,7 +85,7 @@ class RealSet:
         self._pixels = self._pixels or pixels
         for stream in missing:
             for name, accumulator in stream.accumulators.items():
-                key = self._key(stream, name, accumulator)
+                key = None if name in stream.failed else self._key(stream, name, accumulator)
                 if key is not None and self._cache is not None and rank() == 0:
                     self._cache.save(key, accumulator.state_dict(), {"pixels_sha256": self._pixels})
 
@@ -100,6 +98,8 @@ class RealSet:
             # Four times what a covariance and all vectors take in float64; small sets may have a larger header.
             most = 32 * dim * (dim + self.count) + 2**20
             entry = self._cache.load(key, most, lambda *found: _must_fit(accumulator, *found))
+        if entry is not None and not all(tensor.sum(dtype=torch.float64).isfinite() for tensor in entry[0].values()):
+            entry = None  # An older version kept what no metric can be computed from.
         everywhere = gathered(torch.tensor([entry is not None], dtype=torch.uint8, device=self._device))
         if entry is None or not all(bool(found) for found in everywhere):
             return False
@@ -135,7 +135,7 @@ def _must_fit(accumulator: Accumulator, tensors: dict[str, Tensor], notes: Any) 
 
 def _wanted_streams(used: Collection, metrics: Sequence[Metric], key: str) -> Stream:
     """The stream with only those accumulators that a metric compares with generated images."""
-    stream, wanted = used.streams[key], Stream(used.streams[key].source)
-    compared = {id(used[number]) for number, metric in enumerate(metrics) if getattr(metric, "uses_real", True)}
-    wanted.accumulators = {name: part for name, part in stream.accumulators.items() if id(part) in compared}
-    return wanted
+    stream = used.streams[key]
+    looking = [n for n, m in enumerate(metrics) if getattr(m, "uses_real", True) and used.failure(n) is None]
+    compared = {id(used[number]) for number in looking}
+    return stream.part([name for name, part in stream.accumulators.items() if id(part) in compared])

@@ -1,5 +1,6 @@
 """What the metrics say of images whose quality one knows: the scale on which to read a result."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -7,7 +8,8 @@ from torch import Tensor
 
 from registry import UserError
 from stylenat.evaluation.collect import Collection, collect_images
-from stylenat.evaluation.evaluate import Evaluator, values
+from stylenat.evaluation.evaluate import Evaluator, measured
+from stylenat.evaluation.failures import lines_of
 from stylenat.interfaces import Metric
 
 BLUR_SIGMA = 2.0
@@ -18,7 +20,7 @@ MOST = 10_000
 
 
 def yardsticks(evaluator: Evaluator) -> dict[str, dict[str, float]]:
-    """Each metric's values by the yardstick's name. Metrics of the generator itself have none.
+    """Each metric's values by the yardstick's name, of those that have one. Metrics of the generator itself have none.
 
     Raises:
         UserError: fewer than four real images, of which no halves can be compared.
@@ -39,9 +41,16 @@ def yardsticks(evaluator: Evaluator) -> dict[str, dict[str, float]]:
 
     def compared(one: Collection, other: Collection) -> dict[str, float]:
         named: dict[str, float] = {}
-        for number, metric in enumerate(evaluator.metrics):
-            if not _of_generator(metric):
-                named |= {name: found.value for name, found in values(metric, one[number], other[number]).items()}
+        failed: list[tuple[str, str]] = []
+        for metric, found in zip(evaluator.metrics, measured(evaluator.metrics, one, other), strict=True):
+            if _of_generator(metric):
+                continue
+            if isinstance(found, str):
+                failed.append((metric.name, found))
+            else:
+                named |= {name: value.value for name, value in found.items() if math.isfinite(value.value)}
+        for line in lines_of(failed):
+            evaluator.say(f"yardsticks: {line}")
         return named
 
     even, odd = (collected(lambda i, first=first: dataset[2 * i + first], count // 2) for first in (0, 1))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stylenat.data.pixels import to_pixels, to_uint8
+from stylenat.data.pixels import NotFinite, to_pixels, to_uint8
 from stylenat.training.random_streams import BLOCK, latents_by_index
 
 MEAN_STYLE_SAMPLES = 4096
@@ -29,14 +29,25 @@ def sample(
     Args:
         truncation_psi: 1 for none, 0 for the mean image (StyleGAN, section 4.2 and appendix B).
         centre: the mean style, needed when ``truncation_psi`` is not 1.
+
+    Raises:
+        NotFinite: the generator gives NaN or infinite values.
     """
     device = next(generator.parameters()).device
     images = []
+    refused: NotFinite | None = None
     for some in latents.split(batch):
         styles = generator.mapping(some.to(device))
         if truncation_psi != 1:
             styles = centre + truncation_psi * (styles - centre)
-        images.append(to_uint8(generator.synthesis(styles[:, None].expand(-1, generator.num_styles, -1))).cpu())
+        try:
+            images.append(to_uint8(generator.synthesis(styles[:, None].expand(-1, generator.num_styles, -1))).cpu())
+        except NotFinite as error:
+            refused = error
+            images.append(error.pixels.cpu())
+    if refused is not None:
+        message = "the generator's images are not finite (NaN or infinite pixels); use weights from before it diverged"
+        raise NotFinite(message, torch.cat(images)) from refused
     return torch.cat(images)
 
 
@@ -57,7 +68,7 @@ class Sampler:
     batch: int = BLOCK
 
     def __call__(self, start: int, count: int) -> Tensor:
-        """uint8 [count, 3, resolution, resolution] of those sample indices."""
+        """uint8 [count, 3, resolution, resolution] of those sample indices. Raises NotFinite as ``sample`` does."""
         latents = self.latents(start, count)
         return sample(self.generator, latents, self.truncation_psi, self.centre, self.batch)
 

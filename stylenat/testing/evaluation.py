@@ -66,6 +66,8 @@ def check_metric(metric: Metric, resolution: int = 32) -> None:
             found = metric.compare(*accumulators)
         named = found if isinstance(found, Mapping) else {metric.name: found}
         require(bool(named), "compare() gave no value")
+        expected = tuple(getattr(metric, "names", named))
+        require(set(expected) == set(named), f"names = {expected} are not the names of its values, {tuple(named)}")
         for name, one in named.items():
             plain = one.value if isinstance(one, Measured) else one
             require(isinstance(name, str), f"compare() must name its values with text; got {name!r}")

@@ -190,3 +190,62 @@ def test_the_shipped_metrics_are_part_of_an_experiment_that_includes_them(name, 
 def test_a_line_is_what_the_docs_say(folder):
     (line,) = (folder / "run" / "metrics.jsonl").read_text().splitlines()
     assert list(json.loads(line)) == ["step", "images", "time", "metrics", "spread", "intervals", "protocol"]
+
+
+FAILING = '''
+from plugins.metrics.spectrum import Spectrum
+from registry import hookimpl
+
+class Failing(Spectrum):
+    """Fails."""
+    name = "failing"
+    def compare(self, real, fake):
+        raise RuntimeError("no value today")
+
+@hookimpl
+def stylenat_register(register):
+    register("metric", "failing", Failing)
+'''
+
+
+def test_a_failing_metric_is_one_line_and_null_beside_the_others(folder, capsys):
+    Path("failing.py").write_text(FAILING)
+    bind = ["--bind", "train.metrics = [@metric.failing(), @metric.spectrum()]", "--plugin", "failing.py"]
+    assert main([str(folder / "run"), *bind, "--yardsticks", "--out", "here.jsonl"]) == 0
+    out = capsys.readouterr()
+    assert "failing not measured: RuntimeError: no value today\n" in out.err and "null" in out.out
+    failing, spectrum = read_results(Path("here.jsonl"))
+    assert (failing.name, failing.value) == ("failing", None) and spectrum.value > 0
+
+
+def test_where_all_metrics_fail_nothing_is_written(folder, capsys):
+    Path("failing.py").write_text(FAILING)
+    bind = ["--bind", "train.metrics = [@metric.failing()]", "--plugin", "failing.py"]
+    assert main([str(folder / "run"), *bind, "--out", "here.jsonl"]) == 2
+    out = capsys.readouterr()
+    (error,) = [line for line in out.err.splitlines() if not line.startswith("note: ")]
+    assert error.startswith("error: ") and error.endswith("failing not measured: RuntimeError: no value today")
+    assert not Path("here.jsonl").exists() and out.out == ""
+
+
+def test_a_generator_that_is_not_finite_is_neither_measured_nor_sampled(folder, monkeypatch, capsys):
+    from stylenat.commands.sample import main as sample
+
+    place = checkpoint.found(folder / "run" / "checkpoints")[-1]
+    state = {name: tensor * torch.nan for name, tensor in checkpoint.weights(place, "ema").items()}
+    monkeypatch.setattr("stylenat.training.checkpoint.weights", lambda *arguments: state)
+    before = (folder / "run" / "metrics.jsonl").read_text()
+    for command in (main, sample):
+        assert command([str(folder / "run"), "--out", "out"]) == 2
+        (error,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note: ")]
+        assert "the generator's images are not finite" in error
+    assert (folder / "run" / "metrics.jsonl").read_text() == before and not Path("out").exists()
+
+
+def test_a_metric_that_fails_in_training_is_null_and_the_run_finishes(tiny, capsys):
+    Path("failing.py").write_text(FAILING)
+    bind = ["--bind", "train.metrics = [@metric.failing(), @metric.spectrum()]", "--plugin", "failing.py"]
+    assert run([*tiny, *bind, "--run-dir", "run"]) == 0
+    failing, spectrum = read_results(Path("run/metrics.jsonl"))
+    assert failing.value is None and spectrum.value > 0
+    assert "failing not measured: RuntimeError: no value today" in capsys.readouterr().err
