@@ -59,7 +59,10 @@ def found_runs(registry: Registry, paths: Sequence[Path], experiment: str | None
         if not path.exists():
             raise UserError(f"there is no run {path}")
     name = paths[0].name if len(paths) == 1 else "comparison"
-    return Found(name, tuple(read_run(registry, path) for path in dict.fromkeys(paths)))
+    once: dict[Path, Path] = {}
+    for path in paths:
+        once.setdefault(path.resolve(), path)  # One folder may be named twice, by other paths.
+    return Found(name, tuple(read_run(registry, path) for path in once.values()))
 
 
 def _ablation(registry: Registry, folder: Path) -> Found:

@@ -48,16 +48,16 @@ def pareto(comparison: Comparison, metric: str, cost: str, values: Mapping[str, 
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axis = figure.subplots()
     points: dict[str, tuple[float, float]] = {}
-    protocols: set[str | None] = set()
+    keys: set[str | None] = set()
     for i, group in enumerate(comparison.groups):
         final = group.final(metric)
         if final is None or group.name not in values:
             continue
-        protocols.add(group.protocol(metric))
+        keys.add(group.rankable(metric))
         points[group.name] = (values[group.name], final.mean)
         look = {"fmt": MARKERS[i % len(MARKERS)], "color": f"C{i}"}  # A variant's in every figure.
         axis.errorbar(*points[group.name], yerr=final.deviation, capsize=3, label=group.name, **look)
-    if len(protocols) == 1 and None not in protocols:
+    if len(keys) == 1 and None not in keys:
         higher = _better(comparison, metric) == "higher"
         front = sorted(points[name] for name in front_of(points, less_is_better, not higher))
         axis.plot(*zip(*front, strict=True), color="grey", linewidth=1, zorder=0)

@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from registry import UserError
@@ -46,7 +46,7 @@ class Group:
         return self.runs[0].settings
 
     def finals(self, metric: str) -> list[Result]:
-        """The last result of each run that has one."""
+        """The result at most images seen of each run that has one."""
         return [found[-1] for run in self.runs if (found := run.of(metric))]
 
     def final(self, metric: str) -> Spread | None:
@@ -67,10 +67,15 @@ class Group:
         values = tuple(run.images_per_second for run in self.runs if run.images_per_second is not None)
         return Spread(values) if values else None
 
-    def protocol(self, metric: str) -> str | None:
-        """What the final results were measured by, as a key to compare; None where it is not known or not one."""
+    def rankable(self, metric: str) -> str | None:
+        """What others must share to be ranked with it, as a key: the final results' protocol and images seen.
+
+        None where these are not known, or differ between the runs.
+        """
         keys = {
-            None if result.protocol is None else json.dumps(compared(result.protocol), sort_keys=True, default=str)
+            json.dumps([result.images, compared(result.protocol)], sort_keys=True, default=str)
+            if result.protocol is not None and result.images is not None
+            else None
             for result in self.finals(metric)
         }
         return keys.pop() if len(keys) == 1 else None
@@ -89,19 +94,20 @@ class Standing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All variants side by side, in the order given."""
+    """All variants side by side, in the order given. ``repeated``: runs that count once, a line each."""
 
     name: str
     groups: tuple[Group, ...]
     metrics: tuple[str, ...]
     columns: tuple[str, ...]
+    repeated: tuple[str, ...] = ()
 
     def standing(self, metric: str) -> dict[str, Standing]:
         """By variant. One that may be ranked with no other has no entry."""
         found: dict[str, Standing] = {}
         classes: dict[str, list[Group]] = {}
         for group in self.groups:
-            key = group.protocol(metric)
+            key = group.rankable(metric)
             if key is not None:
                 classes.setdefault(key, []).append(group)
         for members in classes.values():
@@ -116,7 +122,7 @@ class Comparison:
 
     def notes(self) -> list[str]:
         """What a reader must know before reading a rank into the numbers; one line each."""
-        return [*self._protocol_notes(), *self._budget_notes(), *self._seed_notes()]
+        return [*self.repeated, *self._protocol_notes(), *self._length_notes(), *self._seed_notes()]
 
     def _protocol_notes(self) -> list[str]:
         lines: dict[str, list[str]] = {}
@@ -136,13 +142,18 @@ class Comparison:
                 lines.setdefault(f"ranked only among equals, protocols differ in {text}", []).append(metric)
         return [f"{', '.join(metrics)}: {text}" for text, metrics in lines.items()]
 
-    def _budget_notes(self) -> list[str]:
+    def _length_notes(self) -> list[str]:
         unfinished = [run for group in self.groups for run in group.runs if run.step < run.iterations]
         lines = [f"{run.directory} is at iteration {run.step:,} of {run.iterations:,}" for run in unfinished]
-        images = {result.images for group in self.groups for run in group.runs for result in run.results[-1:]}
-        if len(images) > 1 and not unfinished:
-            lines.append(f"training differs in length: {listed(f'{count:,}' for count in images if count)} images")
-        return lines
+        lengths: dict[str, list[str]] = {}
+        for metric in self.metrics:
+            seen = {group.name: {result.images for result in group.finals(metric)} for group in self.groups}
+            if len(set().union(*seen.values())) > 1 or any(None in images for images in seen.values()):
+                text = "; ".join(f"{name} {_counts(images)}" for name, images in seen.items() if images)
+                lengths.setdefault(text, []).append(metric)
+        return lines + [
+            f"{', '.join(metrics)}: ranked only at equal images seen: {text}" for text, metrics in lengths.items()
+        ]
 
     def _seed_notes(self) -> list[str]:
         seeds = {group.name: sorted(run.seed for run in group.runs) for group in self.groups}
@@ -153,6 +164,11 @@ class Comparison:
         if alone:
             lines.append(f"one seed alone ({', '.join(alone)}): how much of a difference is chance cannot be told")
         return lines
+
+
+def _counts(images: Set[int | None]) -> str:
+    known = [f"{count:,}" for count in sorted(count for count in images if count is not None)]
+    return " and ".join([*known, *(["an unknown number"] if None in images else [])])
 
 
 def _told_apart(spread: Spread, best: Spread) -> bool:
@@ -170,7 +186,9 @@ def _told_apart(spread: Spread, best: Spread) -> bool:
 def compared_runs(
     runs: Sequence[RunResults], name: str, metrics: Sequence[str] = (), order: Sequence[str] = ()
 ) -> Comparison:
-    """Groups runs into variants: by an ablation's label, or by all settings but the seed and who watches.
+    """Groups runs into variants: equal in all settings but the seed and who watches, and in an ablation's label.
+
+    Runs of one variant and one seed are one run; the newest counts.
 
     Args:
         metrics: which to show, the first to plot against cost; all by default. order: of the variants' names.
@@ -178,11 +196,19 @@ def compared_runs(
     Raises:
         UserError: a metric that no run has.
     """
-    groups: dict[str, list[RunResults]] = {}
     columns = telling([run.settings for run in runs])
+    copies: dict[tuple[Key, int], list[RunResults]] = {}
     for run in runs:
-        groups.setdefault(_key(run), []).append(run)
-    keys = sorted(groups, key=lambda key: order.index(key) if key in order else len(order))
+        copies.setdefault((_key(run), run.seed), []).append(run)
+    groups: dict[Key, list[RunResults]] = {}
+    repeated = []
+    for (key, seed), same in copies.items():
+        newest = max(same, key=lambda run: run.ended)
+        groups.setdefault(key, []).append(newest)
+        if len(same) > 1:
+            others = ", ".join(str(run.directory) for run in same if run is not newest)
+            repeated.append(f"{newest.directory} counts, not {others}: equal config and seed {seed} are one run")
+    keys = sorted(groups, key=lambda key: order.index(key[0]) if key[0] in order else len(order))
     known = list(dict.fromkeys(result.name for run in runs for result in run.results))
     for metric in metrics:
         if metric not in known:
@@ -194,21 +220,25 @@ def compared_runs(
         tuple(Group(names[key], tuple(sorted(groups[key], key=lambda run: run.seed))) for key in keys),
         tuple(metrics or known),
         tuple(columns),
+        tuple(repeated),
     )
 
 
-def _key(run: RunResults) -> str:
-    if "variant" in run.labels:
-        return str(run.labels["variant"])
-    return json.dumps({name: text for name, text in run.settings.items() if not name.startswith(WATCHING)})
+Key = tuple[str | None, str]
+"""An ablation's label, where there is one, and the settings."""
 
 
-def _names(keys: Sequence[str], groups: Mapping[str, list[RunResults]]) -> dict[str, str]:
-    """A variant's label; without one its folder's name, less the seed of several."""
-    names: dict[str, str] = {}
+def _key(run: RunResults) -> Key:
+    label = run.labels.get("variant")
+    settings = {name: text for name, text in sorted(run.settings.items()) if not name.startswith(WATCHING)}
+    return None if label is None else str(label), json.dumps(settings)
+
+
+def _names(keys: Sequence[Key], groups: Mapping[Key, list[RunResults]]) -> dict[Key, str]:
+    """A variant's label; without one its first folder's name."""
+    names: dict[Key, str] = {}
     for key in keys:
-        first = groups[key][0]
-        name = str(first.labels.get("variant", first.directory.name))
+        name = key[0] or groups[key][0].directory.name
         while name in names.values():
             name += "'"
         names[key] = name

@@ -44,8 +44,13 @@ class RunResults:
 
     @property
     def step(self) -> int:
-        """Of the last evaluation."""
-        return self.results[-1].step or 0
+        """The furthest that was evaluated."""
+        return max(result.step or 0 for result in self.results)
+
+    @property
+    def ended(self) -> str:
+        """When it was last evaluated: UTC, ISO 8601; empty where that is not known."""
+        return max(result.time or "" for result in self.results)
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -53,8 +58,9 @@ class RunResults:
         return self.hparams.get("tracker", {}).get("aim", {}).get("labels") or {}
 
     def of(self, metric: str) -> list[Result]:
-        """All finite results of a metric, in order."""
-        return [result for result in self.results if result.name == metric and result.value is not None]
+        """All finite results of a metric by images seen; of equally many, as they were written."""
+        found = [result for result in self.results if result.name == metric and result.value is not None]
+        return sorted(found, key=lambda result: -1 if result.images is None else result.images)
 
 
 def load_run(registry: Registry, directory: Path) -> Experiment:
@@ -99,9 +105,14 @@ def read_run(registry: Registry, directory: Path) -> RunResults:
 
 
 def images_per_second(results: Sequence[Result]) -> float | None:
-    """The median rate between two evaluations, which a pause or a stop in between does not touch."""
-    timed = [result for result in results if result.images and result.time]
-    moments = {result.images: datetime.fromisoformat(result.time) for result in timed}
+    """The median rate between two evaluations, which a pause or a stop in between does not touch.
+
+    An evaluation after training, of as many images or fewer, says nothing of it.
+    """
+    moments: dict[int, datetime] = {}
+    for result in results:
+        if result.images and result.time and result.images > max(moments, default=0):
+            moments[result.images] = datetime.fromisoformat(result.time)
     rates = []
     for (images, time), (later_images, later) in zip(moments.items(), list(moments.items())[1:], strict=False):
         seconds = (later - time).total_seconds()

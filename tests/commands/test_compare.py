@@ -84,6 +84,16 @@ def test_an_ablation_half_done_is_compared_as_far_as_it_goes(runs, capsys):
     assert "seeds differ: near [0, 1]; far [0]" in out and "one seed alone (far)" in out
 
 
+def test_three_copies_of_a_run_are_one_seed(runs, capsys):
+    for number in range(2):
+        shutil.copytree(runs / "near-seed0", f"runs/copy-{number}")
+    names = [str(runs / "near-seed0"), f"./{runs}/near-seed0", "runs/copy-0", "runs/copy-1"]
+    assert main([*names, "--format", "markdown"]) == 0
+    out, err = capsys.readouterr()
+    assert out.rstrip().endswith("| 1 |") and " ± " not in out
+    assert err.count("equal config and seed 0 are one run") == 1 and "one seed alone" in err
+
+
 def test_the_report_is_one_file_that_fetches_and_runs_nothing(runs, capsys):
     evil = "<script>alert(1)</script>"
     assert main(["--experiment", "heads", "--out", "report", "--measure", "--remark", evil]) == 0

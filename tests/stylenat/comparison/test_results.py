@@ -1,11 +1,13 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stylenat.comparison.parameters import telling
-from stylenat.comparison.plots import front_of
-from stylenat.comparison.results import Spread, _told_apart
-from stylenat.comparison.runs import images_per_second
+from stylenat.comparison.plots import front_of, pareto
+from stylenat.comparison.results import Spread, _told_apart, compared_runs
+from stylenat.comparison.runs import RunResults, images_per_second
 from stylenat.evaluation.protocol import Result
 
 
@@ -55,3 +57,79 @@ def test_a_pause_in_training_does_not_touch_the_rate():
     results = [at(100, "10:00:00"), at(200, "10:00:10"), at(300, "15:00:00"), at(400, "15:00:10")]
     assert images_per_second(results) == pytest.approx(10)
     assert images_per_second(results[:1]) is None
+
+
+PROTOCOL = {"metric": {"name": "fid", "better": "lower", "uses_real": False}}
+
+
+def run(name, value, images, seed=0, settings=None, label=None, time="2030-01-01T10:00:00+00:00", more=()):
+    """A run whose results are (images, value, time), by the same protocol."""
+    results = [
+        Result("fid", each, None if count is None else count // 4, count, when, protocol=PROTOCOL)
+        for count, each, when in [*more, (images, value, time)]
+    ]
+    hparams = {"tracker": {"aim": {"labels": {"variant": label}}}} if label else {}
+    return RunResults(
+        Path(name), "test", {"train.loss": name[0], **(settings or {})}, hparams, seed, 10, tuple(results), 1, 1, None,
+        16, None, (), None,
+    )  # fmt: skip
+
+
+def best(comparison):
+    return [name for name, standing in comparison.standing("fid").items() if standing.best]
+
+
+def test_runs_are_ranked_at_equal_images_seen_or_not_at_all():
+    shorter, longer = run("a", 3.0, 80), run("b", 2.0, 160)
+    unequal = compared_runs([shorter, longer], "test")
+    assert unequal.standing("fid") == {}
+    assert "fid: ranked only at equal images seen: a 80; b 160" in unequal.notes()
+    figure = pareto(unequal, "fid", "cost", {"a": 1.0, "b": 2.0}, True)
+    assert not [line for line in figure.axes[0].lines if line.get_color() == "grey"]
+    third = compared_runs([shorter, longer, run("c", 2.5, 80)], "test")
+    assert best(third) == ["c"] and set(third.standing("fid")) == {"a", "c"}
+    equal = compared_runs([run("a", 3.0, 160), longer], "test")
+    assert best(equal) == ["b"] and not [note for note in equal.notes() if "images seen" in note]
+
+
+def test_a_variant_whose_seeds_were_trained_unequally_is_not_ranked():
+    runs = [run("a", 3.0, 160), run("b", 1.0, 160), run("b1", 2.0, 80, seed=1)]
+    comparison = compared_runs(runs, "test")
+    assert comparison.standing("fid") == {}
+    assert "fid: ranked only at equal images seen: a 160; b 80 and 160" in comparison.notes()
+
+
+def test_images_that_are_not_known_are_not_equal():
+    comparison = compared_runs([run("a", 3.0, None), run("b", 1.0, None)], "test")
+    assert comparison.standing("fid") == {}
+    assert "fid: ranked only at equal images seen: a an unknown number; b an unknown number" in comparison.notes()
+
+
+def test_the_final_value_is_that_of_the_most_images_wherever_it_is_written():
+    later = run("a", 9.0, 40, time="2030-01-02T10:00:00+00:00", more=[(80, 3.0, "2030-01-01T10:00:00+00:00")])
+    (group,) = compared_runs([later], "test").groups
+    assert group.final("fid").mean == 3.0 and later.step == 20
+
+
+def test_copies_of_one_seed_are_one_run_the_newest():
+    old, new = run("a", 3.0, 80, time="2030-01-01T10:00:00+00:00"), run("a2", 2.0, 80, time="2030-01-01T11:00:00+00:00")
+    comparison = compared_runs([old, new, run("a3", 4.0, 80, seed=1)], "test")
+    (group,) = comparison.groups
+    assert group.final("fid").values == (2.0, 4.0)
+    assert comparison.notes()[0] == "a2 counts, not a: equal config and seed 0 are one run"
+
+
+def test_runs_of_one_label_and_unlike_settings_are_two_variants():
+    plain = run("a", 3.0, 80, label="plain")
+    other = run("b", 2.0, 80, seed=1, label="plain", settings={"tracker.aim.every": "1"})
+    comparison = compared_runs([plain, other, run("a4", 1.0, 80, seed=1, label="plain")], "test", order=["plain"])
+    assert [(group.name, len(group.runs)) for group in comparison.groups] == [("plain", 2), ("plain'", 1)]
+
+
+def test_an_evaluation_after_training_does_not_touch_the_rate():
+    def at(images, clock, day=1):
+        return Result("fid", 1.0, images // 10, images, f"2030-01-0{day}T{clock}+00:00")
+
+    trained = [at(100, "10:00:00"), at(200, "10:00:10"), at(300, "10:00:20")]
+    later = [at(200, "09:00:00", 3), at(300, "10:00:00", 4)]
+    assert images_per_second([*trained, *later]) == pytest.approx(10)
