@@ -60,6 +60,13 @@ class Block(Protocol):
         """x: [batch, height, width, channels]; style: [batch, style_dim]. Returns x's shape."""
 
 
+class DescribedBlock(Protocol):
+    """What a block may also offer, for the table of ``--dry-run``, which says nothing of a block without it."""
+
+    def describe(self) -> str:
+        """One line: what its layers see, such as ``4 x k7 d2 (66%)``. Called on the meta device, without weights."""
+
+
 class Generator(Protocol):
     """Kind ``generator`` (bound as a class): an ``nn.Module`` from latents to images, in two halves."""
 

@@ -38,6 +38,7 @@ class HydraBlock(nn.Module):
     ) -> None:
         super().__init__()
         channels, heads = site.channels, site.num_heads
+        self.resolution = site.resolution
         self.norm1 = AdaIN(channels, style_dim, gamma_bias, style_gain)
         if site.resolution == 4:
             self.attention: nn.Module = FullAttention(channels, heads, 4, qkv_bias, qk_scale)
@@ -54,6 +55,10 @@ class HydraBlock(nn.Module):
             return self._without_graph(x, style)
         x = x + self.attention(self.norm1(x, style))
         return x + mlp(self.norm2(x, style), self.expand, self.contract)
+
+    def describe(self) -> str:
+        """The heads and what they see, for the dry run's table."""
+        return self.attention.describe(self.resolution)
 
     def _without_graph(self, x: Tensor, style: Tensor) -> Tensor:
         """The same; neither a normalised map nor the MLP's wide hidden layer is ever whole."""

@@ -90,7 +90,7 @@ class DoubleAttention(nn.Module):
         return self.proj(torch.cat([straight, shifted.roll(back, dims=(1, 2))], dim=-1))
 
     def describe(self) -> str:
-        """The layer's heads and what they see, for the dry run's table."""
+        """The layer's heads and what they see."""
         half, share = self.num_heads // 2, 100 * (self.window / self.resolution) ** 2
         if not self.shift:
             return f"{self.num_heads} heads over all tokens (100%)"
@@ -143,3 +143,7 @@ class SwinBlock(nn.Module):
         """x: [batch, height, width, channels]; style: [batch, style_dim]."""
         x = x + self.attention(self.norm1(x, style))
         return x + self.contract(F.gelu(self.expand(self.norm2(x, style))))
+
+    def describe(self) -> str:
+        """The heads and what they see, for the dry run's table."""
+        return self.attention.describe()

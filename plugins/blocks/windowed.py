@@ -36,11 +36,11 @@ class WindowAttention(FullAttention):
         out = self.proj(within_windows(self.scale * q, k, v, bias, self.mask, batch))
         return from_windows(out, self.window, self.resolution).roll((self.shift, self.shift), dims=(1, 2))
 
-    def describe(self) -> str:
-        """The layer's heads and what they see, for the dry run's table."""
-        if self.window == self.resolution:
-            return f"{self.num_heads} heads over all tokens (100%)"
-        share = 100 * (self.window / self.resolution) ** 2
+    def describe(self, resolution: int) -> str:
+        """The layer's heads and what they see of a map of this side."""
+        if self.window == resolution:
+            return super().describe(resolution)
+        share = 100 * (self.window / resolution) ** 2
         shifted = f" shifted by {self.shift}" if self.shift else ""
         return f"{self.num_heads} x window {self.window} ({share:.3g}%){shifted}"
 
@@ -90,3 +90,7 @@ class AttentionBlock(nn.Module):
         """x: [batch, height, width, channels]; style: [batch, style_dim]."""
         x = x + self.attention(self.norm1(x, style))
         return x + self.contract(F.gelu(self.expand(self.norm2(x, style))))
+
+    def describe(self) -> str:
+        """The heads and what they see, for the dry run's table."""
+        return self.attention.describe(self.attention.resolution)

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from plugins.trackers.above import printing_above
 from registry import Positive, hookimpl
+from registry.wording import printable
 from stylenat.training.run import Run
 
 SHOWN = {"loss/discriminator": "D", "loss/generator": "G", "augmentation/p": "p"}
@@ -55,7 +56,7 @@ class Progress:
         self._rate: float | None = None
         self._drawn_at, self._drawn_step = time.monotonic(), run.step
         # Given its file, because sys.stderr leads back to this console while the bar is up.
-        console = Console(file=sys.stderr)
+        console = Console(file=sys.stderr, markup=False)  # What others print above it is no markup.
         self._live = sys.stderr.isatty() and not console.is_dumb_terminal
         if self._live:
             columns = (BarColumn(16), MofNCompleteColumn(), _LastToFit())
@@ -73,7 +74,7 @@ class Progress:
 
     @hookimpl
     def metrics_evaluated(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
-        self._metric = next((f"{name} {value:.3g}" for name, value in metrics.items()), "")
+        self._metric = next((f"{printable(name, 60)} {value:.3g}" for name, value in metrics.items()), "")
 
     @hookimpl
     def run_ended(self, run: Run, status: str) -> None:

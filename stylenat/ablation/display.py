@@ -8,6 +8,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from registry.wording import printable
 from stylenat.ablation.plan import Job
 
 EVERY = 60.0
@@ -83,7 +84,7 @@ class Display:
 
     def _say(self, line: str) -> None:
         self._said = time.monotonic()
-        self._bars.console.print(line, markup=False)
+        self._bars.console.print(printable(line), markup=False)
 
 
 def _clock(seconds: float) -> str:

@@ -90,6 +90,14 @@ class HydraAttention(_Attention):
             for span in [2 * g.kernel_size - 1]
         )
 
+    def describe(self, resolution: int) -> str:
+        """The groups, and the share of a map of this side that a window of each spans: ``4 x k7 d2 (66%)``."""
+        return "  ".join(
+            f"{g.num_heads} x k{g.kernel_size} d{g.dilation} ({100 * (extent / resolution) ** 2:.3g}%)"
+            for g in self.groups
+            for extent in [(g.kernel_size - 1) * g.dilation + 1]
+        )
+
     def attend(self, qkv: Tensor) -> Tensor:
         """From q, k and v [batch, height, width, 3 * channels] on; without a graph it may overwrite them."""
         qkv = self._heads(qkv)
@@ -166,6 +174,10 @@ class FullAttention(_Attention):
         offset = place[None, :] - place[:, None] + resolution - 1  # [query, key]: key minus query
         index = offset[:, None, :, None] * span + offset[None, :, None, :]
         self.register_buffer("index", index.reshape(resolution**2, resolution**2), persistent=False)
+
+    def describe(self, resolution: int) -> str:
+        """``4 heads over all tokens (100%)``."""
+        return f"{self.num_heads} heads over all tokens (100%)"
 
     def attend(self, qkv: Tensor) -> Tensor:
         """From q, k and v [batch, resolution, resolution, 3 * channels] on."""

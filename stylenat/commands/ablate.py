@@ -141,17 +141,19 @@ def _said(plan: "Plan", outcomes: "Sequence[Outcome]", plugins: Sequence[str]) -
 
 def _print_plan(plan: "Plan") -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
+    from registry.wording import printable
     from stylenat.commands.tables import WIDTH
     from stylenat.comparison.parameters import telling
 
     columns = telling([planned.settings for planned in plan.variants])
-    table = Table(title=f"{plan.name}: {len(plan.variants)} variants, seeds {', '.join(map(str, plan.seeds))}")
+    title = f"{plan.name}: {len(plan.variants)} variants, seeds {', '.join(map(str, plan.seeds))}"
+    table = Table(title=Text(printable(title)))
     for name in ("variant", *columns, "parameters", "GMACs", "runs"):
         right = name in ("parameters", "GMACs")
-        table.add_column(escape(name), justify="right" if right else "left", overflow="fold")
+        table.add_column(Text(printable(name)), justify="right" if right else "left", overflow="fold")
     for planned in plan.variants:
         jobs = [job for job in plan.jobs if job.variant == planned.variant.name]
         done = sum(job.finished for job in jobs)
@@ -160,10 +162,9 @@ def _print_plan(plan: "Plan") -> None:
         state = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
         values = [planned.settings.get(name, "-") for name in columns]
         sizes = [f"{planned.parameters:,}", f"{planned.macs / 1e9:,.3g}"]
-        table.add_row(*map(escape, (planned.variant.name, *values, *sizes, state)))
+        table.add_row(*(Text(printable(text)) for text in (planned.variant.name, *values, *sizes, state)))
     console = Console(width=WIDTH)
     console.print(table)
     iterations = sum(job.iterations for job in plan.jobs)
-    console.print(
-        f"{len(plan.jobs)} runs, {iterations:,} iterations in all, in {plan.folder}", highlight=False, soft_wrap=True
-    )
+    line = printable(f"{len(plan.jobs)} runs, {iterations:,} iterations in all, in {plan.folder}")
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -87,6 +87,7 @@ def _print(
     """The table on stdout; in a form for other programs it stands there alone, and the notes go to stderr."""
     from rich.console import Console
 
+    from registry.wording import printable
     from stylenat.commands.tables import WIDTH
     from stylenat.comparison.table import LEGEND, as_csv, markdown, rich_table
 
@@ -98,11 +99,11 @@ def _print(
     else:
         print((markdown if form == "markdown" else as_csv)(comparison, sampling), end="")
     for note in notes:
-        aside.print(f"note: {note}")
+        aside.print(printable(f"note: {note}"))
     if pages:
-        aside.print(f"\nin Aim, grouped by {pages.grouped_by} (first run: {pages.start})")
+        aside.print(f"\nin Aim, grouped by {printable(pages.grouped_by)} (first run: {printable(pages.start)})")
         for title, url in pages.pages.items():
-            aside.print(f"{title:>24}  {url}")
+            aside.print(f"{printable(title):>24}  {url}")
 
 
 def _make(folder: Path) -> None:
@@ -124,12 +125,15 @@ def _write(
     missing: Sequence[str],
     remarks: Sequence[str],
 ) -> None:
+    from registry.wording import printable
     from stylenat.comparison import pictures, plots
+    from stylenat.comparison.foreign import file_name
     from stylenat.comparison.report import Pictures, report
     from stylenat.comparison.table import as_csv, markdown
     from stylenat.training.run import write_text
 
-    figures = {f"curve-{metric}": plots.curves(comparison, metric) for metric in comparison.metrics}
+    taken: set[str] = set()
+    figures = {file_name(f"curve-{metric}", taken): plots.curves(comparison, metric) for metric in comparison.metrics}
     main_metric, groups = comparison.metrics[0], comparison.groups
     costs = [("parameters", "parameters of the generator", plots.parameters_of(groups), True)]
     if sampling:
@@ -142,15 +146,15 @@ def _write(
     for name, figure in figures.items():
         plots.save(figure, folder / name)
         shown.plots[name] = (folder / f"{name}.svg").read_bytes()
-    chosen = pictures.same_latents(comparison)
+    chosen, without = pictures.same_latents(comparison)
     if chosen:
         shown.side_by_side = pictures.side_by_side(chosen)
         (folder / "samples.png").write_bytes(shown.side_by_side)
         shown.grids = {name: run.grid.read_bytes() for name, run in chosen.items() if run.grid}
-    for group in groups:
-        if (picture := pictures.what_heads_see(group)) is not None:
-            shown.heads[group.name] = picture
+        remarks = [*remarks, *without]
+    shown.heads = pictures.what_heads_see(comparison)
     write_text(folder / "table.md", markdown(comparison, sampling))
     write_text(folder / "table.csv", as_csv(comparison, sampling))
     write_text(folder / "report.html", report(comparison, sampling, shown, pages, missing, remarks))
-    print(f"\nwritten: {folder / 'report.html'}, and its plots and tables beside it")
+    written = printable(folder / "report.html")
+    print(f"\nwritten: {written}, and its plots and tables beside it")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from registry import AttentionSite, HeadGroup, UserError
+from registry.wording import printable
 from stylenat.attention.window import window
 
 Partition = Callable[[AttentionSite], list[HeadGroup]]
@@ -83,7 +84,7 @@ def terminal_picture(partition: Partition, sites: list[AttentionSite], width: in
     for title, side, groups in groups_by_site(partition, sites):
         lines += ["", title]
         if isinstance(groups, str):
-            lines.append(f"  {groups}")
+            lines.append(f"  {printable(groups)}")
             continue
         panels = []
         for group, caption in zip(groups, captions(groups), strict=True):
@@ -123,7 +124,9 @@ def save_picture(path: Path, name: str, partition: Partition, sites: list[Attent
     # Three columns wide at least, for the title.
     columns = max(columns, 3)
     figure = Figure(figsize=(1.9 * columns + 1.5, 2.15 * len(rows) + 0.9), layout="constrained")
-    figure.suptitle(f"{name}\nwhat each head of two queries sees (blue: middle, orange: near the border)", fontsize=9)
+    # A name is foreign text, in which a dollar sign is a dollar sign.
+    what = "what each head of two queries sees (blue: middle, orange: near the border)"
+    figure.suptitle(f"{printable(name, 100)}\n{what}", fontsize=9, parse_math=False)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (title, side, groups) in zip(axes, rows, strict=True):
         for axis in line:
@@ -133,7 +136,8 @@ def save_picture(path: Path, name: str, partition: Partition, sites: list[Attent
         line[0].set_yticks([])
         line[0].set_ylabel(title.replace(", ", "\n"), fontsize=7)
         if isinstance(groups, str):
-            line[0].text(0.5, 0.5, groups, fontsize=6, ha="center", va="center", wrap=True)
+            look = {"fontsize": 6, "ha": "center", "va": "center", "wrap": True, "parse_math": False}
+            line[0].text(0.5, 0.5, printable(groups, 300), **look)
             continue
         for axis, group, caption in zip(line, groups, captions(groups), strict=False):
             axis.set_axis_on()

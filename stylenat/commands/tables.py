@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from registry import Experiment, HeadGroup, Listed, Suspect
+from registry import Experiment, Listed, Suspect
 from registry.listing import ListedParameter
+from registry.wording import printable
 
 # Wide enough for the longest rows; a terminal's own width would cut names that people copy.
 WIDTH = 120
@@ -19,13 +20,13 @@ def print_listing(entries: Sequence[Listed], suspects: Sequence[Suspect]) -> Non
     table.add_column("name, from", no_wrap=True)
     table.add_column("what it is, its parameters", overflow="fold")
     for entry in entries:
-        origin = f"{entry.distribution} {entry.version}".strip()
-        parameters = [f"[cyan]{escape(_parameter(parameter))}[/]" for parameter in entry.parameters]
-        told = [escape(entry.problem or entry.doc), *parameters]
-        table.add_row(f"[bold]{escape(entry.selector)}[/]\n{escape(origin)}", "\n".join(told))
+        origin = printable(f"{entry.distribution} {entry.version}".strip())
+        parameters = [Text(printable(_parameter(parameter)), "cyan") for parameter in entry.parameters]
+        name = Text.assemble((printable(entry.selector), "bold"), "\n", origin)
+        table.add_row(name, Text("\n").join([Text(printable(entry.problem or entry.doc)), *parameters]))
     console.print(table)
     for suspect in suspects:
-        console.print(f"did not load: {suspect}", soft_wrap=True, markup=False, highlight=False)
+        console.print(printable(f"did not load: {suspect}"), soft_wrap=True, markup=False, highlight=False)
 
 
 def _parameter(parameter: ListedParameter) -> str:
@@ -37,8 +38,12 @@ def _parameter(parameter: ListedParameter) -> str:
 def print_explanation(entry: Listed) -> None:
     """One registered name: its docstring, and a line a parameter."""
     console = Console(width=WIDTH)
-    console.print(f"[bold]{entry.selector}[/]  from {entry.distribution} {entry.version}")
-    console.print(f"{entry.problem or entry.docstring}\n", markup=False, highlight=False)
+    origin = printable(f"{entry.distribution} {entry.version}")
+    console.print(Text.assemble((printable(entry.selector), "bold"), "  from ", origin))
+    console.print(
+        "\n".join(map(printable, (entry.problem or entry.docstring).split("\n"))), markup=False, highlight=False
+    )
+    console.print()
     if not entry.parameters:
         return
     table = Table()
@@ -46,7 +51,7 @@ def print_explanation(entry: Listed) -> None:
         table.add_column(column, overflow="fold")
     for p in entry.parameters:
         default = "must be bound" if p.default is None else p.default
-        table.add_row(*map(escape, (f"{entry.selector}.{p.name}", p.type, default)))
+        table.add_row(*(Text(printable(text)) for text in (f"{entry.selector}.{p.name}", p.type, default)))
     console.print(table)
 
 
@@ -58,7 +63,7 @@ def print_dry_run(experiment: Experiment) -> None:
     settings: Training = experiment.get("train")()
     networks = sized(settings)
     generator = networks["generator"].network
-    sizes = Table(title=f"{experiment.name} at {generator.resolution}x{generator.resolution}")
+    sizes = Table(title=Text(printable(f"{experiment.name} at {generator.resolution}x{generator.resolution}")))
     for column in ("network", "parameters", "GMACs an image"):
         sizes.add_column(column, justify="left" if column == "network" else "right")
     for name, size in networks.items():
@@ -67,7 +72,7 @@ def print_dry_run(experiment: Experiment) -> None:
     console = Console(width=WIDTH)
     console.print(sizes)
     console.print(_attention_table(generator))
-    console.print(f"data: {settings.dataset.describe()}", soft_wrap=True)
+    console.print(printable(f"data: {settings.dataset.describe()}"), soft_wrap=True, markup=False)
     console.print(
         f"{settings.iterations:,} iterations of {settings.batch_size} images = "
         f"{settings.iterations * settings.batch_size:,} images",
@@ -76,8 +81,7 @@ def print_dry_run(experiment: Experiment) -> None:
 
 
 def _attention_table(generator: object) -> Table:
-    from stylenat.attention import HydraAttention
-
+    """What the blocks say of themselves; nothing of one that does not (``interfaces.DescribedBlock``)."""
     table = Table(
         title="attention: heads x kernel, dilation (reach: the share of the image that one query's window spans)"
     )
@@ -87,17 +91,8 @@ def _attention_table(generator: object) -> Table:
     for sites, stage in stages:
         rows = []
         for site, block in zip(sites, stage.blocks, strict=True):
-            hydra = [m for m in block.modules() if isinstance(m, HydraAttention)]
-            shown = "  ".join(_group(g, site.resolution) for m in hydra for g in m.groups)
-            shown = shown or "  ".join(m.describe() for m in block.modules() if hasattr(m, "describe"))
-            shown = shown or f"{site.num_heads} heads over all tokens (100%)"
+            shown = printable(block.describe()) if hasattr(block, "describe") else ""
             rows.append((f"{site.resolution}", f"{site.channels}", f"{site.num_heads}", shown))
         for row in dict.fromkeys(rows):  # The two blocks of a resolution are alike unless the partition says not.
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
     return table
-
-
-def _group(group: HeadGroup, resolution: int) -> str:
-    extent = (group.kernel_size - 1) * group.dilation + 1
-    share = 100 * (extent / resolution) ** 2
-    return f"{group.num_heads} x k{group.kernel_size} d{group.dilation} ({share:.3g}%)"

@@ -10,9 +10,10 @@ from PIL import Image, UnidentifiedImageError
 
 from registry import UserError
 from stylenat.commands.receptive_field import save_neighborhoods
-from stylenat.comparison.results import Comparison, Group
+from stylenat.comparison.results import Comparison
 from stylenat.comparison.runs import RunResults
 from stylenat.evaluation.grids import CELL, labelled_rows
+from stylenat.networks.neighborhoods import Neighborhoods
 
 COLUMNS = 8
 PADDING = 2
@@ -20,17 +21,19 @@ PADDING = 2
 DRAWN_FROM = ("train.seed", "train.truncation_psi", "generator.style.latent_dim", "train.sample_count")
 
 
-def same_latents(comparison: Comparison) -> dict[str, RunResults]:
+def same_latents(comparison: Comparison) -> tuple[dict[str, RunResults], list[str]]:
     """By variant a run with samples, all of one seed and truncation, so that their images come from the same latents.
 
-    Empty where there is no such seed.
+    Empty where there is no such seed. Beside them, a line for variants that have no sample grid.
     """
-    seeds = [{run.seed for run in group.runs if run.grid} for group in comparison.groups]
+    drawn = {group.name: {run.seed: run for run in group.runs if run.grid} for group in comparison.groups}
+    absent = [name for name, runs in drawn.items() if not runs]
+    seeds = [set(runs) for runs in drawn.values() if runs]
     for seed in sorted(set.intersection(*seeds)) if seeds else []:
-        chosen = {g.name: next(run for run in g.runs if run.seed == seed) for g in comparison.groups}
+        chosen = {name: runs[seed] for name, runs in drawn.items() if runs}
         if len({tuple(run.settings.get(name) for name in DRAWN_FROM) for run in chosen.values()}) == 1:
-            return chosen
-    return {}
+            return chosen, [f"no samples of {', '.join(absent)}: there is no sample grid"] if absent else []
+    return {}, []
 
 
 def side_by_side(chosen: dict[str, RunResults]) -> bytes:
@@ -58,11 +61,17 @@ def _first_row(run: RunResults) -> list[np.ndarray]:
     return [grid[PADDING : PADDING + shown, x : x + shown] for x in starts]
 
 
-def what_heads_see(group: Group) -> bytes | None:
-    """The PNG of the receptive fields at the sites of the variant's own generator; None where it has no head groups."""
-    if not group.runs[0].neighborhoods:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "receptive_field.png"
-        save_neighborhoods(path, group.name, group.runs[0].neighborhoods)
-        return path.read_bytes()
+def what_heads_see(comparison: Comparison) -> dict[str, bytes]:
+    """PNGs of the receptive fields at the sites of the variants' generators, by the variants that share them."""
+    shared: dict[Neighborhoods, list[str]] = {}
+    for group in comparison.groups:
+        if group.runs[0].neighborhoods:
+            shared.setdefault(group.runs[0].neighborhoods, []).append(group.name)
+    pictures = {}
+    for fields, names in shared.items():
+        title = "all variants" if len(comparison.groups) == len(names) > 1 else ", ".join(names)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "receptive_field.png"
+            save_neighborhoods(path, title, fields)
+            pictures[title] = path.read_bytes()
+    return pictures

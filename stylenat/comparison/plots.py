@@ -1,11 +1,12 @@
 """Curves over training, and what quality costs: figures for files and for the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from registry import UserError
+from stylenat.comparison.foreign import figure_label
 from stylenat.comparison.results import Comparison, Group
 
 MARKERS = "osD^vPX*<"
@@ -19,23 +20,24 @@ def curves(comparison: Comparison, metric: str) -> Figure:
     for i, group in enumerate(comparison.groups):
         by_images: dict[int, list[float]] = {}
         for run in group.runs:
-            for result in run.of(metric):
-                if result.images is not None and result.value is not None:
-                    by_images.setdefault(result.images, []).append(result.value)
+            newest = {result.images: result.value for result in run.of(metric) if result.images is not None}
+            for images, value in newest.items():
+                by_images.setdefault(images, []).append(value)
         # A mean over fewer seeds than the others would step aside for no other reason.
         whole = {x: values for x, values in sorted(by_images.items()) if len(values) == len(group.runs)}
         x = list(whole)
         middle = [sum(values) / len(values) for values in whole.values()]
-        (line,) = axis.plot(x, middle, marker=MARKERS[i % len(MARKERS)], color=f"C{i}", markersize=4, label=group.name)
+        look = {"marker": MARKERS[i % len(MARKERS)], "color": f"C{i}", "markersize": 4}
+        (line,) = axis.plot(x, middle, label=figure_label(group.name), **look)
         if len(group.runs) > 1:
             low, high = ([bound(values) for values in whole.values()] for bound in (min, max))
             axis.fill_between(x, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
     _scale(axis)
     axis.set_xlabel("real images seen")
-    axis.set_ylabel(f"{metric} ({_better(comparison, metric)} is better)")
+    _name(axis.set_ylabel, f"{metric} ({_better(comparison, metric)} is better)")
     axis.grid(alpha=0.3)
     _legend(figure)
-    axis.set_title(f"{comparison.name}: mean over seeds, band from least to greatest", fontsize=9)
+    _name(axis.set_title, f"{comparison.name}: mean over seeds, band from least to greatest", fontsize=9)
     return figure
 
 
@@ -56,13 +58,13 @@ def pareto(comparison: Comparison, metric: str, cost: str, values: Mapping[str, 
         keys.add(group.rankable(metric))
         points[group.name] = (values[group.name], final.mean)
         look = {"fmt": MARKERS[i % len(MARKERS)], "color": f"C{i}"}  # A variant's in every figure.
-        axis.errorbar(*points[group.name], yerr=final.deviation, capsize=3, label=group.name, **look)
+        axis.errorbar(*points[group.name], yerr=final.deviation, capsize=3, label=figure_label(group.name), **look)
     if len(keys) == 1 and None not in keys:
         higher = _better(comparison, metric) == "higher"
         front = sorted(points[name] for name in front_of(points, less_is_better, not higher))
         axis.plot(*zip(*front, strict=True), color="grey", linewidth=1, zorder=0)
     axis.set_xlabel(cost)
-    axis.set_ylabel(f"{metric} ({_better(comparison, metric)} is better)")
+    _name(axis.set_ylabel, f"{metric} ({_better(comparison, metric)} is better)")
     axis.grid(alpha=0.3)
     _legend(figure)
     if len({x for x, _ in points.values()}) == 1:  # All alike: matplotlib would show differences of rounding.
@@ -89,8 +91,8 @@ def front_of(points: Mapping[str, tuple[float, float]], less_cost: bool, less_me
 def save(figure: Figure, stem: Path) -> None:
     """``stem.png`` and ``stem.svg``. Raises UserError where they cannot be written."""
     try:
-        figure.savefig(stem.with_suffix(".png"), dpi=130)
-        figure.savefig(stem.with_suffix(".svg"))
+        figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=130)
+        figure.savefig(stem.with_name(f"{stem.name}.svg"))
     except OSError as error:
         raise UserError(f"cannot write {stem}.png: {error.strerror}") from error
 
@@ -100,11 +102,18 @@ def _better(comparison: Comparison, metric: str) -> str:
     return "higher" if results and results[0].higher_is_better else "lower"
 
 
+def _name(put: Callable[..., object], text: str, **look: object) -> None:
+    """Foreign text in a figure: a dollar sign is a dollar sign."""
+    put(figure_label(text), parse_math=False, **look)
+
+
 def _legend(figure: Figure) -> None:
     """Beside the axes, where it covers nothing; the figure grows to hold it."""
     entries = len(figure.axes[0].get_legend_handles_labels()[1])
     width, height = figure.get_size_inches()
     legend = figure.legend(fontsize=8, loc="outside right upper")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     figure.set_size_inches(width, max(height, 0.17 * entries + 0.6))
     figure.draw_without_rendering()
     figure.set_size_inches(width + legend.get_window_extent().width / figure.dpi, figure.get_size_inches()[1])

@@ -1,13 +1,13 @@
 """One page of everything: an HTML file that needs no other file, fetches nothing and runs nothing."""
 
 import base64
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stylenat.comparison.aim_links import Links
+from stylenat.comparison.foreign import html_text
 from stylenat.comparison.results import Comparison
-from stylenat.comparison.table import LEGEND, headers, rows
+from stylenat.comparison.table import LEGEND, Cell, headers, rows
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1200px; margin: 2em auto; padding: 0 1em }
@@ -16,7 +16,7 @@ h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1
 th, td { padding: .3em .6em; border-bottom: 1px solid #e4e4e4; text-align: left }
 td { white-space: nowrap } th { vertical-align: bottom }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } td.best { font-weight: 700 }
-img { max-width: 100%; height: auto } .heads img { width: 340px } .pixels { image-rendering: pixelated }
+img { max-width: 100%; height: auto } .pixels { image-rendering: pixelated }
 figure { display: inline-block; margin: .5em; vertical-align: top; max-width: 100% }
 figcaption { font-size: 13px; color: #555 } .note { background: #fff6d6; padding: .4em .8em; margin: .4em 0 }
 code, pre { font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere } pre { white-space: pre-wrap }
@@ -44,7 +44,7 @@ def report(
     remarks: Sequence[str],
 ) -> str:
     """The page. Every text in it comes from files of others and is escaped."""
-    e = html.escape
+    e = html_text
     parts = [f"<h1>{e(comparison.name)}</h1>"]
     runs = sum(len(group.runs) for group in comparison.groups)
     parts.append(f"<p>{len(comparison.groups)} variants, {runs} runs. {e(LEGEND)}.</p>")
@@ -62,7 +62,7 @@ def report(
     if links:
         parts.append(f"<h2>In Aim, grouped by {e(links.grouped_by)}</h2>")
         parts.append(f"<p>Where <code>{e(links.start)}</code> runs on this machine:</p><ul>")
-        parts += [f'<li><a href="{e(url, quote=True)}">{e(title)}</a></li>' for title, url in links.pages.items()]
+        parts += [f'<li><a href="{e(url)}">{e(title)}</a></li>' for title, url in links.pages.items()]
         parts.append("</ul>")
     if pictures.heads:
         parts.append("<h2>What the heads see</h2>")
@@ -83,21 +83,21 @@ def report(
 def _table(comparison: Comparison, sampling: Mapping[str, float]) -> str:
     left = len(comparison.columns) + 1
 
-    def cell(tag: str, i: int, text: str) -> str:
-        classes = ["n"] if i >= left else []
-        if tag == "td" and text.startswith("**"):
-            classes, text = [*classes, "best"], text[2:-2]
-        return f'<{tag} class="{" ".join(classes)}">{html.escape(text)}</{tag}>'
+    def line(tag: str, cells: Sequence[Cell]) -> str:
+        classes = [("n " if i >= left else "") + ("best" if cell.best else "") for i, cell in enumerate(cells)]
+        both = zip(cells, classes, strict=True)
+        parts = [f'<{tag} class="{names}">{html_text(cell.text)}</{tag}>' for cell, names in both]
+        return f"<tr>{''.join(parts)}</tr>"
 
-    lines = ["<tr>" + "".join(cell("th", i, t) for i, t in enumerate(headers(comparison, sampling))) + "</tr>"]
-    lines += ["<tr>" + "".join(cell("td", i, t) for i, t in enumerate(r)) + "</tr>" for r in rows(comparison, sampling)]
+    lines = [line("th", [Cell(title) for title in headers(comparison, sampling)])]
+    lines += [line("td", cells) for cells in rows(comparison, sampling)]
     return '<div class="wide"><table>' + "\n".join(lines) + "</table></div>"
 
 
 def _figure(data: bytes, kind: str, caption: str, pixels: bool = False) -> str:
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     look = ' class="pixels"' if pixels else ""
-    text = html.escape(caption)
+    text = html_text(caption)
     return f'<figure><img{look} alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>'
 
 
@@ -106,12 +106,12 @@ def _runs(comparison: Comparison) -> str:
     parts = []
     for group in comparison.groups:
         folders = "".join(
-            f"<li><code>{html.escape(str(run.directory))}</code>, iteration {run.step:,} of {run.iterations:,}</li>"
+            f"<li><code>{html_text(run.directory)}</code>, iteration {run.step:,} of {run.iterations:,}</li>"
             for run in group.runs
         )
-        config = "\n".join(f"{name} = {value}" for name, value in group.settings.items())
+        config = "\n".join(html_text(f"{name} = {value}") for name, value in group.settings.items())
         parts.append(
-            f"<p><b>{html.escape(group.name)}</b></p><ul>{folders}</ul>"
-            f"<details><summary>config</summary><pre>{html.escape(config)}</pre></details>"
+            f"<p><b>{html_text(group.name)}</b></p><ul>{folders}</ul>"
+            f"<details><summary>config</summary><pre>{config}</pre></details>"
         )
     return "\n".join(parts)

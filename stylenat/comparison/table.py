@@ -3,12 +3,23 @@
 import csv
 import io
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from rich.table import Table
+from rich.text import Text
 
+from registry.wording import printable
+from stylenat.comparison.foreign import csv_cell, markdown_cell
 from stylenat.comparison.results import Comparison, Group, Spread, Standing
 
 LEGEND = "best in its column: ** · not told apart from it over the seeds (Welch's t-test, 5 %): ~"
+
+
+class Cell(NamedTuple):
+    """Foreign text as it came; ``best``: the best value of its column."""
+
+    text: str
+    best: bool = False
 
 
 def headers(comparison: Comparison, sampling: Mapping[str, float]) -> list[str]:
@@ -18,40 +29,43 @@ def headers(comparison: Comparison, sampling: Mapping[str, float]) -> list[str]:
     return ["variant", *comparison.columns, *metrics, *speeds, "parameters", "GMACs", "seeds"]
 
 
-def rows(comparison: Comparison, sampling: Mapping[str, float]) -> list[list[str]]:
-    """A row a variant; the best final value of each metric between double asterisks, what equals it after a ~."""
+def rows(comparison: Comparison, sampling: Mapping[str, float]) -> list[list[Cell]]:
+    """A row a variant; the best final value of each metric is marked, what equals it stands after a ~."""
     standings = {metric: comparison.standing(metric) for metric in comparison.metrics}
     found = []
     for group in comparison.groups:
-        cells = [group.name, *(group.settings.get(name, "-") for name in comparison.columns)]
+        cells = [Cell(group.name), *(Cell(group.settings.get(name, "-")) for name in comparison.columns)]
         for metric in comparison.metrics:
             cells.append(_marked(group.final(metric), standings[metric].get(group.name)))
-            cells.append(_text(group.best(metric)))
+            cells.append(Cell(_text(group.best(metric))))
         rate = group.rate()
-        cells.append("-" if rate is None else f"{rate.mean:.3g}")
+        cells.append(Cell("-" if rate is None else f"{rate.mean:.3g}"))
         if sampling:
-            cells.append(f"{sampling[group.name]:.3g}")
+            cells.append(Cell(f"{sampling[group.name]:.3g}"))
         first = group.runs[0]
-        cells += [f"{first.parameters:,}", f"{first.macs / 1e9:,.3g}", str(len(group.runs))]
+        cells += map(Cell, (f"{first.parameters:,}", f"{first.macs / 1e9:,.3g}", str(len(group.runs))))
         found.append(cells)
     return found
 
 
 def rich_table(comparison: Comparison, sampling: Mapping[str, float]) -> Table:
-    table = Table(title=f"{comparison.name}: final values, mean ± standard deviation over seeds", title_justify="left")
+    title = printable(f"{comparison.name}: final values, mean ± standard deviation over seeds")
+    table = Table(title=Text(title), title_justify="left")
     for i, title in enumerate(headers(comparison, sampling)):
         right = i > len(comparison.columns)
-        table.add_column(_plain(title), justify="right" if right else "left", overflow="fold")
+        table.add_column(Text(printable(title)), justify="right" if right else "left", overflow="fold")
     for cells in rows(comparison, sampling):
-        table.add_row(*(f"[bold]** {cell[2:-2]}[/]" if cell.startswith("**") else _plain(cell) for cell in cells))
+        table.add_row(*(Text(f"** {cell.text}", "bold") if cell.best else Text(printable(cell.text)) for cell in cells))
     return table
 
 
 def markdown(comparison: Comparison, sampling: Mapping[str, float]) -> str:
-    titles = headers(comparison, sampling)
+    titles = [markdown_cell(title) for title in headers(comparison, sampling)]
     left = len(comparison.columns) + 1
     rule = ["---" if i < left else "---:" for i in range(len(titles))]
-    lines = [titles, rule, *([_escaped(cell) for cell in cells] for cells in rows(comparison, sampling))]
+    lines = [titles, rule]
+    for cells in rows(comparison, sampling):
+        lines.append([f"**{cell.text}**" if cell.best else markdown_cell(cell.text) for cell in cells])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
@@ -63,9 +77,9 @@ def as_csv(comparison: Comparison, sampling: Mapping[str, float]) -> str:
     for metric in comparison.metrics:
         titles += [f"{metric}.{what}" for what in ("final", "final_std", "best", "best_std")]
     titles += ["training_images_per_second", *(["sampling_images_per_second"] if sampling else [])]
-    writer.writerow([*titles, "parameters", "macs", "seeds"])
+    writer.writerow(map(csv_cell, [*titles, "parameters", "macs", "seeds"]))
     for group in comparison.groups:
-        writer.writerow(_csv_row(comparison, group, sampling))
+        writer.writerow(map(csv_cell, _csv_row(comparison, group, sampling)))
     return out.getvalue()
 
 
@@ -87,23 +101,12 @@ def _arrow(comparison: Comparison, metric: str) -> str:
     return "↑" if known and known[0].higher_is_better else "↓"
 
 
-def _marked(spread: Spread | None, standing: Standing | None) -> str:
+def _marked(spread: Spread | None, standing: Standing | None) -> Cell:
     text = _text(spread)
     if standing and standing.best:
-        return f"**{text}**"
-    return f"~ {text}" if standing and standing.close else text
+        return Cell(text, best=True)
+    return Cell(f"~ {text}" if standing and standing.close else text)
 
 
 def _text(spread: Spread | None) -> str:
     return "-" if spread is None else str(spread)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def _escaped(cell: str) -> str:
-    """Fit for a Markdown cell: nothing in it ends the cell or the line."""
-    return cell.replace("|", "\\|").replace("\n", " ")

@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from registry.wording import printable
 from stylenat.files import whole_file
 
 CELL = 64
@@ -41,15 +42,16 @@ def save_png(path: Path, image: Tensor) -> None:
 def labelled_rows(rows: Mapping[str, Tensor], columns: Sequence[str]) -> Tensor:
     """uint8 [columns, 3, side, side] by row name to one picture [3, height, width] with names at its left and top."""
     size, gap = 14, 4
+    names = [printable(name, 60) for name in rows]
     font = ImageFont.load_default(size)
-    left = gap + max(math.ceil(font.getlength(name)) for name in rows) + gap
+    left = gap + max(math.ceil(font.getlength(name)) for name in names) + gap
     grid = image_grid(torch.cat(list(rows.values())), columns=len(columns))
     _, height, width = grid.shape
     sheet = Image.new("RGB", (left + width, size + 2 * gap + height), "white")
     sheet.paste(Image.fromarray(grid.permute(1, 2, 0).numpy()), (left, size + 2 * gap))
     draw = ImageDraw.Draw(sheet)
-    for i, name in enumerate(rows):
+    for i, name in enumerate(names):
         draw.text((gap, size + 2 * gap + (i + 0.5) * height / len(rows)), name, "black", font, anchor="lm")
-    for i, name in enumerate(columns):
+    for i, name in enumerate(map(printable, columns)):
         draw.text((left + (i + 0.5) * width / len(columns), gap), name, "black", font, anchor="mt")
     return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)

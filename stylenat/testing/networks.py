@@ -33,7 +33,8 @@ def check_block(
         block: the class; options: what a gin file would bind, such as ``partition=Split()``.
 
     Raises:
-        ContractError: see ``_check_network``; moreover a wrong shape, or a site or style that is edited.
+        ContractError: see ``_check_network``; moreover a wrong shape, a site or style that is edited, or a
+            ``describe()`` that gives no line of text.
     """
     for site in sites:
 
@@ -43,6 +44,18 @@ def check_block(
         x = noise(3, site.resolution, site.resolution, site.channels).requires_grad_()
         style = noise(3, 24, seed=1).requires_grad_()
         _check_network(make, {"x": x, "style": style}, tuple(x.shape), optional=("style",))
+        _check_description(make)
+
+
+def _check_description(make: Callable[[], nn.Module]) -> None:
+    """Raises ContractError where ``describe()`` is there and gives no line of text, also on the meta device."""
+    with torch.device("meta"):
+        block = make()
+    if hasattr(block, "describe"):
+        with untouched():
+            text = block.describe()
+        line = isinstance(text, str) and bool(text.strip()) and text.isprintable()
+        require(line, f"describe() must return one line of text; got {text!r}")
 
 
 def check_generator(generator: Callable[..., nn.Module], **options: Any) -> None:

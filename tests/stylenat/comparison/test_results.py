@@ -1,13 +1,12 @@
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from read_runs import run
 
 from stylenat.comparison.parameters import telling
 from stylenat.comparison.plots import front_of, pareto
 from stylenat.comparison.results import Spread, _told_apart, compared_runs
-from stylenat.comparison.runs import RunResults, images_per_second
+from stylenat.comparison.runs import images_per_second
 from stylenat.evaluation.protocol import Result
 
 
@@ -57,22 +56,6 @@ def test_a_pause_in_training_does_not_touch_the_rate():
     results = [at(100, "10:00:00"), at(200, "10:00:10"), at(300, "15:00:00"), at(400, "15:00:10")]
     assert images_per_second(results) == pytest.approx(10)
     assert images_per_second(results[:1]) is None
-
-
-PROTOCOL = {"metric": {"name": "fid", "better": "lower", "uses_real": False}}
-
-
-def run(name, value, images, seed=0, settings=None, label=None, time="2030-01-01T10:00:00+00:00", more=()):
-    """A run whose results are (images, value, time), by the same protocol."""
-    results = [
-        Result("fid", each, None if count is None else count // 4, count, when, protocol=PROTOCOL)
-        for count, each, when in [*more, (images, value, time)]
-    ]
-    hparams = {"tracker": {"aim": {"labels": {"variant": label}}}} if label else {}
-    return RunResults(
-        Path(name), "test", {"train.loss": name[0], **(settings or {})}, hparams, seed, 10, tuple(results), 1, 1, None,
-        16, None, (), None,
-    )  # fmt: skip
 
 
 def best(comparison):

@@ -1,0 +1,48 @@
+"""Foreign text (names of variants, metrics, parameters) in each form that a comparison is written in."""
+
+import html
+import re
+
+from registry.wording import printable
+
+
+def csv_cell(value: object) -> object:
+    """Numbers as they are. Text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip()[:1] in tuple("=+-@＝＋－＠") and not _number(text) else text
+
+
+def markdown_cell(text: str) -> str:
+    """Text of a Markdown cell: nothing in it is markup, a link or HTML, or ends the cell."""
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", html.escape(printable(text), quote=False))
+
+
+def html_text(text: object) -> str:
+    """Text in HTML, also within an attribute's quotes."""
+    return html.escape(printable(text))
+
+
+def figure_label(text: object) -> str:
+    """Text in a figure that takes ``parse_math=False``. Matplotlib leaves out of legends what begins with _."""
+    shown = printable(text, 200)
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def file_name(text: str, taken: set[str]) -> str:
+    """A name for a file, which is then taken: letters, digits and ``_ . + -`` as they are, anything else as _."""
+    name = re.sub(r"[^\w.+-]", "_", text, flags=re.ASCII)[:80]
+    number = 1
+    while (found := name if number == 1 else f"{name}-{number}").lower() in taken:
+        number += 1
+    taken.add(found.lower())
+    return found
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
