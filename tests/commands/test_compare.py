@@ -109,6 +109,19 @@ def test_the_report_is_one_file_that_fetches_and_runs_nothing(runs, capsys):
     assert "images/s sampling" in Path("report/table.md").read_text()
 
 
+def test_the_report_shows_what_there_is(runs, capsys):
+    """Samples without one variant's, and once what the heads of all see."""
+    for seed in (0, 1):
+        shutil.rmtree(runs / f"far-seed{seed}" / "samples")
+        config = runs / f"far-seed{seed}" / "config.gin"
+        config.write_text(config.read_text().replace("@partition.global()", "@partition.uniform()"))
+        config.write_text(config.read_text().replace("partition.global.", "partition.uniform."))
+    assert main(["--experiment", "heads", "--out", "report"]) == 0
+    page = Path("report/report.html").read_text()
+    assert "The same latents" in page and "no samples of far: there is no sample grid" in page
+    assert page.count("receptive") + page.count("<figcaption>all variants") == 1
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

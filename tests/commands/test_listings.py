@@ -24,6 +24,59 @@ def test_a_dry_run_shows_every_group_and_its_reach(capsys):
     assert "1 x k7 d1 (19.1%)  1 x k7 d2 (66%)" in out
 
 
+SILENT = '''
+from plugins.blocks.hydra import HydraBlock
+from registry import AttentionSite, hookimpl
+from torch import nn
+
+class Silent(nn.Module):
+    """A block without attention, and without a description."""
+    def __init__(self, *, site: AttentionSite, style_dim: int):
+        super().__init__()
+        self.linear = nn.Linear(site.channels, site.channels)
+    def forward(self, x, style):
+        return x + self.linear(x)
+
+class Speaking(Silent):
+    """A block that says what it is."""
+    def describe(self):
+        return "[bold]a linear layer\x1b[31m"
+
+@hookimpl
+def stylenat_register(register):
+    register("block", "silent", Silent)
+    register("block", "speaking", Speaking)
+'''
+
+
+def test_a_dry_run_says_of_a_plugins_block_what_it_says_of_itself_or_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "silent.py").write_text(SILENT)
+    shown = {}
+    for name in ("silent", "speaking"):
+        bind = ["--bind", f"generator.style.block = @block.{name}"]
+        assert main(["--gin", "quickstart.gin", "--plugin", "silent.py", "--dry-run", *bind]) == 0
+        shown[name] = capsys.readouterr().out
+    assert "over all tokens" not in shown["silent"] + shown["speaking"]
+    assert shown["speaking"].count("[bold]a linear layer\\x1b[31m") == 3 and "\x1b" not in shown["speaking"]
+
+
+@pytest.mark.parametrize(
+    ("block", "line"),
+    [
+        ("hydra", "2 heads over all tokens (100%)"),
+        ("hydra", "1 x k7 d1 (19.1%)  1 x k7 d2 (66%)"),
+        ("swin", "1 x window 8 (25%)  1 x window 8 shifted by 4"),
+        ("attention", "2 heads over all tokens (100%)"),
+        ("convolution", "modulated 3x3 convolution"),
+    ],
+)
+def test_every_bundled_block_describes_itself(block, line, capsys):
+    bind = ["--bind", f"generator.style.block = @block.{block}"]
+    assert main(["--gin", "quickstart.gin", "--dry-run", *bind]) == 0
+    assert line in capsys.readouterr().out
+
+
 def test_an_experiment_without_its_data_says_how_to_make_them(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["--gin", "ffhq256.gin", "--bind", "generator.style.channel_multiplier = 1"]) == 2

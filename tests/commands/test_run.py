@@ -229,3 +229,10 @@ def test_one_process_of_one_needs_no_launcher(tiny, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert main([*tiny, "--dry-run"]) == 0
+
+
+def test_a_run_folders_name_is_no_markup(tiny, capsys):
+    arguments = [*tiny, "--run-dir", "runs/z[/b]-[lr=1e-3]", "--bind", "train.trackers = [@tracker.progress()]"]
+    assert main([*arguments, "--bind", "train.iterations = 2"]) == 0
+    assert main([*arguments, "--resume-with-changes"]) == 0
+    assert "continuing from runs/z[/b]-[lr=1e-3]/checkpoints" in capsys.readouterr().out

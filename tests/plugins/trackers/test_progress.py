@@ -199,6 +199,20 @@ def test_what_others_print_stands_whole_above_the_line(make_run, clock):
         assert "2/100 0.8 img/s" in bar and last == "afterwards"
 
 
+def test_names_of_others_are_no_markup_above_and_in_the_line(make_run, clock):
+    with terminal() as seen:
+        run, tracker = make_run(), Progress(every=1)
+        tracker.run_started(run)
+        for ending in ("\n", ""):
+            print("runs/z[/b] and exp[lr=1e-3]", end=ending, flush=True)
+        Console(stderr=True, markup=False).print("runs/z[/b]")
+        tracker.metrics_evaluated(run, 1, {"a[/b]\x1b[31m": 1.0})
+        run.step = 1
+        tracker.run_ended(run, "finished")
+        lines = seen()
+    assert "".join(lines).count("runs/z[/b] and exp[lr=1e-3]") == 2 and r"a[/b]\x1b[31m 1" in lines[-1]
+
+
 def test_the_streams_and_logging_handlers_are_given_back(make_run):
     with terminal():
         before = sys.stdout, sys.stderr

@@ -88,6 +88,9 @@ def test_a_partition_may_refuse_sites_but_not_all():
         check_partition(lambda site: choosy(site, 1000))
 
 
+DESCRIPTIONS = {"no text": None, "two lines": "one\ntwo"}
+
+
 class Block(nn.Module):
     """A sound block of one linear layer, to be broken."""
 
@@ -101,6 +104,8 @@ class Block(nn.Module):
             self.linear.weight.data.fill_(random.random())
         if broken == "hidden state":
             self.memory = 0.0
+        if broken in DESCRIPTIONS:
+            self.describe = lambda: DESCRIPTIONS[broken]
 
     def forward(self, x, style):
         if self.broken == "in place":
@@ -145,6 +150,8 @@ class Block(nn.Module):
         ("reads values", "meta device"),
         ("hidden state", "another result"),
         ("numpy weights", "two builds from one seed differ"),
+        ("no text", "describe\\(\\) must return one line of text; got None"),
+        ("two lines", "describe\\(\\) must return one line of text"),
     ],
 )
 def test_a_block_that_breaks_a_rule_is_told_which(broken, message):
