@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +111,21 @@ def images_per_second(results: Sequence[Result]) -> float | None:
     """
     moments: dict[int, datetime] = {}
     for result in results:
-        if result.images and result.time and result.images > max(moments, default=0):
-            moments[result.images] = datetime.fromisoformat(result.time)
+        moment = _moment(result.time)
+        if result.images and moment is not None and result.images > max(moments, default=0):
+            moments[result.images] = moment
     rates = []
     for (images, time), (later_images, later) in zip(moments.items(), list(moments.items())[1:], strict=False):
         seconds = (later - time).total_seconds()
         if seconds > 0 and later_images > images:
             rates.append((later_images - images) / seconds)
     return statistics.median(rates) if rates else None
+
+
+def _moment(text: str | None) -> datetime | None:
+    """UTC where the text names no zone; None where it is no time."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -5,6 +5,7 @@ compares runs only reads. Two results may be ranked when ``differences`` finds n
 """
 
 import json
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ def read_results(path: Path) -> list[Result]:
         try:
             record = json.loads(line)
             results += results_of(record)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if number == len(lines):  # A crash tears the last line only.
                 break
             raise UserError(f"{path} line {number} is not an evaluation; repair it or move the file away") from error
@@ -121,21 +122,28 @@ def read_results(path: Path) -> list[Result]:
 
 
 def results_of(record: Mapping[str, Any]) -> list[Result]:
-    """The results of one evaluation. Raises UserError for a protocol of a later version, ValueError for other data."""
+    """The results of one evaluation.
+
+    Raises:
+        UserError: a protocol of a later version. ValueError, KeyError, TypeError, AttributeError: other data.
+    """
     protocol = record.get("protocol")
     if protocol is not None and protocol["format_version"] > FORMAT_VERSION:
         raise UserError(f"a result has protocol format {protocol['format_version']}; upgrade to read it")
+    for name, kind in {"step": int, "images": int, "time": str}.items():
+        if not isinstance(record.get(name), kind | None):
+            raise TypeError(f"{name} must be of type {kind.__name__}")
     results = []
     for name, value in record["metrics"].items():
         interval = record.get("intervals", {}).get(name)
         results.append(
             Result(
                 name,
-                None if value is None else float(value),
+                _finite(value),
                 record.get("step"),
                 record.get("images"),
                 record.get("time"),
-                record.get("spread", {}).get(name),
+                _finite(record.get("spread", {}).get(name)),
                 None if interval is None or None in interval else (float(interval[0]), float(interval[1])),
                 None if protocol is None else of_metric(protocol, name),
             )
@@ -146,7 +154,7 @@ def results_of(record: Mapping[str, Any]) -> list[Result]:
 def of_metric(protocol: Mapping[str, Any], name: str) -> dict[str, Any]:
     """One result's own protocol out of an evaluation's."""
     shared = {part: values for part, values in protocol.items() if part != "metrics"}
-    return {"metric": protocol["metrics"][name], **shared}
+    return {"metric": dict(protocol["metrics"][name]), **shared}
 
 
 def make_protocol(
@@ -168,6 +176,12 @@ def make_protocol(
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "machine": dict(machine),
     }
+
+
+def _finite(value: Any) -> float | None:
+    """The number; None for null and for what is not finite. Raises ValueError or TypeError for what is no number."""
+    number = math.nan if value is None else float(value)
+    return number if math.isfinite(number) else None
 
 
 def _version(package: str) -> str | None:

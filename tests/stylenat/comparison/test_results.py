@@ -116,3 +116,10 @@ def test_an_evaluation_after_training_does_not_touch_the_rate():
     trained = [at(100, "10:00:00"), at(200, "10:00:10"), at(300, "10:00:20")]
     later = [at(200, "09:00:00", 3), at(300, "10:00:00", 4)]
     assert images_per_second([*trained, *later]) == pytest.approx(10)
+
+
+def test_a_time_that_is_none_gives_no_rate():
+    results = [Result("fid", 1.0, 1, images, time) for images, time in ((10, "then"), (20, "2030-01-01T10:00:00"))]
+    assert images_per_second(results) is None
+    later = Result("fid", 1.0, 1, 30, "2030-01-01T10:00:10+00:00")
+    assert images_per_second([*results, later]) == pytest.approx(1)

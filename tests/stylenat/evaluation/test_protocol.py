@@ -131,6 +131,31 @@ def test_a_torn_last_line_is_passed_over_and_a_damaged_one_refused(tmp_path):
         read_results(tmp_path / "none.jsonl")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": "5"},
+        {"images": 1.5},
+        {"time": 7},
+        {"metrics": {"fid": "low"}},
+        {"spread": {"fid": []}},
+        {"protocol": {"format_version": 1, "metrics": {"fid": 3}}},
+        {"metrics": []},
+    ],
+)
+def test_a_line_of_other_types_is_damaged(change, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps(record() | {"metrics": {"fid": 1.0}} | change) + "\n" + json.dumps(record()) + "\n")
+    with pytest.raises(UserError, match="line 1 is no evaluation"):
+        read_results(path)
+
+
+def test_a_number_that_is_not_finite_is_read_as_null(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"metrics": {"fid": float("nan"), "kid": float("inf")}}) + "\n")
+    assert [result.value for result in read_results(path)] == [None, None]
+
+
 def test_every_compared_field_is_in_a_protocol():
     held = {"generated": GENERATED, "real": REAL}
     assert all(set(names) <= set(held[part]) for part, names in COMPARED.items())
