@@ -123,12 +123,15 @@ def _make(folder: Path) -> None:
 
 def _said(plan: "Plan", outcomes: "Sequence[Outcome]", plugins: Sequence[str]) -> int:
     """Says how it all ended; the exit code."""
+    from registry.wording import printable
+
     finished = sum(job.finished for job in plan.jobs) + sum(outcome.code == 0 for outcome in outcomes)
     failed = [outcome for outcome in outcomes if outcome.code not in (0, STOPPED)]
     print(f"{finished} of {len(plan.jobs)} runs are finished, in {plan.folder}")
     for outcome in failed:
         log = plan.folder / "logs" / f"{outcome.job.name}.log"
-        print(f"{outcome.job.name} failed with {outcome.code}: {outcome.reason} (log: {log})", file=sys.stderr)
+        line = f"{outcome.job.name} failed with {outcome.code}: {outcome.reason} (log: {log})"
+        print(printable(line), file=sys.stderr)
     if failed:
         return USER_ERROR if all(outcome.code == USER_ERROR for outcome in failed) else 1
     if finished < len(plan.jobs):

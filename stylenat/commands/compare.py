@@ -134,7 +134,9 @@ def _write(
 
     taken: set[str] = set()
     figures = {file_name(f"curve-{metric}", taken): plots.curves(comparison, metric) for metric in comparison.metrics}
-    main_metric, groups = comparison.metrics[0], comparison.groups
+    groups = comparison.groups
+    with_values = [metric for metric in comparison.metrics if any(group.final(metric) for group in groups)]
+    main_metric = (with_values or comparison.metrics)[0]
     costs = [("parameters", "parameters of the generator", plots.parameters_of(groups), True)]
     if sampling:
         costs.append(("throughput", "images a second, sampling, measured side by side", sampling, False))

@@ -142,7 +142,7 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
         for line in progress:
             line.close()
     if set(evaluation.failed) == set(evaluation.metrics):
-        raise UserError(f"nothing is measured and nothing written: {'; '.join(failures)}")
+        raise UserError(f"{folder}: nothing is measured and nothing written: {'; '.join(failures)}")
     for line in failures:
         _say(line)
     evaluator.say = _say

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from registry import Registry, UserError
 from registry import arguments as bound
+from registry.wording import printable
 from stylenat.commands._command import STOPPED, command, experiments_folder, one_of_several
 from stylenat.commands._plugins import loaded_plugins
 from stylenat.training.interrupt import signals_end_the_process
@@ -127,7 +128,7 @@ def _show_partition(registry: Registry, selector: str, arguments: argparse.Names
     except UserError as error:
         if arguments.gin or arguments.bind or arguments.picture:
             raise
-        print(f"no picture: {error}")
+        print(printable(f"no picture: {error}"))
         return
     partition, sites = registry.find(selector).load()(**options), published_sites()
     print(terminal_picture(partition, sites))

@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import torch
 
+    from stylenat.data.pixels import NotFinite
     from stylenat.evaluation.grids import image_grid, save_png
     from stylenat.networks.sampling import mean_style, sample
 
@@ -58,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         [torch.randn(1, generator.latent_dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     )
     centre = mean_style(generator) if arguments.truncation_psi != 1 else None
-    images = sample(generator, latents, arguments.truncation_psi, centre)
+    try:
+        images = sample(generator, latents, arguments.truncation_psi, centre)
+    except NotFinite as error:
+        raise UserError(f"{path}: {error}") from error
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
         for seed, image in zip(seeds, images, strict=True):

@@ -110,6 +110,8 @@ def _name(put: Callable[..., object], text: str, **look: object) -> None:
 def _legend(figure: Figure) -> None:
     """Beside the axes, where it covers nothing; the figure grows to hold it."""
     entries = len(figure.axes[0].get_legend_handles_labels()[1])
+    if not entries:  # No variant has a value.
+        return
     width, height = figure.get_size_inches()
     legend = figure.legend(fontsize=8, loc="outside right upper")
     for text in legend.get_texts():

@@ -44,3 +44,12 @@ def test_twelve_variants_look_different_and_alike_in_every_figure_and_the_legend
         one.draw_without_rendering()
         legend, axes = one.legends[0].get_window_extent(), one.axes[0].get_window_extent()
         assert not legend.overlaps(axes) and legend.y0 >= 0 and legend.x1 <= one.bbox.x1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_metric_without_values_has_empty_figures():
+    comparison = compared(*(group(f"v{i}", None, None) for i in range(2)))
+    for one in comparison.groups:
+        one.final, one.finals, one.runs[0].of = (lambda metric: None), (lambda metric: []), (lambda metric: [])
+    assert not pareto(comparison, "fid", "cost", {"v0": 1.0, "v1": 2.0}, True).legends
+    curves(comparison, "fid").draw_without_rendering()
