@@ -57,6 +57,8 @@ def _repository(path: str, create: bool) -> Any:
     from filelock import FileLock
 
     if path.startswith("ssh://") or Repo.is_remote_path(path):
+        if not create:  # Only the config of a run names it, and the run may be someone else's.
+            raise UserError(f"{path} is on another machine, which an evaluation does not connect to")
         return Repo.from_path(path)
     folder = Path(clean_repo_path(path))
     if create and not _is_complete(folder):

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         images = sample(generator, latents, arguments.truncation_psi, centre)
     except NotFinite as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{folder}: {error}") from error
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
         for seed, image in zip(seeds, images, strict=True):

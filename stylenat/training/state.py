@@ -135,7 +135,8 @@ class TrainingState:
             UserError: the metric whose best checkpoint is to be kept is not among its values.
         """
         keep = self.settings.keep_best
-        if keep is not None and keep not in evaluation.metrics:
+        # Where a metric failed, its values may have had other names than it has.
+        if keep is not None and keep not in evaluation.metrics and not evaluation.failed:
             raise UserError(
                 f"train.keep_best = {keep!r} is none of the values measured: {', '.join(evaluation.metrics)}"
             )

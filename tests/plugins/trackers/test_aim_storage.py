@@ -11,6 +11,7 @@ import pytest
 
 from plugins.trackers import aim_storage
 from plugins.trackers.aim_tracker import AimTracker
+from registry import UserError
 from stylenat.testing.tracker import DETAILS
 
 aim = pytest.importorskip("aim")
@@ -203,3 +204,9 @@ def test_the_command_that_shows_the_curves_can_be_pasted():
     tracker = AimTracker("my runs; ls")
     tracker.load_state_dict({"hash": "0" * 24, "run": "faces"})
     assert tracker.where() == {"curves": "aim up --repo 'my runs; ls'"}
+
+
+@pytest.mark.parametrize("path", ["aim://127.0.0.1:9", "ssh://127.0.0.1/aim"])
+def test_an_evaluation_connects_to_no_other_machine(path):
+    with pytest.raises(UserError, match="is on another machine, which an evaluation does not connect to"):
+        aim_storage.open_run(path, create=False, run_hash="0" * 24)
