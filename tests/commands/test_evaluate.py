@@ -232,7 +232,8 @@ def test_a_generator_that_is_not_finite_is_neither_measured_nor_sampled(folder, 
     from stylenat.commands.sample import main as sample
 
     place = checkpoint.found(folder / "run" / "checkpoints")[-1]
-    state = {name: tensor * torch.nan for name, tensor in checkpoint.weights(place, "ema").items()}
+    # Finite themselves: weights that are not are refused before.
+    state = {name: tensor.clamp(-1, 1) * 3e38 for name, tensor in checkpoint.weights(place, "ema").items()}
     monkeypatch.setattr("stylenat.training.checkpoint.weights", lambda *arguments: state)
     before = (folder / "run" / "metrics.jsonl").read_text()
     for command in (main, sample):

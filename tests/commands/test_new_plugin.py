@@ -35,6 +35,7 @@ def test_a_generated_plugin_passes_its_own_tests_and_trains(kind, tiny, tmp_path
         return load_plugins(extra, entry_points=[*metadata.entry_points(group="stylenat"), point], **options)
 
     monkeypatch.setattr(registry, "load_plugins", installed)
+    monkeypatch.setattr("stylenat.commands._plugins.load_plugins", installed)
     tests = runpy.run_path(str(folder / f"test_{name}.py"))
     own = tests[f"test_{name}_keeps_the_contract_of_its_kind"]
     own(tmp_path / "run") if kind == "tracker" else own()
