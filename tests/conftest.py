@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+# Before anything imports Triton: without a GPU its kernels run in its interpreter.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # What several folders of tests share. Not this folder: its registry/ and plugins/ would stand in for the packages.
 sys.path.insert(0, str(Path(__file__).parent / "common"))
 

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from registry import HeadGroup
-from stylenat.attention.tiled import Tiled
+from stylenat.attention.grouped import Biases, attend, each
 from stylenat.native.build import library
-
-_once_differentiable_pieces = Tiled()
 
 
 class Compiled:
@@ -45,7 +43,8 @@ class Compiled:
         bias: Tensor | None,
         scale: float,
     ) -> Tensor:
-        return _outside_graphs(_attend)([HeadGroup(q.shape[3], kernel_size, dilation)], scale, (q, k, v), [bias])
+        groups = [HeadGroup(q.shape[3], kernel_size, dilation)]
+        return _outside_graphs(attend)(_Kernels, groups, scale, (q, k, v), [bias])
 
     def grouped(self, qkv: Tensor, groups: Sequence[HeadGroup], biases: Sequence[Tensor], scale: float) -> Tensor:
         """All groups of a HydraAttention: [batch, height, width, 3, heads, dim] to [batch, height, width, heads, dim].
@@ -54,12 +53,11 @@ class Compiled:
         overwritten: the output is a view of it.
         """
         if torch.is_grad_enabled():
-            return _outside_graphs(_attend)(groups, scale, (qkv,), biases)
+            return _outside_graphs(attend)(_Kernels, groups, scale, (qkv,), biases)
         qkv = qkv.contiguous()
         q, k, v = qkv.unbind(3)
-        _outside_graphs(_forward)(
-            groups, scale, (q, k, v), biases, q
-        )  # A query's q is read before its output is written.
+        # A query's q is read before its output is written.
+        _outside_graphs(_Kernels.forward)(groups, scale, (q, k, v), biases, q)
         return q
 
 
@@ -68,112 +66,57 @@ def _outside_graphs(function: Callable) -> Callable:
     return torch.compiler.disable(function) if torch.compiler.is_compiling() else function
 
 
-def _attend(
-    groups: Sequence[HeadGroup], scale: float, inputs: tuple[Tensor, ...], biases: Sequence[Tensor | None]
-) -> Tensor:
-    inputs = tuple(t if t.stride(-1) == 1 else t.contiguous() for t in inputs)
-    return _Attention.apply(groups, scale, len(inputs), *inputs, *biases)
-
-
-def _forward(
-    groups: Sequence[HeadGroup],
-    scale: float,
-    inputs: Sequence[Tensor],
-    biases: Sequence[Tensor | None],
-    out: Tensor,
-) -> Tensor:
-    """Writes ``out``; returns the logarithms of the softmax's sums [batch, heads, height, width]."""
-    logsum = torch.empty(out.shape[0], out.shape[3], *out.shape[1:3])
-    for heads, group, bias in _each(groups, biases):
-        sizes = _Problem.of(out[..., heads, :], group, scale)
-        table, scratch = _table(bias, group), _scratch(sizes, backward=False)
-        library().forward(
-            ctypes.byref(sizes),
-            *(_view(t[..., heads, :]) for t in inputs),
-            _pointer(table),
-            _view(out[..., heads, :]),
-            _pointer(logsum[:, heads]),
-            ctypes.c_int64(logsum.stride(0)),
-            _pointer(scratch),
-        )
-    return logsum
-
-
-class _Attention(torch.autograd.Function):
-    """Of q, k and v, or of all three in one tensor, and the biases of the groups."""
+class _Kernels:
+    """``stylenat.attention.grouped.Kernels`` by the library."""
 
     @staticmethod
-    def forward(ctx, groups: Sequence[HeadGroup], scale: float, count: int, *tensors: Tensor | None) -> Tensor:
-        inputs, biases = tensors[:count], tensors[count:]
-        q, k, v = _parts(inputs)
-        out = torch.empty(q.shape)
-        logsum = _forward(groups, scale, (q, k, v), biases, out)
-        ctx.groups, ctx.scale, ctx.count = groups, scale, count
-        ctx.save_for_backward(*tensors, out, logsum)
-        return out
+    def forward(
+        groups: Sequence[HeadGroup], scale: float, qkv: Sequence[Tensor], biases: Biases, out: Tensor
+    ) -> Tensor:
+        logsum = torch.empty(out.shape[0], out.shape[3], *out.shape[1:3])
+        for heads, group, bias in each(groups, biases):
+            sizes = _Problem.of(out[..., heads, :], group, scale)
+            table, scratch = _table(bias, group), _scratch(sizes, backward=False)
+            library().forward(
+                ctypes.byref(sizes),
+                *(_view(t[..., heads, :]) for t in qkv),
+                _pointer(table),
+                _view(out[..., heads, :]),
+                _pointer(logsum[:, heads]),
+                ctypes.c_int64(logsum.stride(0)),
+                _pointer(scratch),
+            )
+        return logsum
 
     @staticmethod
-    def backward(ctx, grad_out: Tensor):
-        *tensors, out, logsum = ctx.saved_tensors
-        inputs, biases = tensors[: ctx.count], tensors[ctx.count :]
-        if torch.is_grad_enabled():  # A second derivative is wanted: through differentiable pieces.
-            return (None, None, None, *_differentiable(ctx, inputs, biases, grad_out))
-        q, k, v = _parts(inputs)
-        grad_out = grad_out if grad_out.stride(-1) == 1 else grad_out.contiguous()
-        grads = tuple(torch.empty(t.shape) for t in inputs)
-        grad_q, grad_k, grad_v = _parts(grads)
-        grad_biases = []
-        for heads, group, bias in _each(ctx.groups, biases):
-            sizes = _Problem.of(q[..., heads, :], group, ctx.scale)
+    def backward(
+        groups: Sequence[HeadGroup],
+        scale: float,
+        qkv: Sequence[Tensor],
+        biases: Biases,
+        saved: tuple[Tensor, Tensor, Tensor],
+        grads: Sequence[Tensor],
+    ) -> list[Tensor | None]:
+        (out, logsum, grad_out), q, grad_biases = saved, qkv[0], []
+        for heads, group, bias in each(groups, biases):
+            sizes = _Problem.of(q[..., heads, :], group, scale)
             table, scratch = _table(bias, group), _scratch(sizes, backward=True)
             span = table.shape[-1]
             tasks = library().tasks(ctypes.byref(sizes))
             grad_table = torch.empty(q.shape[0], group.num_heads, tasks // (q.shape[0] * group.num_heads), span, span)
             library().backward(
                 ctypes.byref(sizes),
-                *(_view(t[..., heads, :]) for t in (q, k, v)),
+                *(_view(t[..., heads, :]) for t in qkv),
                 _pointer(table),
                 _view(out[..., heads, :]),
                 _pointer(logsum[:, heads]),
                 ctypes.c_int64(logsum.stride(0)),
-                *(_view(t[..., heads, :]) for t in (grad_out, grad_q, grad_k, grad_v)),
+                *(_view(t[..., heads, :]) for t in (grad_out, *grads)),
                 _pointer(grad_table),
                 _pointer(scratch),
             )
             grad_biases.append(None if bias is None else grad_table.sum(dim=(0, 2)))
-        return (None, None, None, *grads, *grad_biases)
-
-
-def _differentiable(ctx, inputs: Sequence[Tensor], biases: Sequence[Tensor | None], grad_out: Tensor):
-    q, k, v = _parts(inputs)
-    out = torch.cat(
-        [
-            _once_differentiable_pieces(
-                *(t[..., heads, :] for t in (q, k, v)),
-                kernel_size=group.kernel_size,
-                dilation=group.dilation,
-                bias=bias,
-                scale=ctx.scale,
-            )
-            for heads, group, bias in _each(ctx.groups, biases)
-        ],
-        dim=3,
-    )
-    given = [*inputs, *biases]
-    wanted = [t for t in given if t is not None and t.requires_grad]
-    found = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True))
-    return [next(found) if t is not None and t.requires_grad else None for t in given]
-
-
-def _parts(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-    return inputs if len(inputs) == 3 else inputs[0].unbind(3)
-
-
-def _each(groups: Sequence[HeadGroup], biases: Sequence[Tensor | None]):
-    first = 0
-    for group, bias in zip(groups, biases, strict=True):
-        yield slice(first, first + group.num_heads), group, bias
-        first += group.num_heads
+        return grad_biases
 
 
 def _table(bias: Tensor | None, group: HeadGroup) -> Tensor:

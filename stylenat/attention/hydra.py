@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from registry import AttentionSite, HeadGroup, UserError
-from stylenat.attention.compiled import Compiled
 from stylenat.attention.dense import softmax
 from stylenat.attention.op import choose, neighborhood_attention
 from stylenat.interfaces import AttentionBackend
@@ -103,7 +102,7 @@ class HydraAttention(_Attention):
         qkv = self._heads(qkv)
         first, table = self.groups[0], self.relative_position_bias[0]
         backend = choose(self.backend, qkv[:, :, :, 0], first.kernel_size, first.dilation, table)
-        if isinstance(backend, Compiled):  # It writes every group into one output, and into one gradient.
+        if hasattr(backend, "grouped"):  # It writes every group into one output, and into one gradient.
             heads = backend.grouped(qkv, self.groups, list(self.relative_position_bias), self.scale)
             return self.proj(heads.flatten(3))
         q, k, v = qkv.unbind(3)

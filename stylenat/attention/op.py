@@ -9,11 +9,12 @@ from stylenat.attention.flex import Flex
 from stylenat.attention.natten_fused import Natten
 from stylenat.attention.shape import Shape
 from stylenat.attention.tiled import Tiled
+from stylenat.attention.triton_fused import Triton
 from stylenat.interfaces import AttentionBackend
 
 # In order of preference.
 BACKENDS: dict[str, AttentionBackend] = {
-    backend.name: backend for backend in (Shape(), Natten(), Flex(), Compiled(), Tiled(), Dense())
+    backend.name: backend for backend in (Shape(), Triton(), Natten(), Flex(), Compiled(), Tiled(), Dense())
 }
 
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from stylenat.attention import neighborhood_attention
+from stylenat.attention.triton_fused import Triton
 from stylenat.reference import discriminator_from_reference, hydra_from_reference, to_theirs
 
 LAYOUT = (0, 2, 3, 1, 4)
 
 
-@pytest.mark.parametrize("backend", ["tiled", "dense"])
+@pytest.mark.parametrize("backend", ["tiled", "dense", Triton(interpreted=True)], ids=["tiled", "dense", "triton"])
 @pytest.mark.parametrize("name", ["op_k3_d1_9x8.pt", "op_k5_d2_11x13.pt", "op_k7_d2_15x14.pt"])
 def test_parity_of_the_op_and_its_gradients(recorded, measure, name, backend):
     data = recorded(name)
