@@ -2,13 +2,13 @@
 
 import ctypes
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from registry import HeadGroup
-from stylenat.attention.grouped import Biases, attend, each
+from stylenat.attention.grouped import Biases, attend, each, outside_graphs
 from stylenat.native.build import library
 
 
@@ -29,7 +29,7 @@ class Compiled:
             return f"it computes in float32, not in {q.dtype if q.dtype != torch.float32 else bias.dtype}"
         if type(q) not in (Tensor, torch.nn.Parameter) or torch.compiler.is_exporting():
             return "it takes plain tensors, and this is a tracer's"
-        found = _outside_graphs(library)()
+        found = outside_graphs(library)()
         return found if isinstance(found, str) else None
 
     def __call__(
@@ -44,7 +44,7 @@ class Compiled:
         scale: float,
     ) -> Tensor:
         groups = [HeadGroup(q.shape[3], kernel_size, dilation)]
-        return _outside_graphs(attend)(_Kernels, groups, scale, (q, k, v), [bias])
+        return outside_graphs(attend)(_Kernels, groups, scale, (q, k, v), [bias])
 
     def grouped(self, qkv: Tensor, groups: Sequence[HeadGroup], biases: Sequence[Tensor], scale: float) -> Tensor:
         """All groups of a HydraAttention: [batch, height, width, 3, heads, dim] to [batch, height, width, heads, dim].
@@ -53,17 +53,12 @@ class Compiled:
         overwritten: the output is a view of it.
         """
         if torch.is_grad_enabled():
-            return _outside_graphs(attend)(_Kernels, groups, scale, (qkv,), biases)
+            return outside_graphs(attend)(_Kernels, groups, scale, (qkv,), biases)
         qkv = qkv.contiguous()
         q, k, v = qkv.unbind(3)
         # A query's q is read before its output is written.
-        _outside_graphs(_Kernels.forward)(groups, scale, (q, k, v), biases, q)
+        outside_graphs(_Kernels.forward)(groups, scale, (q, k, v), biases, q)
         return q
-
-
-def _outside_graphs(function: Callable) -> Callable:
-    """A graph break for torch.compile. As a decorator it would import the whole compiler, 150 MB, with this module."""
-    return torch.compiler.disable(function) if torch.compiler.is_compiling() else function
 
 
 class _Kernels:

@@ -3,7 +3,7 @@
 The kernels are given as a ``Kernels``; a second derivative goes through the differentiable pieces of ``tiled``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -37,6 +37,11 @@ class Kernels(Protocol):
         Args:
             saved: the output, the logarithms of the sums, and the gradient of the output.
         """
+
+
+def outside_graphs(function: Callable) -> Callable:
+    """A graph break for torch.compile. As a decorator it would import the whole compiler, 150 MB, with this module."""
+    return torch.compiler.disable(function) if torch.compiler.is_compiling() else function
 
 
 def attend(

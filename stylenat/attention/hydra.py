@@ -100,9 +100,10 @@ class HydraAttention(_Attention):
     def attend(self, qkv: Tensor) -> Tensor:
         """From q, k and v [batch, height, width, 3 * channels] on; without a graph it may overwrite them."""
         qkv = self._heads(qkv)
-        first, table = self.groups[0], self.relative_position_bias[0]
-        backend = choose(self.backend, qkv[:, :, :, 0], first.kernel_size, first.dilation, table)
-        if hasattr(backend, "grouped"):  # It writes every group into one output, and into one gradient.
+        first, table, q = self.groups[0], self.relative_position_bias[0], qkv[:, :, :, 0]
+        backend = choose(self.backend, q, first.kernel_size, first.dilation, table)
+        takes_all = all(backend.unsupported(q, c.kernel_size, c.dilation, table) is None for c in self._calls[1:])
+        if hasattr(backend, "grouped") and takes_all:  # Every group into one output, and into one gradient.
             heads = backend.grouped(qkv, self.groups, list(self.relative_position_bias), self.scale)
             return self.proj(heads.flatten(3))
         q, k, v = qkv.unbind(3)

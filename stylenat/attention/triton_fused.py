@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from registry import HeadGroup
-from stylenat.attention.grouped import Biases, attend, each
+from stylenat.attention.grouped import Biases, attend, each, outside_graphs
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -35,21 +35,23 @@ class Tiles:
 
 
 def tiles_for(kernel: str, head_dim: int, precision: str) -> Tiles:
-    """Chosen by ``benchmarks/triton_static.py``: no spills on any card, for heads up to 64.
+    """Chosen by ``benchmarks/triton_static.py``: for heads up to 64, nothing is spilled on any card.
 
     Args:
-        precision: ``ieee`` for float32 without tensor cores; everything else uses them.
+        kernel: name of one of ``triton_kernels``.
+        precision: ``ieee`` (float32 without tensor cores), ``tf32``, ``bf16`` or ``fp16``.
     """
+    queries, keys = kernel == "attention_backward_queries", kernel == "attention_backward_keys"
     if head_dim > 64:
         return Tiles(tile=(4, 8), strip=(2, 8), warps=8)
-    if precision == "ieee":
-        # Products without tensor cores hold more in registers.
-        narrow = Tiles(strip=(1, 16), warps=8)
-        return {
-            "attention_backward_queries": Tiles(strip=(2, 8), warps=8),
-            "attention_backward_keys": Tiles(strip=(1, 16)),
-        }.get(kernel, narrow)
-    return Tiles(strip=(1, 16), warps=8) if head_dim > 32 else Tiles()
+    if precision == "ieee" and keys:
+        return Tiles(strip=(1, 16))
+    if precision == "ieee" and (queries or head_dim <= 16):
+        return Tiles(strip=(2, 8), warps=8)
+    if precision == "ieee" or head_dim > 32:
+        return Tiles(strip=(1, 16), warps=8)
+    many_registers = (precision == "tf32" and not keys) or (queries and head_dim <= 16)
+    return Tiles(warps=8 if many_registers else 4)
 
 
 class Triton:
@@ -101,14 +103,15 @@ class Triton:
         bias: Tensor | None,
         scale: float,
     ) -> Tensor:
-        return attend(self, [HeadGroup(q.shape[3], kernel_size, dilation)], scale, (q, k, v), [bias])
+        groups = [HeadGroup(q.shape[3], kernel_size, dilation)]
+        return outside_graphs(attend)(self, groups, scale, (q, k, v), [bias])
 
     def grouped(self, qkv: Tensor, groups: Sequence[HeadGroup], biases: Sequence[Tensor], scale: float) -> Tensor:
         """All groups of a HydraAttention: [batch, height, width, 3, heads, dim] to [batch, height, width, heads, dim].
 
         Every group writes into its heads of the one output, and of the one gradient.
         """
-        return attend(self, groups, scale, (qkv,), biases)
+        return outside_graphs(attend)(self, groups, scale, (qkv,), biases)
 
     def forward(
         self, groups: Sequence[HeadGroup], scale: float, qkv: Sequence[Tensor], biases: Biases, out: Tensor
