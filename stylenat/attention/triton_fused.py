@@ -13,7 +13,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 PLAIN = (Tensor, torch.nn.Parameter)
 WIDEST_HEAD, LARGEST_KERNEL = 128, 63
 OLDEST = (8, 0)
-"""Compute capability: of an A100. Triton compiles for nothing older than 7.5, whose tensor cores know no bfloat16."""
+"""Compute capability of an A100, the oldest card whose tensor cores know bfloat16 and TF32."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,12 @@ def tiles_for(kernel: str, head_dim: int, precision: str) -> Tiles:
     queries, keys = kernel == "attention_backward_queries", kernel == "attention_backward_keys"
     if head_dim > 64:
         return Tiles(tile=(4, 8), strip=(2, 8), warps=8)
+    if keys and head_dim <= 16 and precision != "tf32":
+        return Tiles(strip=(1, 16), warps=8)
     if precision == "ieee" and keys:
         return Tiles(strip=(1, 16))
     if precision == "ieee" and (queries or head_dim <= 16):
-        return Tiles(strip=(2, 8), warps=8)
+        return Tiles(strip=(2, 8), warps=8 if queries else 4)
     if precision == "ieee" or head_dim > 32:
         return Tiles(strip=(1, 16), warps=8)
     many_registers = (precision == "tf32" and not keys) or (queries and head_dim <= 16)
