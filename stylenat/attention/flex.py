@@ -1,18 +1,24 @@
 """Backend ``flex``: PyTorch's FlexAttention, compiled for CUDA, with the bias as a score modification."""
 
+import os
 from collections.abc import Callable
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import BlockMask
+from registry import UserError
+from stylenat.attention.flex_mask import block_mask
 
 SMALLEST_HEAD = 16
 """FlexAttention's compiled kernels take no narrower heads."""
+OLDEST_GPU = (7, 0)
+"""The compute capability below which Triton makes no code."""
+COMPILATIONS = 2**20
+"""Replaces Dynamo's limit of 8 shapes a function. A run has one shape for each map side, dilation, batch and mode."""
 
 
 class Flex:
@@ -38,7 +44,7 @@ class Flex:
             return f"its kernels need a head_dim of at least {SMALLEST_HEAD}, not {q.shape[-1]}"
         if q.dtype == torch.float64:
             return "its kernels take no float64"
-        return None
+        return no_compiler(q.device)
 
     def __call__(
         self,
@@ -51,21 +57,63 @@ class Flex:
         bias: Tensor | None,
         scale: float,
     ) -> Tensor:
-        from torch.nn.attention.flex_attention import flex_attention  # 150 MB: all of PyTorch's compiler.
-
         batch, height, width = q.shape[:3]
         mask = block_mask(batch, height, width, kernel_size, dilation, q.device)
         score = None if bias is None else _biased(bias, -(-width // dilation), kernel_size)
-        attend = flex_attention if self.eager else _compiled()
-        out = attend(*(_to_classes(t, dilation) for t in (q, k, v)), score_mod=score, block_mask=mask, scale=scale)
+        attend = _eager if self.eager else _fused
+        classes = [_to_classes(t, dilation) for t in (q, k, v)]
+        with torch.autocast(q.device.type, enabled=False):  # The result has its input's type.
+            out = attend(*classes, score_mod=score, block_mask=mask, scale=scale)
         return _from_classes(out, batch, height, width, dilation)
 
 
 @cache
-def _compiled() -> Callable[..., Tensor]:
+def no_compiler(device: torch.device) -> str | None:
+    """Why ``torch.compile`` can make no Triton kernels for a CUDA device, with the remedy; None where it can."""
+    if any(os.environ.get(name) == "1" for name in ("TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE")):
+        return "TORCH_COMPILE_DISABLE or TORCHDYNAMO_DISABLE switches torch.compile off; unset it"
+    if find_spec("triton") is None:
+        return "it is compiled by Triton, which is not installed (PyTorch's CUDA wheels for Linux bring it)"
+    major, minor = torch.cuda.get_device_capability(device)
+    if (major, minor) < OLDEST_GPU:
+        least = ".".join(map(str, OLDEST_GPU))
+        return f"Triton needs a GPU of compute capability {least} or higher, and this one has {major}.{minor}"
+    return None
+
+
+def _eager(*tensors: Tensor, **options: Any) -> Tensor:
+    from torch.nn.attention.flex_attention import flex_attention  # 150 MB: all of PyTorch's compiler.
+
+    return flex_attention(*tensors, **options)
+
+
+def _fused(*tensors: Tensor, **options: Any) -> Tensor:
+    """FlexAttention as a kernel of its own for each shape. Raises UserError where it would run uncompiled."""
+    if torch.compiler.is_compiling():  # The network around it is being compiled, and takes it in.
+        return _compiled_only(*tensors, **options)
+    from torch._dynamo import config
+
+    limits = {"recompile_limit": COMPILATIONS, "accumulated_recompile_limit": COMPILATIONS}
+    with config.patch(limits):
+        return _compiled()(*tensors, **options)
+
+
+@cache
+def _compiled(backend: str | Callable[..., Any] = "inductor") -> Callable[..., Tensor]:
+    # With ``fullgraph``, what cannot be compiled is an error.
+    return torch.compile(_compiled_only, backend=backend, fullgraph=True, dynamic=False)
+
+
+def _compiled_only(*tensors: Tensor, **options: Any) -> Tensor:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=False)
+    # Uncompiled, FlexAttention holds every score: 17 GB a head and image at 256x256.
+    if not torch.compiler.is_compiling():
+        raise UserError(
+            "attention backend 'flex' runs compiled only, and torch.compile is switched off here; switch it on, or "
+            "bind the backend 'tiled'"
+        )
+    return flex_attention(*tensors, **options)
 
 
 def _to_classes(x: Tensor, dilation: int) -> Tensor:
@@ -95,29 +143,3 @@ def _biased(bias: Tensor, class_width: int, kernel_size: int) -> Callable[..., T
         return score + bias[head, y, x]
 
     return add
-
-
-@lru_cache(maxsize=64)
-def block_mask(
-    batch: int, height: int, width: int, kernel_size: int, dilation: int, device: torch.device
-) -> "BlockMask":
-    """Which keys a query sees (``stylenat.attention.window``), as FlexAttention wants it."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    d = dilation
-    class_height, class_width = -(-height // d), -(-width // d)
-    ragged = bool(height % d or width % d)
-
-    def start(place: Tensor, size: Tensor | int) -> Tensor:
-        return (place - kernel_size // 2).clamp(min=0).minimum(torch.as_tensor(size - kernel_size, device=place.device))
-
-    def seen(b: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        # Where the side does not divide by the dilation, the later residues' classes are one shorter.
-        rows = (height - b // d % d + d - 1) // d if ragged else class_height
-        columns = (width - b % d + d - 1) // d if ragged else class_width
-        first_y, first_x = start(query // class_width, rows), start(query % class_width, columns)
-        y, x = key // class_width - first_y, key % class_width - first_x
-        return (y >= 0) & (y < kernel_size) & (x >= 0) & (x < kernel_size)
-
-    tokens = class_height * class_width
-    return create_block_mask(seen, batch * d * d if ragged else None, None, tokens, tokens, device=device)
