@@ -1,5 +1,7 @@
 """Backend ``natten``: NATTEN's fused CUDA kernels (arXiv 2403.04690). Since 0.20 they know no bias."""
 
+from importlib.util import find_spec
+
 from torch import Tensor
 
 
@@ -22,6 +24,8 @@ class Natten:
             return None
         if q.device.type != "cuda":
             return f"its kernels are for CUDA, and the tensors are on {q.device.type}"
+        if find_spec("natten") is None:
+            return "NATTEN is not installed (see natten.org/install)"
         import natten  # A second of its own; only here is it needed.
 
         if not natten.HAS_LIBNATTEN:

@@ -15,6 +15,7 @@ COMMANDS = {
     "import_weights": "read a published system's checkpoint",
     "export_weights": "write weights under a published system's names",
     "show_augmentations": "draw a sheet of what an experiment's augmentation does",
+    "check_gpu": "check exactness, speed and memory on a GPU",
     "new_plugin": "write a plugin to start from",
 }
 

@@ -1,0 +1,137 @@
+"""Each check in its small form on the CPU, and what an inexact backend is."""
+
+import re
+
+import pytest
+import torch
+
+from registry import UserError
+from stylenat.attention.dense import Dense
+from stylenat.gpu_checks import CHECKS, Row, attention, exactness, measure, quickstart, resume, sampling, training
+from stylenat.gpu_checks.exactness import SMALL, compared
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(tmp_path, monkeypatch):
+    """As in the process of a check: one thread, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Wrong(Dense):
+    """``dense`` with something done to its result."""
+
+    name = "wrong"
+
+    def __init__(self, change):
+        self.change = change
+
+    def __call__(self, *tensors, **options):
+        return self.change(super().__call__(*tensors, **options))
+
+
+def raises(out):
+    raise RuntimeError("an illegal memory access")
+
+
+class OtherGradient(torch.autograd.Function):
+    """The identity, whose gradient is a thousandth too large."""
+
+    @staticmethod
+    def forward(context, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * 1.001
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda out: out * 1.001, "output 0.001"),
+        (lambda out: out / 0 * 0, "output not finite"),
+        (OtherGradient.apply, "dq 0.001"),
+        (raises, "failed at .*RuntimeError: an illegal memory access"),
+    ],
+)
+def test_a_backend_that_errs_or_fails_is_inexact(change, found):
+    row = compared(Wrong(change), "float32", list(SMALL), CPU)
+    assert row.exact is False and str(row).startswith("INEXACT")
+    assert re.search(found, str(row))
+
+
+def test_every_backend_is_exact_or_says_why_it_cannot_be_used():
+    rows = {row.case: row for row in exactness.rows(CPU)}
+    for row in rows.values():
+        assert row.exact or row.note.startswith("not usable: ")
+    for precision in measure.PRECISIONS:
+        assert rows[f"dense, {precision}"].exact and rows[f"tiled, {precision}"].exact
+        assert "for CUDA" in rows[f"natten, {precision}"].note
+
+
+def test_the_op_is_timed_by_backend_with_and_without_bias():
+    rows = list(attention.rows(CPU))
+    assert all(row.values["forward and backward ms"] > 0 for row in rows)
+    assert {row.case.partition("heads, ")[2] for row in rows} >= {"TF32, dense with bias", "bf16, tiled without bias"}
+
+
+@pytest.mark.parametrize("module", [sampling, training])
+def test_the_networks_are_timed(module):
+    rows = list(module.rows(CPU))
+    assert rows and all(row.values["images/s"] > 0 for row in rows)
+
+
+def test_the_quickstart_ends_with_metrics():
+    (row,) = quickstart.rows(CPU)
+    assert row.values["iterations"] == 2 and row.values["swd"] > 0
+
+
+def test_a_continued_run_has_equal_bits_on_a_cpu():
+    assert [(row.case, row.values["equal bits"]) for row in resume.rows(CPU)] == [
+        ("uninterrupted", True),
+        ("continued from half", True),
+        ("from the start again", True),
+    ]
+
+
+def test_a_failed_case_is_a_row_and_the_others_go_on(capsys):
+    def refuse():
+        raise UserError("no such thing")
+
+    def full():
+        raise torch.OutOfMemoryError("2 GiB")
+
+    def fail():
+        raise ValueError("three")
+
+    assert [measure.attempt("a", work).note for work in (refuse, full, fail)] == [
+        "no such thing",
+        "out of memory",
+        "failed: ValueError: three",
+    ]
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_precision_holds_for_its_block_alone():
+    before = torch.backends.cuda.matmul.allow_tf32
+    with measure.precision("bf16", CPU) as dtype:
+        assert dtype == torch.bfloat16 and torch.is_autocast_enabled("cpu") and torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cuda.matmul.allow_tf32 == before and not torch.is_autocast_enabled("cpu")
+
+
+def test_a_row_shows_numbers_short_and_nothing_that_could_not_be_measured():
+    assert str(Row("a", {"ms": 1.23456, "peak GiB": None, "equal bits": False}, exact=True)) == (
+        "exact, ms 1.23, equal bits NO"
+    )
+
+
+def test_every_check_is_a_module():
+    from importlib import import_module
+
+    assert all(callable(import_module(f"stylenat.gpu_checks.{check.module}").rows) for check in CHECKS.values())
