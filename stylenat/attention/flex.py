@@ -16,7 +16,7 @@ from stylenat.attention.flex_mask import block_mask
 SMALLEST_HEAD = 16
 """FlexAttention's compiled kernels take no narrower heads."""
 OLDEST_GPU = (7, 0)
-"""The compute capability below which Triton makes no code."""
+"""The compute capability below which PyTorch's compiler makes no Triton kernels."""
 COMPILATIONS = 2**20
 """Replaces Dynamo's limit of 8 shapes a function. A run has one shape for each map side, dilation, batch and mode."""
 
@@ -77,7 +77,7 @@ def no_compiler(device: torch.device) -> str | None:
     major, minor = torch.cuda.get_device_capability(device)
     if (major, minor) < OLDEST_GPU:
         least = ".".join(map(str, OLDEST_GPU))
-        return f"Triton needs a GPU of compute capability {least} or higher, and this one has {major}.{minor}"
+        return f"it needs a GPU of compute capability {least} or higher, and this one has {major}.{minor}"
     return None
 
 

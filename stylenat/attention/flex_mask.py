@@ -59,6 +59,8 @@ def block_tables(
     Each is a count int32 [masks, 1, blocks] and block numbers int32 [masks, 1, blocks, most of any block]. There is
     one mask for all, or one for each class where the classes differ.
     """
+    if height % dilation == 0 == width % dilation:
+        batch = 1
     return _tables(batch, height, width, kernel_size, dilation, device)
 
 
