@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _write(arguments.out, arguments.device, found)
     finally:
         print(table(found))
-        print(printable(f"results: {arguments.out}"))
+        devices = sorted({outcome.device for outcome in found.values()} - {""})
+        print(printable(f"on {', '.join(devices) or 'nothing'}; results in {arguments.out}"))
     inexact = any(row.exact is False for outcome in found.values() for row in outcome.rows)
     return INEXACT if inexact else 0
 

@@ -3,7 +3,7 @@
 import gc
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -82,7 +82,10 @@ def peak_gib(work: Callable[[], object], device: torch.device) -> float | None:
 
 
 def launches_and_waits(work: Callable[[], object], device: torch.device) -> dict[str, Value]:
-    """Kernel launches and host waits for the device in one call, by PyTorch's profiler; nothing on a CPU."""
+    """Kernel launches and host waits for the device in one call, by PyTorch's profiler; nothing on a CPU.
+
+    Both are None where the profiler may not look at the device, as in containers without the right to.
+    """
     if device.type != "cuda":
         return {}
     from torch.profiler import ProfilerActivity, profile
@@ -90,10 +93,14 @@ def launches_and_waits(work: Callable[[], object], device: torch.device) -> dict
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         work()
         torch.cuda.synchronize()
-    counts = {event.key: event.count for event in profiled.key_averages()}
+    return counted({event.key: event.count for event in profiled.key_averages()})
+
+
+def counted(calls: Mapping[str, int]) -> dict[str, Value]:
+    """The same from the number of calls of each function of CUDA's."""
+    launches = sum(n for name, n in calls.items() if name.startswith(("cudaLaunchKernel", "cuLaunchKernel")))
+    if not launches:
+        return {"launches": None, "waits": None}
     # cudaDeviceSynchronize is ours and the profiler's; a blocking copy waits for its stream.
-    waits = ("cudaStreamSynchronize", "cudaEventSynchronize")
-    return {
-        "launches": sum(n for key, n in counts.items() if key.startswith(("cudaLaunchKernel", "cuLaunchKernel"))),
-        "waits": sum(counts.get(name, 0) for name in waits),
-    }
+    waits = calls.get("cudaStreamSynchronize", 0) + calls.get("cudaEventSynchronize", 0)
+    return {"launches": launches, "waits": waits}

@@ -26,12 +26,14 @@ class Outcome:
     Attributes:
         status: ``done``, ``failed``, ``out of time``, ``interrupted`` or ``not started``.
         rows: those that it came to; log: the end of its output; seconds: it took.
+        device: the name of what it ran on; empty where the check did not come so far.
     """
 
     status: str = "not started"
     rows: list[Row] = field(default_factory=list)
     log: str = ""
     seconds: float = 0.0
+    device: str = ""
 
 
 def budgets(names: Sequence[str], seconds: float) -> dict[str, float]:
@@ -76,7 +78,7 @@ def _run(name: str, device: str, seconds: float, outcome: Outcome, say: Callable
     with tempfile.TemporaryDirectory(prefix="check_gpu-", ignore_cleanup_errors=True) as folder:
         results, log = Path(folder, "rows.jsonl"), Path(folder, "log.txt")
         results.touch()
-        with log.open("wb") as output, results.open(encoding="utf-8") as lines:
+        with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "stylenat.gpu_checks", name, device, str(results)],
                 cwd=folder,
@@ -89,24 +91,26 @@ def _run(name: str, device: str, seconds: float, outcome: Outcome, say: Callable
             try:
                 while (code := process.poll()) is None and time.monotonic() - began < seconds:
                     time.sleep(0.1)
-                    _read(lines, outcome, say)
+                    _read(results, outcome, say)
                 outcome.status = "out of time" if code is None else "failed" if code else "done"
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-                _read(lines, outcome, say)
+                _read(results, outcome, say)
                 outcome.log = log.read_text(encoding="utf-8", errors="replace")[-LOGGED:]
                 outcome.seconds = time.monotonic() - began
 
 
-def _read(lines: Iterator[str], outcome: Outcome, say: Callable[[str], None]) -> None:
-    """Takes over the rows that are written by now; a process that was killed may leave a part of one."""
-    for line in lines:
-        if line.endswith("\n"):
-            row = Row(**json.loads(line))
-            outcome.rows.append(row)
-            say(f"    {row.case}: {row}")
+def _read(results: Path, outcome: Outcome, say: Callable[[str], None]) -> None:
+    """Takes over what was added: the device's name, then rows. The last line may not be complete yet."""
+    complete = results.read_text(encoding="utf-8").split("\n")[:-1]
+    if complete and not outcome.device:
+        outcome.device = json.loads(complete[0])
+    for line in complete[1 + len(outcome.rows) :]:
+        row = Row(**json.loads(line))
+        outcome.rows.append(row)
+        say(f"    {row.case}: {row}")
 
 
 def _import_path() -> str:

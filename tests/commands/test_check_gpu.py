@@ -82,6 +82,7 @@ def test_a_check_runs_in_a_process_of_its_own_and_ends_in_a_table_and_a_file(cap
     assert "[1/1] machine" in progress and "matrix product, bf16" in progress
     assert out.splitlines()[0].split() == ["check", "case", "result"] and "torch " in out
     outcome = written("results.json")["machine"]
+    assert out.splitlines()[-1] == "on CPU; results in results.json" and outcome["device"] == "CPU"
     assert outcome["status"] == "done" and outcome["rows"][0]["values"]["torch"] == torch.__version__
 
 
@@ -136,3 +137,11 @@ def test_more_time_stretches_every_budget():
     plain = budgets(["machine", "sampling"], 1)
     assert plain == {name: CHECKS[name].seconds for name in plain}
     assert budgets(["machine", "sampling"], 2 * sum(plain.values())) == {name: 2 * s for name, s in plain.items()}
+
+
+def test_a_row_that_is_not_complete_yet_is_read_later(tmp_path):
+    file, outcome, said = tmp_path / "rows", Outcome(), []
+    for text in ('"H1', '"H100"\n{"case": "a", "val', '"H100"\n{"case": "a", "values": {"ms": 1}}\n'):
+        file.write_text(text)
+        schedule._read(file, outcome, said.append)
+    assert (outcome.device, outcome.rows, said) == ("H100", [Row("a", {"ms": 1})], ["    a: ms 1"])

@@ -125,6 +125,12 @@ def test_a_precision_holds_for_its_block_alone():
     assert torch.backends.cuda.matmul.allow_tf32 == before and not torch.is_autocast_enabled("cpu")
 
 
+def test_launches_and_waits_are_counted_and_unknown_where_the_profiler_sees_none():
+    calls = {"cudaLaunchKernel": 3, "cuLaunchKernelEx": 2, "cudaStreamSynchronize": 4, "cudaDeviceSynchronize": 9}
+    assert measure.counted(calls) == {"launches": 5, "waits": 4}
+    assert measure.counted({"aten::mm": 3}) == {"launches": None, "waits": None}
+
+
 def test_a_row_shows_numbers_short_and_nothing_that_could_not_be_measured():
     assert str(Row("a", {"ms": 1.23456, "peak GiB": None, "equal bits": False}, exact=True)) == (
         "exact, ms 1.23, equal bits NO"
