@@ -116,10 +116,13 @@ def _load(path: Path) -> Any:
 
 
 def _state(value: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict, without DistributedDataParallel's prefix; empty if it is none."""
+    """The tensors of a state dict, without the prefixes of wrapped modules; empty if it is none.
+
+    The prefixes are DistributedDataParallel's ``module.`` and ``torch.compile``'s ``_orig_mod.``, in any order.
+    """
     if not isinstance(value, Mapping):
         return {}
-    return {str(k).removeprefix("module."): v for k, v in value.items() if isinstance(v, Tensor)}
+    return {re.sub(r"^((module|_orig_mod)\.)+", "", str(k)): v for k, v in value.items() if isinstance(v, Tensor)}
 
 
 def weights_folder(path: Path) -> Path:

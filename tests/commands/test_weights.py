@@ -83,6 +83,18 @@ def test_a_state_by_itself_and_weights_of_this_project_are_found_too(tiny, capsy
     assert all(torch.equal(first[key], other[key]) for other in others for key in first)
 
 
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_weights_saved_from_a_compiled_or_wrapped_network_are_imported(tiny, prefix):
+    theirs = reference_checkpoint(tiny, "stylenat")
+    wrapped = {name: {prefix + key: value for key, value in state.items()} for name, state in theirs.items()}
+    torch.save(wrapped, "wrapped.pt")
+    torch.save(theirs, "plain.pt")
+    assert import_weights(["wrapped.pt", *tiny, "--out", "wrapped"]) == 0
+    assert import_weights(["plain.pt", *tiny, "--out", "plain"]) == 0
+    for name in ("generator", "discriminator", "ema"):
+        assert Path(f"wrapped/{name}.safetensors").read_bytes() == Path(f"plain/{name}.safetensors").read_bytes()
+
+
 def test_keys_left_over_are_reported_and_the_rest_is_taken(tiny, capsys):
     theirs = reference_checkpoint(tiny, "stylenat")
     theirs["g_ema"]["layers.0.blocks.0.gate"] = torch.zeros(1)
