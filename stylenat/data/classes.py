@@ -41,9 +41,14 @@ class Classes:
     def __getitem__(self, item: Item) -> str | None:
         """The name of an image's class; None for an image that has none."""
         if self._numbers is not None:
-            return str(self._numbers[item.name])
+            return str(self._numbers[_within(item.name)])
         name = item.label or _folder(item.name)
         return None if name in NO_CLASS else name
+
+
+def _within(name: str) -> str:
+    """A name relative to the source's root: ``tar -C FOLDER .`` writes ``./NAME``."""
+    return name.removeprefix("./")
 
 
 def _folder(name: str) -> str:
@@ -80,7 +85,7 @@ def _labels(text: bytes, where: str) -> dict[str, int]:
     for index, entry in enumerate(entries):
         if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
             raise UserError(f"entry {index} of the labels of {where} is not [name, label]; correct it")
-        name = entry[0].replace("\\", "/")
+        name = _within(entry[0].replace("\\", "/"))
         if name in numbers:
             raise UserError(f"{where} has several labels for {name}; leave one")
         numbers[name] = _number(entry[1], name, where)
@@ -101,7 +106,8 @@ def _number(label: object, name: str, where: str) -> int:
 
 def _refuse_other_names(numbers: dict[str, int], source: Source, where: str) -> None:
     absent = set(numbers)
-    unlabelled = [name for name in source.names() if name not in numbers or absent.discard(name)]
+    names = map(_within, source.names())
+    unlabelled = [name for name in names if name not in numbers or absent.discard(name)]
     if unlabelled:
         raise UserError(f"{where} has no label for {len(unlabelled)} images, such as {unlabelled[0]}; add them")
     if absent:

@@ -118,6 +118,15 @@ def grey_levels(image: Image.Image) -> tuple[int, int]:
     return (white, 0) if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else (0, white)
 
 
+def is_deep(image: Image.Image, data: bytes) -> bool:
+    """Whether a file has 16 bits for each of several channels, which Pillow reads as 8: a PNG or a TIFF."""
+    if image.mode not in ("LA", "RGB", "RGBA", "RGBX"):
+        return False
+    if image.format == "PNG":
+        return data[24] == 16
+    return image.format == "TIFF" and max(image.tag_v2.get(BITS, (1,))) == 16  # type: ignore[attr-defined]
+
+
 def scale_transparent_value(image: Image.Image, data: bytes) -> None:
     """Pillow scales the pixels of a PNG with 2, 4 or 3x16 bits to 8, but not the value that is transparent."""
     value = image.info.get("transparency")

@@ -17,6 +17,7 @@ from stylenat.data.colour import BadProfile, to_srgb
 from stylenat.data.formats import (
     Unusable,
     grey_levels,
+    is_deep,
     is_image_name,
     load_image,
     open_image,
@@ -109,11 +110,14 @@ def read_image(data: bytes, keep_profiles: bool = False) -> Decoded:
 def _rgb(data: bytes, image: Image.Image, keep_profiles: bool) -> Decoded:
     scale_transparent_value(image, data)
     black, white = grey_levels(image)
+    deep = is_deep(image, data)
     image = ImageOps.exif_transpose(image)
     profile, notes, kept = image.info.get("icc_profile"), [], {}
     if image.mode.startswith("I"):
         image, narrow = _eight_bits(image, black, white)
         notes += ["narrow_range"] * narrow
+    elif deep:
+        notes += ["narrow_range"] * _uses_little(image)
     if profile and keep_profiles and image.mode.startswith(("RGB", "P")):
         kept["icc_profile"] = profile
     image, alpha = _split_alpha(image)
@@ -160,6 +164,16 @@ def _eight_bits(image: Image.Image, black: int, white: int) -> tuple[Image.Image
     grey.info = {name: value for name, value in image.info.items() if name != "transparency"}
     blank = low == high and low in (0, full)  # Black or white is what it means.
     return grey, bool(shown.size) and not blank and 16 * int(high - low) < full
+
+
+def _uses_little(image: Image.Image) -> bool:
+    """Whether the opaque pixels of an image that Pillow brought from 16 to 8 bits use less than a sixteenth of them.
+
+    Pillow keeps the high byte alone: one that uses the low byte only is black.
+    """
+    values = np.asarray(image.convert("RGBA"))
+    shown = values[values[..., 3] > 0][:, :3]
+    return bool(shown.size) and int(shown.min()) < 255 and int(shown.max()) - int(shown.min()) < 16
 
 
 def square(image: Image.Image, resolution: int, crop: Crop, filter: Filter) -> Image.Image:

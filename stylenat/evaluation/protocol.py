@@ -154,6 +154,8 @@ def results_of(record: Mapping[str, Any]) -> list[Result]:
 def of_metric(protocol: Mapping[str, Any], name: str) -> dict[str, Any]:
     """One result's own protocol out of an evaluation's."""
     shared = {part: values for part, values in protocol.items() if part != "metrics"}
+    if not all(isinstance(shared.get(part, {}), Mapping) for part in ("generated", "real")):
+        raise TypeError("parts of a protocol must be objects")
     return {"metric": dict(protocol["metrics"][name]), **shared}
 
 
@@ -180,7 +182,10 @@ def make_protocol(
 
 def _finite(value: Any) -> float | None:
     """The number; None for null and for what is not finite. Raises ValueError or TypeError for what is no number."""
-    number = math.nan if value is None else float(value)
+    try:
+        number = math.nan if value is None else float(value)
+    except OverflowError:  # A whole number beyond the greatest float.
+        return None
     return number if math.isfinite(number) else None
 
 

@@ -188,3 +188,12 @@ def test_a_zip_that_changes_while_it_is_read_is_not_read_on(tmp_path):
     as_zip(tmp_path / "a.zip", {"b.png": png(2), "other.png": png(3)})
     with pytest.raises(UserError, match="has changed while it was read"):
         data[1]
+
+
+def test_names_below_the_current_folder_are_those_of_dataset_json(tmp_path):
+    names = [f"./{name}" for name in NAMES]
+    labels = [[name, i % 3] for i, name in enumerate(NAMES)]
+    files = {name: png(i) for i, name in enumerate(names)} | {"./dataset.json": json.dumps({"labels": labels}).encode()}
+    as_tar(tmp_path / "made.tar", files)  # As tar -C FOLDER . writes them.
+    prepare(tmp_path / "made.tar", tmp_path / "made.lmdb", [8], labels=True, workers=1)
+    assert labels_of(tmp_path / "made.lmdb") == ([0, 1, 2, 0, 1], ["0", "1", "2"])

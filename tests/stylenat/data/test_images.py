@@ -123,6 +123,32 @@ def test_deep_greys_that_use_little_of_their_range_are_counted_and_the_last_line
     assert len(warned) == 1
 
 
+def deep_png(colour, values):
+    """A PNG with 16 bits in each channel of values [height, width, channels], as Pillow does not write it."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    parts = (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("scale, notes", [(1, ("narrow_range",)), (257, ())])
+def test_deep_colours_that_use_little_of_their_range_are_counted_too(scale, notes):
+    colours = np.stack([GREY, GREY.T, GREY[::-1]], axis=-1).astype(np.uint16) * scale
+    opaque, hidden = np.full_like(colours[..., :1], 65535), np.zeros_like(colours[..., :1])
+    assert read_image(deep_png(2, colours)).notes == notes
+    assert read_image(tiff(colours, 3, photometric=2)).notes == notes
+    assert read_image(deep_png(4, np.concatenate([colours[..., :1], opaque], axis=-1))).notes == notes
+    rgba = np.concatenate([colours, opaque], axis=-1)
+    rgba[:10] = 65535
+    rgba[:10, :, 3:] = 0
+    assert read_image(deep_png(6, rgba)).notes == notes
+    assert read_image(deep_png(6, np.concatenate([colours, hidden], axis=-1))).notes == ()
+    assert read_image(deep_png(2, np.full_like(colours, 65535))).notes == ()
+
+
 def test_a_transparent_value_of_a_16_bit_grey_lies_over_white_and_does_not_count_as_range():
     values = GREY.astype(np.uint16) * 257
     values[10:30, 10:30] = 1234

@@ -140,20 +140,21 @@ def test_a_torn_last_line_is_passed_over_and_a_damaged_one_refused(tmp_path):
         {"metrics": {"fid": "low"}},
         {"spread": {"fid": []}},
         {"protocol": {"format_version": 1, "metrics": {"fid": 3}}},
+        {"protocol": {"format_version": 1, "metrics": {"fid": {}}, "real": "faces"}},
         {"metrics": []},
     ],
 )
 def test_a_line_of_other_types_is_damaged(change, tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps(record() | {"metrics": {"fid": 1.0}} | change) + "\n" + json.dumps(record()) + "\n")
-    with pytest.raises(UserError, match="line 1 is no evaluation"):
+    with pytest.raises(UserError, match="line 1 is not an evaluation"):
         read_results(path)
 
 
 def test_a_number_that_is_not_finite_is_read_as_null(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps({"metrics": {"fid": float("nan"), "kid": float("inf")}}) + "\n")
-    assert [result.value for result in read_results(path)] == [None, None]
+    path.write_text(json.dumps({"metrics": {"fid": float("nan"), "kid": float("inf"), "swd": 10**400}}) + "\n")
+    assert [result.value for result in read_results(path)] == [None, None, None]
 
 
 def test_every_compared_field_is_in_a_protocol():
