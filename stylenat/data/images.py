@@ -171,9 +171,10 @@ def _uses_little(image: Image.Image) -> bool:
 
     Pillow keeps the high byte alone: one that uses the low byte only is black.
     """
-    values = np.asarray(image.convert("RGBA"))
-    shown = values[values[..., 3] > 0][:, :3]
-    return bool(shown.size) and int(shown.min()) < 255 and int(shown.max()) - int(shown.min()) < 16
+    alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+    counts = np.reshape(image.histogram(alpha), (-1, 256))[: 3 if image.mode.startswith("RGB") else 1]
+    used = counts.any(axis=0).nonzero()[0]
+    return bool(used.size) and bool(used[0] < 255 and used[-1] - used[0] < 16)
 
 
 def square(image: Image.Image, resolution: int, crop: Crop, filter: Filter) -> Image.Image:
