@@ -80,8 +80,10 @@ class FolderSource:
 
     def file(self, name: str, limit: int) -> bytes | None:
         path = self._path / name
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
+        if not path.is_file():  # A link to nothing, say: what it should hold must not be ignored.
+            raise UserError(f"{path} is not a file, or is a link that leads to none; repair or remove it")
         try:
             with open(path, "rb") as file:
                 return file.read(limit + 1)

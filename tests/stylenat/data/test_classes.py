@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 import zipfile
 
@@ -197,3 +198,12 @@ def test_names_below_the_current_folder_are_those_of_dataset_json(tmp_path):
     as_tar(tmp_path / "made.tar", files)  # As tar -C FOLDER . writes them.
     prepare(tmp_path / "made.tar", tmp_path / "made.lmdb", [8], labels=True, workers=1)
     assert labels_of(tmp_path / "made.lmdb") == ([0, 1, 2, 0, 1], ["0", "1", "2"])
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("nothing"), lambda path: path.mkdir(), os.mkfifo])
+def test_a_dataset_json_that_is_no_file_is_refused_and_not_ignored(tmp_path, make):
+    as_folder(tmp_path / "made", {"0/a.png": png(1)})
+    make(tmp_path / "made" / "dataset.json")
+    with pytest.raises(UserError, match="dataset.json is not a file"):
+        prepare(tmp_path / "made", tmp_path / "made.lmdb", [8], labels=True, workers=1)
+    assert not (tmp_path / "made.lmdb").exists()
