@@ -48,7 +48,9 @@ class Adaptation:
         The mean is taken over all processes at once, so that p and everything in the checkpoint is the same in each.
         It stays on its device until p moves.
         """
-        self._signs.append(mean_over_ranks(real_logits.sign().mean()))
+        newest = mean_over_ranks(real_logits.sign().mean())
+        # Those of a checkpoint come from the host.
+        self._signs = [*(sign.to(newest.device) for sign in self._signs), newest]
         images = len(real_logits) * world_size()
         self.images_seen += images
         self._images += images

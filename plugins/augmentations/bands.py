@@ -3,12 +3,12 @@
 from functools import cache
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from plugins.augmentations.displayed import SCALE, SHIFT
 from plugins.augmentations.draws import TRANSFORMS, Draws
+from stylenat.devices import sent_like
 
 # Daubechies' wavelet with two vanishing moments, low-pass, of unit energy.
 SYM2 = np.array([1 + 3**0.5, 3 + 3**0.5, 3 - 3**0.5, 1 - 3**0.5]) / (4 * 2**0.5)
@@ -51,12 +51,12 @@ def filtered(images: Tensor, gains: np.ndarray) -> Tensor:
     It acts on displayed colours, whose mid-grey stays. The filter is linear and scales a constant by the square of the
     lowest band's gain, so that the change of space is an offset.
     """
-    taps = torch.from_numpy(gains @ filter_bank()).to(images)
     grey = ((gains[:, :1] ** 2 - 1) * (SHIFT / SCALE))[:, :, None, None]
+    taps, grey_there = sent_like(images, gains @ filter_bank(), grey)
     from kornia.filters import filter2d_separable  # A second to import, and most presets have no bands.
 
     images = filter2d_separable(reflected(images, taps.shape[1] // 2), taps, taps, padding="valid")
-    return images + torch.from_numpy(grey).to(images)
+    return images + grey_there
 
 
 def reflected(images: Tensor, margin: int) -> Tensor:

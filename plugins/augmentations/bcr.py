@@ -8,6 +8,7 @@ from torch import Tensor
 
 from plugins.augmentations.simple import cut, jittered, moved
 from registry import NotNegative, Share
+from stylenat.devices import sent
 from stylenat.draws import uniform
 
 
@@ -36,7 +37,7 @@ class BalancedConsistencyTransforms:
         self.brightness, self.saturation, self.contrast = brightness, saturation, contrast
 
     def __call__(self, images: Tensor, random: torch.Generator) -> Tensor:
-        draws = uniform(random, 8, len(images))
+        draws = sent(uniform(random, 8, len(images)), images.device)
         images = moved(images, draws[1:3], self.translation, flips=draws[0] < self.flip)
         images = jittered(images, draws[3:6], self.brightness, self.saturation, self.contrast)
         return cut(images, draws[6:8], self.cutout)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from plugins.augmentations.displayed import SCALE, SHIFT
 from plugins.augmentations.draws import Draws
+from stylenat.devices import sent_like
 
 
 @dataclass(frozen=True)
@@ -62,5 +63,5 @@ def maps(c: Colours) -> tuple[np.ndarray, np.ndarray]:
 
 def recoloured(images: Tensor, c: Colours) -> Tensor:
     """Images [batch, 3, height, width] after ``c``: one product."""
-    matrix, offset = (torch.from_numpy(values).to(images) for values in maps(c))
+    matrix, offset = sent_like(images, *maps(c))
     return torch.baddbmm(offset, matrix, images.flatten(2)).view(images.shape)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from plugins.augmentations.displayed import SCALE, from_displayed, per_channel
 from plugins.augmentations.draws import ROW, Draws
+from stylenat.devices import sent, sent_like
 from stylenat.draws import generators
 
 CUTOUT = 0.5
@@ -23,22 +24,25 @@ def with_noise(images: Tensor, deviation: np.ndarray, random: torch.Generator) -
     if len(noisy) == 0:
         return images
     each = generators(random, len(images))
-    noise = torch.stack([torch.randn(images.shape[1:], generator=each[i]) for i in noisy]).to(images)
-    amplitude = torch.from_numpy(deviation[noisy]).to(images)[:, None, None, None] / per_channel(SCALE, images)
-    return images.index_add(0, torch.from_numpy(noisy).to(images.device), noise * amplitude)
+    drawn = torch.stack([torch.randn(images.shape[1:], generator=each[i]) for i in noisy])
+    noise = sent(drawn.to(images.dtype), images.device)
+    (strength,) = sent_like(images, deviation[noisy])
+    amplitude = strength[:, None, None, None] / per_channel(SCALE, images)
+    return images.index_add(0, sent(torch.from_numpy(noisy), images.device), noise * amplitude)
 
 
 def holes(draws: Draws, side: int) -> np.ndarray:
-    """Which pixels are missing, bool [batch, side, side]: a square around a centre that is uniform in the image."""
+    """The columns and rows of the missing pixels, bool [2, batch, side]: a square around a centre that is uniform in
+    the image."""
     row = ROW["cutout"]
     place = (np.arange(side) + 0.5) / side
-    x, y = (np.abs(place - draws.uniform[k, row][:, None]) < CUTOUT / 2 for k in (0, 1))
-    return y[:, :, None] & x[:, None, :] & draws.fires[row][:, None, None]
+    return (np.abs(place - draws.uniform[:, row, :, None]) < CUTOUT / 2) & draws.fires[row][:, None]
 
 
 def with_holes(images: Tensor, missing: np.ndarray) -> Tensor:
-    """Mid-grey where ``missing`` [batch, height, width]."""
+    """Mid-grey where both a pixel's column and its row are ``missing`` [2, batch, side]."""
     if not missing.any():
         return images
+    columns, rows = sent(torch.from_numpy(missing), images.device)
     grey = from_displayed(images.new_zeros(3, 1, 1))
-    return torch.where(torch.from_numpy(missing).to(images.device)[:, None], grey, images)
+    return torch.where((rows[:, :, None] & columns[:, None, :])[:, None], grey, images)

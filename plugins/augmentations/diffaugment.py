@@ -9,6 +9,7 @@ from torch import Tensor
 from plugins.augmentations.displayed import from_displayed, to_displayed
 from plugins.augmentations.simple import cut, jittered, moved
 from registry import UserError
+from stylenat.devices import sent
 from stylenat.draws import uniform
 
 POLICIES = ("color", "translation", "cutout")
@@ -39,7 +40,7 @@ class DiffAugment:
         self.translation, self.cutout = translation, cutout
 
     def __call__(self, images: Tensor, random: torch.Generator) -> Tensor:
-        draws = uniform(random, 7, len(images))
+        draws = sent(uniform(random, 7, len(images)), images.device)
         images = to_displayed(images)
         for name in self.policy:
             if name == "color":

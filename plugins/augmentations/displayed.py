@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from stylenat.data.pixels import MEAN, STD
+from stylenat.devices import constant
 
 # displayed = SCALE * networks + SHIFT, by channel.
 SCALE = 2 * np.array(STD)
@@ -12,8 +13,8 @@ SHIFT = 2 * np.array(MEAN) - 1
 
 
 def per_channel(values: np.ndarray, like: Tensor) -> Tensor:
-    """Three numbers as [3, 1, 1]."""
-    return torch.from_numpy(values).to(like).view(3, 1, 1)
+    """Three numbers that never change, as [3, 1, 1]."""
+    return constant(tuple(values.tolist()), like.dtype, like.device).view(3, 1, 1)
 
 
 def to_displayed(images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Flip, translation, colour jitter and cutout with zero fill, in whatever space the images are in: what balanced
 consistency (arXiv 2002.04724, as in StyleSwin) and DiffAugment (arXiv 2006.10738) are made of.
 
-Draws are uniform in [0, 1), [batch], on the CPU; images are [batch, 3, side, side].
+Draws are uniform in [0, 1), [batch], on the images' device; images are [batch, 3, side, side].
 """
 
 import torch
@@ -18,14 +18,14 @@ def moved(images: Tensor, shift: Tensor, translation: float, flips: Tensor | Non
     batch, channels, side, _ = images.shape
     largest = round(translation * side)
     by = torch.floor(shift * (2 * largest + 1)).long() - largest  # [2, batch]
-    place = torch.arange(side)
+    place = torch.arange(side, device=images.device)
     y = place + by[0][:, None]
     x = place + by[1][:, None]
     if flips is not None:
         x = torch.where(flips[:, None], side - 1 - x, x)
     inside = ((y >= 0) & (y < side))[:, :, None] & ((x >= 0) & (x < side))[:, None, :]
     source = y.clamp(0, side - 1)[:, :, None] * side + x.clamp(0, side - 1)[:, None, :]
-    source = source.view(batch, 1, -1).expand(-1, channels, -1).to(images.device)
+    source = source.view(batch, 1, -1).expand(-1, channels, -1)
     return images.flatten(2).gather(2, source).view(images.shape) * inside[:, None].to(images)
 
 
@@ -54,7 +54,7 @@ def cut(images: Tensor, draws: Tensor, cutout: float) -> Tensor:
     hole = round(cutout * side)
     if hole == 0:
         return images
-    place = torch.arange(side)
+    place = torch.arange(side, device=images.device)
     centre = torch.floor(draws * (side + 1 - hole % 2))[..., None]
     inside = (place >= centre - hole // 2) & (place < centre - hole // 2 + hole)  # [2, batch, side]
     keep = ~(inside[0][:, None, :, None] & inside[1][:, None, None, :])

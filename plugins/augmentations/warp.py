@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plugins.augmentations.affine import minification
+from stylenat.devices import constant, sent_like
 
 BILINEAR, REFLECTION = 0, 2
 LOW_PASSES = ("mip", "sym6")
@@ -85,13 +86,13 @@ def _mip(images: Tensor, maps: np.ndarray) -> Tensor:
     f is the largest over all directions, as in graphics: nothing aliases, and a stretched image is a little too soft
     along its other axis.
     """
-    grid = _grid(torch.from_numpy(maps).to(images), images.shape[-1])
-    fine = _Warp.apply(images, grid)
     levels = np.log2(minification(maps)).clip(0, 1)
+    maps_there, level = sent_like(images, maps, levels)
+    grid = _grid(maps_there, images.shape[-1])
+    fine = _Warp.apply(images, grid)
     if levels.max() < 1e-6:  # Blits and enlargements, which must stay exact.
         return fine
-    level = torch.from_numpy(levels).to(images)[:, None, None, None]
-    return torch.lerp(fine, _Warp.apply(_half_size(images), grid), level)
+    return torch.lerp(fine, _Warp.apply(_half_size(images), grid), level[:, None, None, None])
 
 
 def _sym6(images: Tensor, maps: np.ndarray) -> Tensor:
@@ -101,7 +102,7 @@ def _sym6(images: Tensor, maps: np.ndarray) -> Tensor:
     its centre of mass, or a flip would move the image by 0.4 pixels.
     """
     batch, channels, side, _ = images.shape
-    taps = images.new_tensor(SYM6)
+    taps = constant(SYM6, images.dtype, images.device)
     place = torch.arange(-3, side + 3, device=images.device)
     place = torch.where(place < 0, -1 - place, torch.where(place < side, place, 2 * side - 1 - place))
     planes = images[:, :, :, place][:, :, place].flatten(0, 1)[:, None]
@@ -116,7 +117,8 @@ def _sym6(images: Tensor, maps: np.ndarray) -> Tensor:
     # The downsampling's taps reach beyond the border: that much more is resampled.
     wide = 2 * side + 2 * LEAD
     moved[:, :, :2] *= wide / (2 * side)
-    planes = _Warp.apply(large, _grid(torch.from_numpy(moved).to(images), wide)).flatten(0, 1)[:, None]
+    (moved_there,) = sent_like(images, moved)
+    planes = _Warp.apply(large, _grid(moved_there, wide)).flatten(0, 1)[:, None]
     for shape, stride in (((1, 1, 1, 12), (1, 2)), ((1, 1, 12, 1), (2, 1))):
         planes = F.conv2d(planes, taps.view(shape) / 2**0.5, stride=stride)
     return planes.view(images.shape)

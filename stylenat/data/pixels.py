@@ -8,32 +8,30 @@ import torch
 from torch import Tensor
 
 from registry import UserError
+from stylenat.devices import constant
 from stylenat.native.build import library
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-_ZERO = torch.tensor([255 * mean for mean in MEAN])
-_SCALE = torch.tensor([1 / (255 * std) for std in STD])
+_ZERO = tuple(255 * mean for mean in MEAN)
+_SCALE = tuple(1 / (255 * std) for std in STD)
 
 
-def _constants(like: Tensor) -> tuple[Tensor, Tensor]:
-    shape = (3, 1, 1)
-    mean = torch.tensor(MEAN, dtype=like.dtype, device=like.device).view(shape)
-    std = torch.tensor(STD, dtype=like.dtype, device=like.device).view(shape)
-    return mean, std
+def _by_channel(device: torch.device, *constants: tuple[float, ...]) -> list[Tensor]:
+    return [constant(numbers, torch.float32, device).view(3, 1, 1) for numbers in constants]
 
 
 def to_networks(images: Tensor) -> Tensor:
     """uint8 [..., 3, height, width] to the networks' space, float32, in the same memory format."""
-    zero, scale = (constant.to(images.device).view(3, 1, 1) for constant in (_ZERO, _SCALE))
+    zero, scale = _by_channel(images.device, _ZERO, _SCALE)
     return images.to(torch.float32).sub_(zero).mul_(scale)
 
 
 def to_pixels(images: Tensor) -> Tensor:
     """The networks' space to float32 pixels, 0 to 255 but neither rounded nor clamped."""
     images = images.detach().float()
-    mean, std = _constants(images)
+    mean, std = _by_channel(images.device, MEAN, STD)
     return (images * std).add_(mean).mul_(255)
 
 
@@ -79,4 +77,5 @@ def place(image: Tensor, out: Tensor, mirrored: bool = False) -> None:
         return
     write = kernels.write_bytes if out.dtype == torch.uint8 else kernels.write_floats
     source = image.data_ptr(), *image.stride(), *image.shape[1:]
-    write(*source, out.data_ptr(), mirrored, _ZERO.data_ptr(), _SCALE.data_ptr())
+    zero, scale = _by_channel(out.device, _ZERO, _SCALE)
+    write(*source, out.data_ptr(), mirrored, zero.data_ptr(), scale.data_ptr())

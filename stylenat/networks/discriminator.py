@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from registry import Count, UserError
 from stylenat import ranks
-from stylenat.networks.layers import GAIN, SLOPE, EqualWeight, SpectralNorm, blur, leaky_relu
+from stylenat.networks.layers import GAIN, SLOPE, Blur, EqualWeight, SpectralNorm, leaky_relu
 from stylenat.networks.widths import resolutions, widths
 
 
@@ -37,11 +37,11 @@ class Convolution(nn.Module):
         super().__init__()
         self.weight = _weight(_uniform(out_channels, in_channels, 3, 3), spectral_norm)
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.downsample = downsample
+        self.blur = Blur(padding=2) if downsample else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.downsample:
-            return _activated(blur(x, padding=2), self.weight(), self.bias, stride=2)
+        if self.blur is not None:
+            return _activated(self.blur(x), self.weight(), self.bias, stride=2)
         return _activated(x, self.weight(), self.bias, padding=1)
 
 
@@ -136,6 +136,7 @@ class WaveletDiscriminator(nn.Module):
             from_wavelet.append(FromWavelet(width[side // 2], spectral_norm))
         self.from_wavelet = nn.ModuleList(from_wavelet)
         self.blocks = nn.ModuleList(blocks)
+        self.halve = Blur(padding=1, stride=2)
         self.final_convolution = Convolution(width[4] + 1, width[4], False, spectral_norm)
         self.final_linear = Linear(width[4] * 16, width[4], spectral_norm)
         # The reference's spectral-norm linear has a bias of its own beside the activation's. Kept for its
@@ -172,7 +173,7 @@ class WaveletDiscriminator(nn.Module):
         x = self.from_wavelet[0](images)
         for block, from_wavelet in zip(self.blocks, self.from_wavelet[1:], strict=True):
             # The reference inverts the Haar transform, blurs and transforms again; the first two cancel.
-            images = blur(images, padding=1, stride=2)
+            images = self.halve(images)
             x = block(x) + from_wavelet(images)
         x = self.final_convolution(minibatch_stddev(x, self.stddev_group))
         x = self.final_linear(x.flatten(1))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from registry import AttentionSite, Count, Finite, Positive, UserError
-from stylenat.networks.layers import EqualLinear, PixelNorm, leaky_relu, upsample_image
+from stylenat.networks.layers import EqualLinear, PixelNorm, UpsampleImage, leaky_relu
 from stylenat.networks.pieces import pieces, without_graph
 from stylenat.networks.widths import resolutions, widths
 
@@ -92,13 +92,14 @@ class ToRGB(nn.Module):
         nn.init.xavier_normal_(self.linear.weight, gain=gain)
         nn.init.zeros_(self.linear.bias)
         self.bias = nn.Parameter(torch.zeros(3))
+        self.upsample = UpsampleImage()
 
     def forward(self, x: Tensor, image: Tensor | None) -> Tensor:
         """x: [batch, side, side, channels]; image: [batch, 3, side or side / 2, ...] or None."""
         rgb = F.linear(x, self.linear.weight, self.linear.bias + self.bias).permute(0, 3, 1, 2)
         if image is None:
             return rgb
-        return rgb + (upsample_image(image) if image.shape[-1] < rgb.shape[-1] else image)
+        return rgb + (self.upsample(image) if image.shape[-1] < rgb.shape[-1] else image)
 
 
 class Stage(nn.Module):

@@ -76,8 +76,11 @@ class Guard:
 
     def read(self) -> None:
         """Brings the counts up to date."""
+        # All in one transfer: each would wait for the device.
+        every = [flag for flags in self._unread for flag in flags.values()]
+        raised = iter(torch.stack(every).tolist() if every else [])
         for flags in self._unread:
-            names = [name for name, flag in flags.items() if flag]
+            names = [name for name in flags if next(raised)]
             for name in names:
                 self.skipped[name] = self.skipped.get(name, 0) + 1
             self.in_a_row = self.in_a_row + 1 if names else 0

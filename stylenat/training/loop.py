@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from stylenat import ranks
+from stylenat.data.ahead import sent_ahead
 from stylenat.data.loader import ImageStream
 from stylenat.data.pixels import to_networks
+from stylenat.devices import sent
 from stylenat.draws import Share, augmented
 from stylenat.evaluation.cache import StatisticsCache, statistics_folder
 from stylenat.evaluation.collect import generated_images
@@ -70,11 +72,11 @@ def train(
     with StopRequest(deadline) as stop, Checkpoints(settings, state, run, hook) as checkpoints:
         hook.run_started(run=run)
         try:
-            batches = stream.batches(state.images)
+            batches = sent_ahead(stream.batches(state.images), device)
             while not state.finished:
                 if reason := checkpoints.trouble():
                     checkpoints.roll_back(reason, scalars)
-                    batches = stream.batches(state.images)
+                    batches = sent_ahead(stream.batches(state.images), device)
 
                 # Before what is due after the iterations so far, which may fail or be stopped; and once that is done.
                 checkpoints.save_if_due()
@@ -90,7 +92,7 @@ def train(
                     break
 
                 state.seed_iteration()
-                images = next(batches).to(device)
+                images = next(batches)
                 scalars = iteration(settings, state, to_networks(images) if images.dtype == torch.uint8 else images)
                 state.step += 1
                 state.images += settings.batch_size
@@ -131,7 +133,8 @@ def iteration(settings: Training, state: TrainingState, real: Tensor) -> dict[st
     state.set_learning_rates(linear_decay(step, settings.iterations, settings.decay_start))
 
     def latents(share: Share) -> Tensor:
-        return share(torch.randn(settings.batch_size, generator.latent_dim, generator=streams["latents"])).to(real)
+        drawn = torch.randn(settings.batch_size, generator.latent_dim, generator=streams["latents"])
+        return sent(share(drawn), real.device)
 
     def context(share: Share, **tensors: Tensor) -> StepContext:
         def seen(images: Tensor) -> Tensor:

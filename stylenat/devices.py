@@ -1,0 +1,38 @@
+"""How numbers get from the host to a GPU without making it wait: constants once, draws and images from pinned memory.
+
+What goes the other way, and what is computed there, have no place here.
+"""
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Numbers = tuple[float, ...]
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on ``device``, without waiting for a GPU; on a CPU the tensor itself.
+
+    PyTorch does not use the pinned copy's memory again before the transfer is done.
+    """
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def sent_like(images: Tensor, *arrays: np.ndarray) -> list[Tensor]:
+    """Arrays of the host as tensors of the images' dtype on their device, in one transfer."""
+    drawn = [torch.from_numpy(array).to(images.dtype) for array in arrays]
+    if images.device.type != "cuda":
+        return drawn
+    parts = sent(torch.cat([tensor.flatten() for tensor in drawn]), images.device)
+    parts = parts.split([tensor.numel() for tensor in drawn])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, drawn, strict=True)]
+
+
+@cache
+def constant(numbers: Numbers, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of these numbers, [count], made once for each dtype and device. Shared: do not write to it."""
+    return torch.tensor(numbers, dtype=dtype, device=device)
