@@ -74,12 +74,12 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         other, args = args[0], args[1:]
     if other is not None:
         args = (other.device, other.dtype, *args)
-    devices = [a for a in (*args, kwargs.get("device")) if isinstance(a, str | torch.device)]
-    target = torch.device(devices[0]) if devices else None
+    args, kwargs = tuple(map(_with_index, args)), {key: _with_index(value) for key, value in kwargs.items()}
+    target = next((a for a in (*args, kwargs.get("device")) if isinstance(a, torch.device)), None)
     if target is None or not isinstance(self, PretendedTensor):
         return _to(self, *args, **kwargs)
-    # Neither way does C++ code see another device: the dtype and layout are left to it.
-    args = tuple(a for a in args if not isinstance(a, str | torch.device))
+    # C++ code sees no other device either way: the dtype and layout are left to it.
+    args = tuple(a for a in args if not isinstance(a, torch.device))
     kwargs.pop("device", None)
     if target.type == "cuda":
         return _to(self, *args, **kwargs) if args or kwargs else self
@@ -92,6 +92,14 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return torch.ops.aten._to_copy(self, **{k: v for k, v in options.items() if v is not None})
     finally:
         Crossing.to_host = False
+
+
+def _with_index(argument: Any) -> Any:
+    """A device as such, ``cuda`` as ``cuda:0``: C++ code would ask the driver for the number."""
+    if not isinstance(argument, str | torch.device):
+        return argument
+    device = torch.device(argument)
+    return GPU if device.type == "cuda" else device
 
 
 def cpu(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -15,7 +15,7 @@ class Event:
     Attributes:
         kind: ``to device``, ``to host`` or ``wait``.
         operation: PyTorch's name of what caused it.
-        line: ``FILE:LINE`` of this project.
+        line: ``FILE:LINE`` of this project, and after `` < `` of the file that called it.
         bytes: of a transfer, 0 for a wait.
         blocking: whether the host waits. A transfer does not wait if it is ``non_blocking`` and the memory of the host
             is pinned.
@@ -42,11 +42,11 @@ class Record:
 
 
 def line() -> str:
-    """Where this project is: the innermost of its frames."""
-    frame = sys._getframe(1)
-    while frame is not None:
+    """Where this project is: the innermost of its frames, and the next one in another file."""
+    frame, found = sys._getframe(1), {}
+    while frame is not None and len(found) < 2:
         name = frame.f_code.co_filename
         if name.startswith(ROOMS):
-            return f"{Path(name).relative_to(ROOT)}:{frame.f_lineno}"
+            found.setdefault(name, f"{name.removeprefix(f'{ROOT}/')}:{frame.f_lineno}")
         frame = frame.f_back
-    return "outside of the project"
+    return " < ".join(found.values()) or "outside of the project"

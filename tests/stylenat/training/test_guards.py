@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
+from pretended_gpu import pretended_gpu
 from torch import nn
 
-from stylenat.training.guards import guarded_step
+from stylenat.training.guards import Guard, guarded_step
 from stylenat.training.steps import adam
 
 
@@ -68,3 +69,17 @@ def test_one_bad_gradient_is_enough_and_so_is_a_bad_loss():
     backward(network, optimizer)
     assert guarded_step(optimizer, "generator", torch.tensor(float("inf")))["skipped/generator"] == 1
     assert same(before, network.state_dict())
+
+
+def test_what_was_skipped_is_read_from_a_gpu_in_one_transfer():
+    with pretended_gpu() as gpu:
+        guard = Guard()
+        for skipped in (0.0, 1.0, 1.0):
+            flags = {
+                "skipped/generator": torch.full((), skipped, device="cuda"),
+                "skipped/r1": torch.zeros((), device="cuda"),
+            }
+            assert not gpu.events
+            guard.note(flags, read_every=3)
+        assert guard.skipped == {"generator": 2} and guard.in_a_row == 2 and len(gpu.events) == 1
+        assert guard.note({}, read_every=3) == {} and guard.in_a_row == 0
