@@ -1,4 +1,4 @@
-"""A pretended GPU: whole commands run on it where there is none, and where PyTorch is built without CUDA.
+"""A pretended GPU: whole commands run on it where there is neither a GPU nor a driver.
 
 Its tensors say ``cuda:0`` and hold their numbers on the CPU. An operation on tensors of both devices raises as CUDA
 does; transfers and waits of the host are recorded with their lines. It shows where data goes and when the host waits:

@@ -1,7 +1,7 @@
 """Tensors on the pretended GPU, and what happens to an operation on them.
 
-For PyTorch's C++ code they are CPU tensors without memory, so that it needs neither a driver nor a build for CUDA; for
-Python code their device is ``cuda:0``. Every operation on them comes to ``dispatched``.
+For PyTorch's C++ code they are CPU tensors without memory, so that it needs no driver; for Python code their
+device is ``cuda:0``. Every operation on them comes to ``dispatched``.
 """
 
 import sys
@@ -24,7 +24,6 @@ WAITING = {
 """Operations whose result the host reads, or whose result's shape it needs."""
 
 INDEXING = {"index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_"}
-
 
 WRAPPERS = ("torch/_compile.py", "torch/_dynamo/eval_frame.py")
 """Of every mode's method, which keep the compiler out of it."""
@@ -201,11 +200,10 @@ def _transferred(record: Record, name: str, args: tuple, kwargs: dict[str, Any],
     for target_on_gpu, target, source in pairs:
         if target_on_gpu != isinstance(source, PretendedTensor):
             host = source if target_on_gpu else target
-            host_pinned = host is not None and is_pinned(host)
-            # Without a buffer to copy into, PyTorch makes a pinned one for the host if it does not block.
-            waits = not free or (not host_pinned and target_on_gpu)
+            # Where there is nothing to copy into and it need not wait, PyTorch makes a pinned tensor for the host.
+            host_pinned = free if host is None else is_pinned(host)
             kind = "to device" if target_on_gpu else "to host"
-            record.add(kind, name, bytes=source.nbytes, blocking=waits, pinned=host_pinned)
+            record.add(kind, name, bytes=source.nbytes, blocking=not (free and host_pinned), pinned=host_pinned)
     return on_gpu
 
 
