@@ -134,7 +134,7 @@ def iteration(settings: Training, state: TrainingState, real: Tensor) -> dict[st
 
     def latents(share: Share) -> Tensor:
         drawn = torch.randn(settings.batch_size, generator.latent_dim, generator=streams["latents"])
-        return sent(share(drawn), real.device)
+        return sent(share(drawn).to(real.dtype), real.device)
 
     def context(share: Share, **tensors: Tensor) -> StepContext:
         def seen(images: Tensor) -> Tensor:
