@@ -40,8 +40,9 @@ class RandomConvolution:
         """uint8 [batch, 3, height, width], at least 8 x 8, to float32 [batch, dim]."""
         x = images.float() / 127.5 - 1
         found = []
+        self._weights = [weight.to(x.device) for weight in self._weights]
         for weight in self._weights:
-            x = F.leaky_relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight.to(x.device)), 0.2)
+            x = F.leaky_relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight), 0.2)
             # Means by quadrant-free pooling lose where things are; spread keeps how much texture there is.
             found += [x.mean(dim=(2, 3)), x.std(dim=(2, 3))]
             x = F.avg_pool2d(x, 2)

@@ -35,11 +35,12 @@ class Frechet:
         return Rows() if self.bootstrap else GaussianStatistics()
 
     def compare(self, real: GaussianStatistics | Rows, fake: GaussianStatistics | Rows) -> Measured:
-        reference = _gaussian(real).mean_and_covariance()
-        value = frechet_distance(*reference, *_gaussian(fake).mean_and_covariance())
+        device = fake.device if isinstance(fake, Rows) else None
+        reference = _gaussian(real, device).mean_and_covariance()
+        value = frechet_distance(*reference, *_gaussian(fake, device).mean_and_covariance())
         if self.bootstrap < 2:  # One resampling has no spread.
             return Measured(value)
-        spread = self._spread(reference, fake.all())
+        spread = self._spread(reference, fake.all().to(fake.device))
         return Measured(value, spread, (value - 1.96 * spread, value + 1.96 * spread))
 
     def _spread(self, reference: tuple[Tensor, Tensor], rows: Tensor) -> float:
@@ -51,17 +52,17 @@ class Frechet:
         found = []
         for _ in range(self.bootstrap):
             drawn = GaussianStatistics()
-            for part in torch.randint(len(rows), (len(rows),), generator=random).split(1024):
+            for part in torch.randint(len(rows), (len(rows),), generator=random).to(rows.device).split(1024):
                 drawn.update(rows[part])
             found.append(frechet_distance(*reference, *drawn.mean_and_covariance()))
         return float(torch.tensor(found, dtype=torch.float64).std())
 
 
-def _gaussian(collected: GaussianStatistics | Rows) -> GaussianStatistics:
+def _gaussian(collected: GaussianStatistics | Rows, device: torch.device | None) -> GaussianStatistics:
     if isinstance(collected, GaussianStatistics):
         return collected
     statistics = GaussianStatistics()
-    for part in collected.all().split(16):  # As it is streamed without a bootstrap, to the same bits.
+    for part in collected.all().to(device).split(16):  # As it is streamed without a bootstrap, to the same bits.
         statistics.update(part)
     return statistics
 

@@ -44,7 +44,7 @@ class InceptionScore:
     def compare(self, real: Rows, fake: Rows) -> Measured:
         from torch_fidelity.metric_isc import isc_features_to_metric
 
-        features = fake.all()
+        features = fake.all().to(fake.device)
         if len(features) < self.splits:
             raise UserError(f"inception_score needs at least {self.splits} images; bind metric.inception_score.splits")
         found = isc_features_to_metric(self.needs.logits(features), self.splits, True, self.seed)

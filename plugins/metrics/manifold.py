@@ -4,7 +4,7 @@ from typing import Any
 
 from plugins.metrics.frechet import named
 from registry import Count
-from stylenat.evaluation.accumulators import Rows
+from stylenat.evaluation.accumulators import Rows, both
 from stylenat.evaluation.manifold import density_and_coverage, precision_and_recall
 from stylenat.interfaces import Features
 
@@ -44,7 +44,7 @@ class PrecisionRecall(_Neighbours):
         super().__init__("precision_recall", ("precision", "recall"), features, k)
 
     def compare(self, real: Rows, fake: Rows) -> dict[str, float]:
-        return dict(zip(self.names, precision_and_recall(real.all(), fake.all(), self.k), strict=True))
+        return dict(zip(self.names, precision_and_recall(*both(real, fake), self.k), strict=True))
 
 
 class DensityCoverage(_Neighbours):
@@ -58,4 +58,4 @@ class DensityCoverage(_Neighbours):
         super().__init__("density_coverage", ("density", "coverage"), features, k)
 
     def compare(self, real: Rows, fake: Rows) -> dict[str, float]:
-        return dict(zip(self.names, density_and_coverage(real.all(), fake.all(), self.k), strict=True))
+        return dict(zip(self.names, density_and_coverage(*both(real, fake), self.k), strict=True))

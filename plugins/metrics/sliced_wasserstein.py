@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from registry import Count
+from stylenat.evaluation.accumulators import Rows
 
 MOST = 8192
 """Images of each set that are looked at, the first ones: what bounds the memory."""
@@ -21,31 +22,32 @@ class _Patches:
     def __init__(self, patches: int, smallest: int, seed: int) -> None:
         self._patches, self._smallest = patches, smallest
         self._random = torch.Generator().manual_seed(seed)
-        self._levels: list[list[Tensor]] = []
+        self._levels: list[Rows] = []
         self._seen = 0
         self._quantiles: dict[tuple[int, int], list[Tensor]] = {}
 
     def update(self, images: Tensor) -> None:
-        images = images[: MOST - self._seen].cpu()
+        images = images[: MOST - self._seen]
         self._seen += len(images)
         self._quantiles.clear()
         if not len(images):
             return
         for level, band in enumerate(_laplacian_pyramid(images.float(), self._smallest)):
             if level == len(self._levels):
-                self._levels.append([])
-            self._levels[level].append(self._drawn(band))
+                self._levels.append(Rows(torch.float16))
+            self._levels[level].update(self._drawn(band))
 
     def _drawn(self, band: Tensor) -> Tensor:
-        """[batch, 3, side, side] to float16 [batch * patches, 3 * 49]."""
+        """[batch, 3, side, side] to [batch * patches, 3 * 49]."""
         count, channels, _, side = band.shape
         across = side - 6
-        places = torch.randint(across**2, (count, self._patches), generator=self._random)
+        places = torch.randint(across**2, (count, self._patches), generator=self._random).to(band.device)
         corners = places // across * side + places % across
-        window = (torch.arange(7)[:, None] * side + torch.arange(7)).flatten()
+        steps = torch.arange(7, device=band.device)
+        window = (steps[:, None] * side + steps).flatten()
         pixels = (corners[:, :, None] + window).flatten(1)[:, None].expand(-1, channels, -1)
         picked = band.flatten(2).gather(2, pixels).view(count, channels, self._patches, 49)
-        return picked.transpose(1, 2).reshape(-1, channels * 49).half()
+        return picked.transpose(1, 2).reshape(-1, channels * 49)
 
     def quantiles(self, projections: int, seed: int) -> list[Tensor]:
         """One [projections, 512] a level: of the descriptors along random directions.
@@ -66,7 +68,7 @@ class _Patches:
     def _descriptors(self) -> Iterator[Tensor]:
         """One [patches, 147] a level, each colour normalised to mean 0 and deviation 1 as published."""
         for level in self._levels:
-            patches = torch.cat(level).float().view(-1, 3, 49)
+            patches = level.all().to(level.device).float().view(-1, 3, 49)
             mean = patches.mean(dim=(0, 2), keepdim=True)
             deviation = patches.std(dim=(0, 2), keepdim=True).clamp_min(1e-3)
             yield ((patches - mean) / deviation).flatten(1)
@@ -103,11 +105,14 @@ class SlicedWasserstein:
 
 
 def _quantiles(samples: Tensor, directions: Tensor) -> Tensor:
-    """[samples, channels] and [channels, projections] to [projections, 512]."""
-    # NumPy sorts rows five times as fast as PyTorch sorts columns.
-    ordered = (directions.T @ samples.T).numpy()
-    ordered.sort(axis=1)
+    """[samples, channels] and [channels, projections] to [projections, 512], on the CPU."""
+    projected = directions.T.to(samples.device) @ samples.T
     places = ((torch.arange(512) + 0.5) / 512 * len(samples)).long().clamp_max(len(samples) - 1)
+    if projected.is_cuda:
+        return projected.sort(dim=1).values[:, places.to(projected.device)].cpu()
+    # NumPy sorts rows five times as fast as PyTorch sorts columns.
+    ordered = projected.numpy()
+    ordered.sort(axis=1)
     return torch.from_numpy(ordered[:, places])
 
 

@@ -1,5 +1,6 @@
 """Metric ``spectrum``: whether generated images have the power of real ones at every spatial frequency."""
 
+import functools
 from typing import Any
 
 import torch
@@ -20,18 +21,23 @@ class AzimuthalPower:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [batch, 3, side, side] to float32 [batch, frequencies]."""
-        side = images.shape[-1]
         grey = images.double().mean(dim=1) / 255
-        # Without a window, the jump between opposite edges would be most of what is seen at high frequencies.
-        window = torch.hann_window(side, dtype=torch.float64, device=images.device)
-        grey = (grey - grey.mean(dim=(1, 2), keepdim=True)) * window * window[:, None]
+        window, ring, count = _rings(images.shape[-1], images.device)
+        grey = (grey - grey.mean(dim=(1, 2), keepdim=True)) * window
         power = torch.fft.fft2(grey).abs().square().flatten(1)
-        frequency = torch.fft.fftfreq(side, 1 / side, dtype=torch.float64, device=images.device)
-        # Up to the corners, side / √2, where checkerboards are.
-        ring = torch.hypot(frequency, frequency[:, None]).round().long().flatten()
-        count = torch.bincount(ring)
         total = power.new_zeros(len(images), len(count)).index_add_(1, ring, power)
         return (total / count + 1e-12).log().float()
+
+
+@functools.lru_cache(maxsize=2)
+def _rings(side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The window [side, side]; of each frequency of a Fourier transform its ring [side * side]; the rings' sizes."""
+    # Without a window, the jump between opposite edges would be most of what is seen at high frequencies.
+    window = torch.hann_window(side, dtype=torch.float64)
+    frequency = torch.fft.fftfreq(side, 1 / side, dtype=torch.float64)
+    # Up to the corners, side / √2, where checkerboards are.
+    ring = torch.hypot(frequency, frequency[:, None]).round().long().flatten()
+    return (window * window[:, None]).to(device), ring.to(device), torch.bincount(ring).to(device)
 
 
 class Spectrum:

@@ -46,6 +46,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--real-samples", type=int, metavar="N", help="only the first N real images (default: all)")
     parser.add_argument("--truncation-psi", type=float, metavar="PSI", help="1 for none")
     parser.add_argument(
+        "--batch", type=int, metavar="N", help="images at once (default: as in training, at most 16; others may round)"
+    )
+    parser.add_argument(
         "--extractor-weights", type=Path, action="append", default=[], metavar="FILE", help="of whichever extractor"
     )
     parser.add_argument("--download", action="store_true", help="fetch extractors' weights that are not here")
@@ -100,10 +103,12 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     from stylenat.evaluation.cache import StatisticsCache, statistics_folder
     from stylenat.evaluation.evaluate import Evaluator, usable, warnings_for
     from stylenat.evaluation.progress import ProgressLine
-    from stylenat.networks.sampling import sampler_of
+    from stylenat.networks.sampling import default_batch, sampler_of
     from stylenat.training.agreement import facts_of, must_agree
     from stylenat.training.forward import use_tf32
+    from stylenat.training.memory import out_of_memory_is_one_line, smaller_batch
     from stylenat.training.processes import pick_device
+    from stylenat.training.random_streams import BLOCK
 
     threads = experiment.value("train.threads")
     if threads is not None:
@@ -126,28 +131,33 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     for line in warnings_for(samples):
         _say(f"note: {line}")
 
-    sampler = sampler_of(
-        generator.to(device),
-        experiment.value("train.seed"),
-        experiment.value("train.truncation_psi"),
-        experiment.value("train.batch_size"),
-    )
+    batch = arguments.batch or default_batch(experiment.value("train.batch_size"))
+    seed, psi = experiment.value("train.seed"), experiment.value("train.truncation_psi")
     cache = None if arguments.no_cache else StatisticsCache(arguments.cache or statistics_folder(), _say)
     failures: list[str] = []
-    evaluator = Evaluator(dataset, metrics, device, cache, arguments.real_samples, failures.append)
+    evaluator = Evaluator(
+        dataset, metrics, device, cache, arguments.real_samples, failures.append, arguments.batch or BLOCK
+    )
+
+    def one() -> None:
+        evaluator.embed(sampler_of(generator.to(device), seed, psi, batch=1)(0, 1))
+
     progress = ProgressLine("generated"), ProgressLine("real")
-    try:
-        evaluation = evaluator.evaluate(sampler, samples, *progress)
-    finally:
-        for line in progress:
-            line.close()
-    if set(evaluation.failed) == set(evaluation.metrics):
-        raise UserError(f"{folder}: nothing is measured and nothing written: {'; '.join(failures)}")
-    for line in failures:
-        _say(line)
-    evaluator.say = _say
-    evaluation.protocol["generated"]["weights_sha256"] = manifest["sha256"][f"{network}.safetensors"]
-    _report(evaluation, evaluator, samples, arguments.yardsticks)
+    at_once = max(batch, evaluator.batch)
+    with out_of_memory_is_one_line(lambda: at_once, one, device, smaller_batch):
+        sampler = sampler_of(generator.to(device), seed, psi, batch)
+        try:
+            evaluation = evaluator.evaluate(sampler, samples, *progress)
+        finally:
+            for line in progress:
+                line.close()
+        if set(evaluation.failed) == set(evaluation.metrics):
+            raise UserError(f"{folder}: nothing is measured and nothing written: {'; '.join(failures)}")
+        for text in failures:
+            _say(text)
+        evaluator.say = _say
+        evaluation.protocol["generated"]["weights_sha256"] = manifest["sha256"][f"{network}.safetensors"]
+        _report(evaluation, evaluator, samples, arguments.yardsticks)
     step = manifest.get("step")
     _write(out, step, manifest.get("images"), evaluation)
     for tracker in trackers:
@@ -177,6 +187,8 @@ def _bindings(arguments: argparse.Namespace) -> list[str]:
         value = getattr(arguments, name)
         if value is not None and value < 2:
             raise UserError(f"--{name.replace('_', '-')} must be at least 2; got {value}")
+    if arguments.batch is not None and arguments.batch < 1:
+        raise UserError(f"--batch must be at least 1; got {arguments.batch}")
     bindings = list(arguments.bind)
     if arguments.samples is not None:
         bindings.append(f"train.evaluation_samples = {arguments.samples}")

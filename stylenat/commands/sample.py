@@ -1,32 +1,42 @@
-"""``tools/sample.py``: pictures from a run or checkpoint."""
+"""``tools/sample.py``: images from a run or checkpoint."""
 
 import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from registry import UserError
+from registry.wording import printable
 from stylenat.commands._command import command
 
 EXAMPLES = """examples:
   python tools/sample.py runs/quickstart-1a2b3c4d --seeds 0-15 --out samples
   python tools/sample.py runs/NAME/checkpoints/step-000001000 --seeds 3,7 --truncation-psi 0.7 --out samples
+  python tools/sample.py runs/NAME --seeds 0-49999 --device cuda --batch 64 --out samples50k
+
+--seeds are sample indices: image 3 is the fourth of the run's sample grids and of its metrics. Files that are there
+already are not made again, so the same command goes on where it was stopped.
 """
 
-MOST = 100_000
-"""Seeds in one range."""
+MOST = 1_000_000
+"""Images a command."""
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sample",
-        description="Write one PNG a seed, and a grid of all, from a run's averaged generator.",
+        description="Write one PNG a sample, and a grid of the first 64, from a run's averaged generator.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, one of its checkpoints, or imported weights")
-    parser.add_argument("--seeds", default="0-15", metavar="A-B,C", help="(default: %(default)s)")
-    parser.add_argument("--truncation-psi", type=float, default=1.0, metavar="PSI", help="1 for none (default)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    parser.add_argument("--seeds", default="0-15", metavar="A-B,C", help="sample indices (default: %(default)s)")
+    parser.add_argument("--truncation-psi", type=float, metavar="PSI", help="1 for none (default: the run's)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: %(default)s)")
+    parser.add_argument(
+        "--batch", type=int, metavar="N", help="images at once (default: as in the run, at most 16; others may round)"
+    )
     parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
     return parser
 
@@ -35,11 +45,13 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     seeds = parsed_seeds(arguments.seeds)
-    from registry import UserError, load_experiment
+    from registry import load_experiment
     from stylenat.commands._plugins import loaded_plugins
 
-    if not math.isfinite(arguments.truncation_psi):
+    if arguments.truncation_psi is not None and not math.isfinite(arguments.truncation_psi):
         raise UserError(f"--truncation-psi must be finite; got {arguments.truncation_psi}")
+    if arguments.batch is not None and arguments.batch < 1:
+        raise UserError(f"--batch must be at least 1; got {arguments.batch}")
 
     from stylenat import weights
 
@@ -51,40 +63,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from stylenat.data.pixels import NotFinite
-    from stylenat.evaluation.grids import image_grid, save_png
-    from stylenat.networks.sampling import mean_style, sample
+    from stylenat.evaluation.progress import ProgressLine
+    from stylenat.evaluation.samples import GRID, SampleFolder
+    from stylenat.networks.sampling import default_batch, sampler_of
+    from stylenat.training.forward import use_tf32
+    from stylenat.training.memory import out_of_memory_is_one_line, smaller_batch
+    from stylenat.training.processes import pick_device
 
-    generator, _ = weights.generator_of(folder, experiment.value("train.generator"))
-    latents = torch.cat(
-        [torch.randn(1, generator.latent_dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    )
-    centre = mean_style(generator) if arguments.truncation_psi != 1 else None
+    # All that the bits of an image depend on is as in the run.
+    if (threads := experiment.value("train.threads")) is not None:
+        torch.set_num_threads(threads)
+    device = pick_device(arguments.device, "--device")
+    use_tf32(experiment.value("train.tf32"))
+    seed, psi, batch_size = (experiment.value(f"train.{name}") for name in ("seed", "truncation_psi", "batch_size"))
+    psi = psi if arguments.truncation_psi is None else arguments.truncation_psi
+    generator, network = weights.generator_of(folder, experiment.value("train.generator"))
+    checksum = weights.manifest_of(folder)["sha256"][f"{network}.safetensors"]
+    out = SampleFolder(arguments.out, {"weights_sha256": checksum, "seed": seed, "truncation_psi": psi})
+    missing = out.missing(seeds)
+    there = len(seeds) - len(missing)
+
+    def one() -> None:
+        sampler_of(generator.to(device), seed, psi, batch=1)(0, 1)
+
+    batch, line = arguments.batch or default_batch(batch_size), ProgressLine("samples")
     try:
-        images = sample(generator, latents, arguments.truncation_psi, centre)
+        with out_of_memory_is_one_line(lambda: batch, one, device, smaller_batch):
+            sampler = sampler_of(generator.to(device), seed, psi, batch)
+            out.write(sampler, missing, lambda done: line(there + done, len(seeds)))
+        out.write_grid(seeds[:GRID], generator.resolution)
     except NotFinite as error:
         raise UserError(f"{folder}: {error}") from error
-    try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        for seed, image in zip(seeds, images, strict=True):
-            save_png(arguments.out / f"seed-{seed:06d}.png", image)
-        save_png(arguments.out / "grid.png", image_grid(images))
-    except OSError as error:
-        raise UserError(f"cannot write to {arguments.out}: {error.strerror}") from error
-    print(f"{len(seeds)} images and grid.png in {arguments.out}")
+    finally:
+        line.close()
+    kept = f" ({there} were there)" if there else ""
+    first = "" if len(seeds) <= GRID else f" of the first {GRID}"
+    print(printable(f"{len(seeds)} images{kept} and grid.png{first} in {arguments.out}"))
     return 0
 
 
 def parsed_seeds(text: str) -> list[int]:
-    """``0-3,7`` to [0, 1, 2, 3, 7]. Raises UserError for anything else."""
-    from registry import UserError
-
-    seeds: list[int] = []
+    """``0-3,7`` to [0, 1, 2, 3, 7], each once. Raises UserError for anything else."""
+    seeds: dict[int, None] = {}
     for part in text.split(","):
         first, dash, last = part.partition("-")
         numbers = [first, last] if dash else [first]
         if not all(n.isdecimal() and len(n) < 19 for n in numbers) or int(numbers[-1]) < int(first):
             raise UserError(f"--seeds takes numbers and ranges such as 0-15 or 3,7; got {text!r}")
-        if int(numbers[-1]) - int(first) >= MOST:
-            raise UserError(f"--seeds {part} is more than {MOST} images; ask for fewer at a time")
-        seeds += range(int(first), int(numbers[-1]) + 1)
-    return seeds
+        if len(seeds) + int(numbers[-1]) - int(first) >= MOST:
+            raise UserError(f"--seeds {text} may be more than {MOST} images; ask for fewer at a time")
+        seeds |= dict.fromkeys(range(int(first), int(numbers[-1]) + 1))
+    return list(seeds)

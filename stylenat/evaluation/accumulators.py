@@ -5,21 +5,41 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+PENDING_BYTES = 2**24
+"""Vectors that are copied from their device at once: each copy waits for a GPU."""
+
 
 class Rows:
-    """Every feature vector as it came, float32 on the CPU: 4 bytes a dimension and image (50,000 of 2048: 410 MB)."""
+    """Every feature vector as it came, on the CPU: in float32 4 bytes a dimension and image (50,000 of 2048: 410 MB).
+
+    In training the real set's vectors stay between evaluations, when a GPU needs its memory for other things.
+
+    Attributes:
+        device: of the vectors as they came; the place to compute what needs all of them.
+    """
 
     shared_as = "rows"
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.device, self._dtype = torch.device("cpu"), dtype
         self._parts: list[Tensor] = []
+        self._pending: list[Tensor] = []
 
     def update(self, features: Tensor) -> None:
         """features: [batch, dim]."""
-        self._parts.append(features.detach().to("cpu", torch.float32))
+        self.device = features.device
+        self._pending.append(features.detach().to(self._dtype))
+        if sum(part.nbytes for part in self._pending) >= PENDING_BYTES:
+            self._copy()
+
+    def _copy(self) -> None:
+        if self._pending:
+            self._parts.append(torch.cat(self._pending).cpu())
+            self._pending = []
 
     def all(self) -> Tensor:
-        """[count, dim], in the order they came."""
+        """[count, dim] on the CPU, in the order they came."""
+        self._copy()
         if len(self._parts) != 1:
             self._parts = [torch.cat(self._parts)] if self._parts else [torch.empty(0, 0)]
         return self._parts[0]
@@ -30,6 +50,11 @@ class Rows:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Raises ValueError or KeyError for tensors that are not such a state."""
         rows = state["rows"]
-        if rows.ndim != 2 or rows.dtype != torch.float32:
+        if rows.ndim != 2 or rows.dtype != self._dtype:
             raise ValueError(f"rows of shape {list(rows.shape)} in {rows.dtype}")
-        self._parts = [rows]
+        self._parts, self._pending = [rows], []
+
+
+def both(real: Rows, fake: Rows) -> tuple[Tensor, Tensor]:
+    """All vectors of both sets, on the device of the generated images': the real ones may come from a file."""
+    return real.all().to(fake.device), fake.all().to(fake.device)

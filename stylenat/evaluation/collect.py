@@ -1,7 +1,8 @@
 """One pass over a set of images for all metrics: each embedding once a block, blocks shared among processes.
 
-Images are made and summed in fixed blocks of 16 indices. Every process computes its blocks' vectors, all hear all of
-them in block order, so that one, two and four processes end with the same bits.
+Images are summed in fixed blocks of 16 indices. Every process computes its blocks' vectors, and all processes get all
+of them in block order, so that one, two and four processes end with the same bits. How many images are embedded at
+once (``batch``) changes the last bits of vectors, not their order.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from stylenat.data.pixels import NotFinite
 from stylenat.evaluation.failures import attempted, say
 from stylenat.interfaces import Accumulator, Features, Metric, Sampler, Walk
 from stylenat.ranks import gathered, known_to_all, rank, world_size
-from stylenat.training.random_streams import BLOCK
+from stylenat.training.random_streams import BLOCK, blocks_of
 
 Progress = Callable[[int, int], None]
 """Told (images done, images in all) after each round of blocks."""
@@ -54,13 +55,16 @@ class Stream:
         limits = [getattr(accumulator, "limit", None) for accumulator in self.accumulators.values()]
         return not self.broken and any(limit is None or start < limit for limit in limits)
 
-    def vectors(self, images: Tensor) -> Tensor:
-        """[batch, dim] of images; the images themselves where nothing else is needed."""
-        return images if self.source is None else _checked(self.source(images), len(images))
+    def vectors(self, images: Tensor, batch: int) -> Tensor:
+        """[count, dim] of images, so many at once; the images themselves where nothing else is needed."""
+        if self.source is None:
+            return images
+        return torch.cat([_checked(self.source(part), len(part)) for part in images.split(batch)])
 
-    def along(self, sampler: Any, start: int, count: int) -> Tensor:
-        """[count, dim] of the generator's samples."""
-        return _checked(self.source.along(sampler, start, count), count)
+    def along(self, sampler: Any, start: int, count: int, batch: int) -> Tensor:
+        """[count, dim] of the generator's samples, so many at once."""
+        parts = [(i, min(batch, start + count - i)) for i in range(start, start + count, batch)]
+        return torch.cat([_checked(self.source.along(sampler, i, images), images) for i, images in parts])
 
     def update(self, vectors: Tensor) -> None:
         for name, accumulator in self.accumulators.items():
@@ -140,33 +144,42 @@ def collect_generated(
     count: int,
     device: torch.device,
     progress: Progress | None = None,
+    batch: int = BLOCK,
 ) -> Collection:
-    """Of the samples 0 to ``count``. Blocks are made whole: what lies beyond ``count`` is left out."""
+    """Of the samples 0 to ``count``. Blocks are made whole: what lies beyond ``count`` is left out.
+
+    Args:
+        batch: images that are embedded at once.
+    """
     found = Collection(metrics)
-    streams = list(found.streams.values())
+    streams, span = list(found.streams.values()), BLOCK * blocks_of(batch)
     with torch.no_grad():
-        for first in range(0, blocks_of(count), world_size()):
-            start = BLOCK * (first + rank())  # Beyond the end, a block that nobody uses.
-            wanting = [stream for stream in streams if stream.wants(BLOCK * first)]
+        for first in range(0, count, span * world_size()):
+            start = first + span * rank()  # Beyond the end, blocks that nobody uses.
+            wanting = [stream for stream in streams if stream.wants(first)]
             images, refused = None, None
             if not all(stream.of_generator for stream in wanting):
-                images, refused = _drawn(generate, start, device)
+                images, refused = _drawn(generate, start, span, device)
 
             def made(stream: Stream, start: int = start, images: Any = images) -> Tensor:
-                return stream.along(generate, start, BLOCK) if stream.of_generator else stream.vectors(images)
+                if stream.of_generator:
+                    return stream.along(generate, start, span, batch)
+                return stream.vectors(images, batch)
 
             outside = start >= count
             refusals = [None if outside or stream.of_generator else refused for stream in wanting]
             _share(wanting, made, refusals, first, count, "generated")
             if progress:
-                progress(min(count, BLOCK * (first + world_size())), count)
+                progress(min(count, first + span * world_size()), count)
     return found
 
 
-def _drawn(generate: Callable[[int, int], Tensor], start: int, device: torch.device) -> tuple[Tensor, str | None]:
-    """A block of images; where they are not finite, also the reason to refuse them."""
+def _drawn(
+    generate: Callable[[int, int], Tensor], start: int, count: int, device: torch.device
+) -> tuple[Tensor, str | None]:
+    """Images of those indices; where they are not finite, also the reason to refuse them."""
     try:
-        return generate(start, BLOCK).to(device), None
+        return generate(start, count).to(device), None
     except NotFinite as error:
         return error.pixels.to(device), str(error)
 
@@ -178,32 +191,34 @@ def collect_images(
     device: torch.device,
     progress: Progress | None = None,
     to_the_end: bool = True,
+    batch: int = BLOCK,
 ) -> str | None:
     """Feeds the streams with the images of indices 0 to ``count``.
 
     Args:
         image: index to uint8 [3, height, width].
         to_the_end: read all images, for their checksum, also when no stream wants more.
+        batch: images that are embedded at once.
 
     Returns:
         The SHA-256 of all pixels: of the digests of blocks of 16, in order. None where not all were read.
     """
-    whole = hashlib.sha256()
+    whole, span = hashlib.sha256(), BLOCK * blocks_of(batch)
     with torch.no_grad():
-        for first in range(0, blocks_of(count), world_size()):
-            if not to_the_end and not any(stream.wants(BLOCK * first) for stream in streams):
+        for first in range(0, count, span * world_size()):
+            if not to_the_end and not any(stream.wants(first) for stream in streams):
                 return None
-            start = BLOCK * (first + rank())
-            indices = [min(i, count - 1) for i in range(start, start + BLOCK)]
-            images = torch.stack([image(i) for i in indices])
-            for place, digest in enumerate(gathered(_digest(images[: max(0, count - start)]).to(device))):
-                if first + place < blocks_of(count):
-                    whole.update(digest.cpu().numpy().tobytes())
-            images = images.to(device)
-            wanting = [stream for stream in streams if stream.wants(BLOCK * first)]
-            _share(wanting, lambda stream, images=images: stream.vectors(images), [None] * len(wanting), first, count)
+            start = first + span * rank()
+            images = torch.stack([image(min(i, count - 1)) for i in range(start, start + span)])
+            # Hashed where they were read. The processes exchange digests on the CPU: no GPU waits for them.
+            digests = torch.cat(gathered(_digests(images, count - start)))
+            whole.update(digests[: blocks_of(count - first)].numpy().tobytes())
+            images = _sent(images, device)
+            wanting = [stream for stream in streams if stream.wants(first)]
+            refusals = [None] * len(wanting)
+            _share(wanting, lambda stream, images=images: stream.vectors(images, batch), refusals, first, count)
             if progress:
-                progress(min(count, BLOCK * (first + world_size())), count)
+                progress(min(count, first + span * world_size()), count)
     return whole.hexdigest()
 
 
@@ -216,17 +231,12 @@ def generated_images(generate: Callable[[int, int], Tensor], count: int) -> Tens
     problem: str | None = None
     for first in range(0, blocks_of(count), world_size()):
         start = BLOCK * (first + rank())
-        images, refused = _drawn(generate, start, torch.device("cpu"))
+        images, refused = _drawn(generate, start, BLOCK, torch.device("cpu"))
         problem = problem or (refused if start < count else None)
         parts += gathered(images)
     if line := known_to_all([problem])[0]:
         say(f"samples: {line}; such pixels are black")
     return torch.cat(parts)[:count]
-
-
-def blocks_of(count: int) -> int:
-    """Blocks of 16 that hold so many."""
-    return -(-count // BLOCK)
 
 
 def _share(
@@ -240,7 +250,8 @@ def _share(
     """Feeds every process with the vectors of all, in block order.
 
     Args:
-        made: this process's vectors. refusals: by stream, why there are none. images: what they are called.
+        made: this process's vectors, as many in every process. refusals: by stream, why there are none.
+        first: index of the first process's first image. images: what they are called.
 
     A stream that fails in one process fails in all.
     """
@@ -254,17 +265,25 @@ def _share(
             stream.fail(str(problem))
             continue
         for place, part in enumerate(gathered(vectors)):
-            start = BLOCK * (first + place)
+            start = first + len(part) * place
             part = part[: max(0, count - start)]
             if not len(part) or stream.broken:
                 continue
             if not part.is_floating_point() or part.isfinite().all():
-                stream.update(part)
+                for block in part.split(BLOCK):
+                    stream.update(block)
             else:
                 name = getattr(stream.source, "name", type(stream.source).__name__)
                 stream.fail(f"{name} is not finite for {images} images (first among {start} to {start + len(part)})")
 
 
-def _digest(images: Tensor) -> Tensor:
-    pixels = images.contiguous().numpy().tobytes()
-    return torch.frombuffer(bytearray(hashlib.sha256(pixels).digest()), dtype=torch.uint8)
+def _digests(images: Tensor, count: int) -> Tensor:
+    """uint8 [blocks, 32]: the SHA-256 of each block of 16 of the images, of which only ``count`` count."""
+    blocks = images[: max(0, count)].contiguous().numpy()
+    digests = [hashlib.sha256(blocks[i : i + BLOCK]).digest() for i in range(0, len(images), BLOCK)]
+    return torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8).view(-1, 32)
+
+
+def _sent(images: Tensor, device: torch.device) -> Tensor:
+    """The images on the device; to a GPU they go in the background, for which their memory must be pinned."""
+    return images.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else images.to(device)

@@ -16,6 +16,7 @@ from stylenat.evaluation.protocol import make_protocol
 from stylenat.evaluation.real import RealSet
 from stylenat.interfaces import Dataset, Measured, Metric, Sampler
 from stylenat.ranks import known_to_all, world_size
+from stylenat.training.random_streams import BLOCK
 
 ENOUGH = 10_000
 """Images below which distances between sets are biased enough to warn (arXiv 1911.07023)."""
@@ -86,6 +87,7 @@ class Evaluator:
         cache: where the real set's statistics last; None for nowhere.
         real_samples: only so many of the first real images; None for all.
         say: called with a line for what could not be measured; by default process 0 prints it on stderr.
+        batch: images that are embedded at once.
     """
 
     def __init__(
@@ -96,9 +98,10 @@ class Evaluator:
         cache: StatisticsCache | None = None,
         real_samples: int | None = None,
         say: Callable[[str], None] = say,
+        batch: int = BLOCK,
     ) -> None:
-        self.metrics, self.device, self.say = metrics, torch.device(device), say
-        self.real = RealSet(dataset, metrics, self.device, cache, real_samples)
+        self.metrics, self.device, self.say, self.batch = metrics, torch.device(device), say, batch
+        self.real = RealSet(dataset, metrics, self.device, cache, real_samples, batch)
         self._names: dict[int, tuple[str, ...]] = {}
 
     def evaluate(
@@ -120,8 +123,15 @@ class Evaluator:
         if not self.metrics:
             return Evaluation({}, {}, {}, make_protocol({}, {}, {}, {}))
         real = self.real.collection(real_progress)
-        fake = collect_generated(self.metrics, generate, num_samples, self.device, progress)
+        fake = collect_generated(self.metrics, generate, num_samples, self.device, progress, self.batch)
         return self._compared(real, fake, generated_protocol(generate, num_samples))
+
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> None:
+        """Embeds uint8 [count, 3, height, width] at once for every metric that needs it, to see what that takes."""
+        for metric in self.metrics:
+            if callable(needs := getattr(metric, "needs", None)):
+                needs(images.to(self.device))
 
     def _compared(self, real: Collection, fake: Collection, generated: Mapping[str, Any]) -> Evaluation:
         metrics, spread, intervals, protocols, failed = {}, {}, {}, {}, {}

@@ -52,13 +52,13 @@ class GaussianStatistics:
         return (self._sum / self._count).cpu()
 
     def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
-        """[dim] and [dim, dim], unbiased, on the CPU. Raises UserError for fewer than two rows."""
+        """[dim] and [dim, dim], unbiased, on the features' device. Raises UserError for fewer than two rows."""
         self._flush()
         if self._count < 2:
             raise UserError(f"a covariance needs at least 2 images; there are {self._count}")
         mean = self._sum / self._count
         covariance = (self._outer - self._count * torch.outer(mean, mean)) / (self._count - 1)
-        return mean.cpu(), covariance.cpu()
+        return mean, covariance
 
     def state_dict(self) -> dict[str, Tensor]:
         self._flush()
@@ -79,8 +79,10 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
 
     tr (C1 C2)^½ is the sum of the roots of the eigenvalues of F' C2 F, symmetric and positive semi-definite, for any F
     with F F' = C1; eigenvalues that rounding or rank deficiency (fewer images than dimensions) pushes below 0 count as
-    0. There the distance is that of the degenerate Gaussians, as exact as elsewhere.
+    0. There the distance is that of the degenerate Gaussians, as exact as elsewhere. It is computed on the device of
+    the second Gaussian: the real set's may come from a file.
     """
+    mean1, covariance1 = mean1.to(mean2.device), covariance1.to(mean2.device)
     factor = _factor(covariance1)
     product = torch.linalg.eigvalsh(factor.t() @ covariance2 @ factor).clamp_min(0).sqrt().sum()
     trace = covariance1.trace() + covariance2.trace() - 2 * product

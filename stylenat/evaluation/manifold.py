@@ -4,6 +4,7 @@ The results are those of float64 distances between all pairs, each from the diff
 matrix of distances is ever held as a whole. Almost all pairs are decided by a matrix product in float64, whose error is
 bounded (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); only what that bound leaves open is
 computed from differences. The product alone loses what is small against the vectors: tight clusters, duplicates.
+Everything is computed on the vectors' device.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ class Tile:
 
     Attributes:
         rows, columns: which; x [rows, dim], y [columns, dim]: their vectors, float64.
-        least: [rows, columns], a lower bound of each squared distance; least + ``margin`` is an upper bound.
+        least: [rows, columns], a lower bound of each squared distance; least + ``margin``, a number, is an upper bound.
     """
 
     rows: slice
@@ -35,7 +36,7 @@ class Tile:
     x: Tensor
     y: Tensor
     least: Tensor
-    margin: float
+    margin: Tensor
 
     def within(self, radius: Tensor, strictly: bool = False) -> Tensor:
         """bool [rows, columns]: which distances are at most (``strictly``: less than) a radius that broadcasts."""
@@ -60,18 +61,22 @@ def tiles(rows: Tensor, columns: Tensor, upper: bool = False) -> Iterator[Tile]:
     centre = columns.mean(dim=0, dtype=torch.float64)
     # Of |x|² + |y|² - 2xy, of the distance from differences, and of the radius that is a root squared, together.
     error = 2 * (rows.shape[1] + 8) * torch.finfo(torch.float64).eps
+    xx, yy = _squares(rows, centre), _squares(columns, centre)
+    if not (xx.sum() + yy.sum()).isfinite():
+        raise UserError("some features are not finite, so they have no distances")
     for i in range(0, len(rows), TILE):
-        x = rows[i : i + TILE].double()
-        xx = (x - centre).square().sum(dim=1, keepdim=True)
-        left = torch.cat([2 * (centre - x), (1 - error) * xx, torch.ones_like(xx)], dim=1)
+        x, x2 = rows[i : i + TILE].double(), xx[i : i + TILE]
+        left = torch.cat([2 * (centre - x), (1 - error) * x2, torch.ones_like(x2)], dim=1)
         for j in range(i if upper else 0, len(columns), TILE):
-            y = columns[j : j + TILE].double()
-            yy = (y - centre).square().sum(dim=1, keepdim=True)
-            if not (xx.sum() + yy.sum()).isfinite():
-                raise UserError("some features are not finite, so they have no distances")
-            right = torch.cat([y - centre, torch.ones_like(yy), (1 - error) * yy], dim=1)
-            margin = 2 * error * float(xx.max() + yy.max())
+            y, y2 = columns[j : j + TILE].double(), yy[j : j + TILE]
+            right = torch.cat([y - centre, torch.ones_like(y2), (1 - error) * y2], dim=1)
+            margin = 2 * error * (x2.max() + y2.max())
             yield Tile(slice(i, i + len(x)), slice(j, j + len(y)), x, y, left @ right.T, margin)
+
+
+def _squares(vectors: Tensor, centre: Tensor) -> Tensor:
+    """float64 [count, 1]: the squared lengths of vectors [count, dim] from the centre."""
+    return torch.cat([(part.double() - centre).square().sum(dim=1, keepdim=True) for part in vectors.split(TILE)])
 
 
 def radii(features: Tensor, k: int) -> Tensor:
@@ -84,8 +89,8 @@ def radii(features: Tensor, k: int) -> Tensor:
     if count <= k:
         raise UserError(f"the {k}-th nearest neighbour needs more than {k} images; there are {count}")
     width = min(k + SPARE, count - 1)
-    least = torch.full((count, width), torch.inf, dtype=torch.float64)
-    places = torch.zeros(count, width, dtype=torch.int64)
+    least = torch.full((count, width), torch.inf, dtype=torch.float64, device=features.device)
+    places = torch.zeros(count, width, dtype=torch.int64, device=features.device)
 
     def keep(rows: slice, bounds: Tensor, columns: slice) -> None:
         """Merges the smallest of bounds [rows, columns] into the candidates."""
@@ -101,7 +106,7 @@ def radii(features: Tensor, k: int) -> Tensor:
             keep(tile.columns, tile.least.T.contiguous(), tile.rows)
         keep(tile.rows, tile.least, tile.columns)
 
-    parts = torch.arange(count).split(max(1, GATHERED_BYTES // (8 * width * features.shape[1])))
+    parts = torch.arange(count, device=features.device).split(max(1, GATHERED_BYTES // (8 * width * features.shape[1])))
     exact = torch.cat([_direct(features[i, None].double(), features[places[i]].double())[:, 0] for i in parts])
     found = exact.kthvalue(k, dim=1).values
     # A vector that is no candidate is at least as far as the last candidate's bound.
@@ -114,7 +119,7 @@ def radii(features: Tensor, k: int) -> Tensor:
 def _kth_of_all(features: Tensor, rows: Tensor, k: int) -> Tensor:
     """[rows]: as ``radii``, of the vectors number ``rows``, from differences to all vectors."""
     x = features[rows].double()
-    nearest = torch.empty(len(rows), 0, dtype=torch.float64)
+    nearest = x.new_empty(len(rows), 0)
     for j in range(0, len(features), TILE):
         exact = _exact(x, features[j : j + TILE].double())
         own = (rows >= j) & (rows < j + TILE)
@@ -140,13 +145,13 @@ def precision_and_recall(real: Tensor, fake: Tensor, k: int) -> tuple[float, flo
     """Shares of generated images on the real manifold, and the reverse (arXiv 1904.06991, equations 1 and 2).
 
     Args:
-        real, fake: [count, dim].
+        real, fake: [count, dim] on one device.
 
     Raises:
         UserError: too few vectors, or one that is not finite.
     """
     around_real, around_fake = radii(real, k), radii(fake, k)
-    precise, covered = torch.zeros(len(fake), dtype=torch.bool), torch.zeros(len(real), dtype=torch.bool)
+    precise, covered = (around.new_zeros(len(around), dtype=torch.bool) for around in (around_fake, around_real))
     for tile in tiles(fake, real):
         precise[tile.rows] |= _any(tile.within(around_real[tile.columns]), 1)
         covered[tile.columns] |= _any(tile.within(around_fake[tile.rows, None]), 0)
@@ -158,18 +163,19 @@ def density_and_coverage(real: Tensor, fake: Tensor, k: int) -> tuple[float, flo
     (arXiv 2002.09797, equations 4 and 5; their border is outside, as in the authors' code).
 
     Args:
-        real, fake: [count, dim].
+        real, fake: [count, dim] on one device.
 
     Raises:
         UserError: too few vectors, or one that is not finite.
     """
     around = radii(real, k)
-    held, covered = 0, torch.zeros(len(real), dtype=torch.bool)
+    held = torch.zeros((), dtype=torch.int64, device=around.device)
+    covered = around.new_zeros(len(real), dtype=torch.bool)
     for tile in tiles(fake, real):
         inside = tile.within(around[tile.columns], strictly=True)
-        held += int(inside.count_nonzero())
+        held += inside.count_nonzero()
         covered[tile.columns] |= _any(inside, 0)
-    return held / (k * len(fake)), float(covered.double().mean())
+    return int(held) / (k * len(fake)), float(covered.double().mean())
 
 
 def _any(marks: Tensor, dim: int) -> Tensor:

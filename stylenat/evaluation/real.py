@@ -12,7 +12,8 @@ from registry import UserError
 from stylenat.evaluation.cache import StatisticsCache
 from stylenat.evaluation.collect import Collection, Progress, Stream, collect_images, described
 from stylenat.interfaces import Accumulator, Dataset, Metric
-from stylenat.ranks import gathered, rank
+from stylenat.ranks import any_of_ranks, rank
+from stylenat.training.random_streams import BLOCK
 
 
 class RealSet:
@@ -29,9 +30,10 @@ class RealSet:
         device: torch.device,
         cache: StatisticsCache | None,
         samples: int | None,
+        batch: int = BLOCK,
     ) -> None:
         self.dataset, self._metrics, self._device, self._cache = dataset, metrics, device, cache
-        self._samples = samples
+        self._samples, self._batch = samples, batch
         self._collection: Collection | None = None
         self._pixels: str | None = None
 
@@ -79,9 +81,8 @@ class RealSet:
                 missing.append(left)
         if not missing and self._pixels is not None:
             return
-        pixels = collect_images(
-            missing, self.dataset.__getitem__, self.count, self._device, progress, to_the_end=self._pixels is None
-        )
+        images, to_the_end = self.dataset.__getitem__, self._pixels is None
+        pixels = collect_images(missing, images, self.count, self._device, progress, to_the_end, self._batch)
         self._pixels = self._pixels or pixels
         for stream in missing:
             for name, accumulator in stream.accumulators.items():
@@ -100,8 +101,7 @@ class RealSet:
             entry = self._cache.load(key, most, lambda *found: _must_fit(accumulator, *found))
         if entry is not None and not all(tensor.sum(dtype=torch.float64).isfinite() for tensor in entry[0].values()):
             entry = None  # An older version kept what no metric can be computed from.
-        everywhere = gathered(torch.tensor([entry is not None], dtype=torch.uint8, device=self._device))
-        if entry is None or not all(bool(found) for found in everywhere):
+        if any_of_ranks(entry is None) or entry is None:
             return False
         tensors, notes = entry
         accumulator.load_state_dict(tensors)

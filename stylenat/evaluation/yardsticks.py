@@ -36,7 +36,7 @@ def yardsticks(evaluator: Evaluator) -> dict[str, dict[str, float]]:
     def collected(image: Callable[[int], Tensor], images: int) -> Collection:
         found = Collection(evaluator.metrics)
         streams = [stream for stream in found.streams.values() if not stream.of_generator]
-        collect_images(streams, image, images, device, to_the_end=False)
+        collect_images(streams, image, images, device, to_the_end=False, batch=evaluator.batch)
         return found
 
     def compared(one: Collection, other: Collection) -> dict[str, float]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stylenat.data.pixels import NotFinite, to_pixels, to_uint8
-from stylenat.training.random_streams import BLOCK, latents_by_index
+from stylenat.training.random_streams import BLOCK, blocks_of, latents_by_index
 
 MEAN_STYLE_SAMPLES = 4096
 
@@ -20,42 +20,14 @@ def mean_style(generator: nn.Module, seed: int = 0) -> Tensor:
     return generator.mapping(latents).mean(dim=0, keepdim=True)
 
 
-@torch.no_grad()
-def sample(
-    generator: nn.Module, latents: Tensor, truncation_psi: float = 1.0, centre: Tensor | None = None, batch: int = 16
-) -> Tensor:
-    """uint8 images [count, 3, resolution, resolution] from latents [count, latent_dim].
-
-    Args:
-        truncation_psi: 1 for none, 0 for the mean image (StyleGAN, section 4.2 and appendix B).
-        centre: the mean style, needed when ``truncation_psi`` is not 1.
-
-    Raises:
-        NotFinite: the generator gives NaN or infinite values.
-    """
-    device = next(generator.parameters()).device
-    images = []
-    refused: NotFinite | None = None
-    for some in latents.split(batch):
-        styles = generator.mapping(some.to(device))
-        if truncation_psi != 1:
-            styles = centre + truncation_psi * (styles - centre)
-        try:
-            images.append(to_uint8(generator.synthesis(styles[:, None].expand(-1, generator.num_styles, -1))).cpu())
-        except NotFinite as error:
-            refused = error
-            images.append(error.pixels.cpu())
-    if refused is not None:
-        message = "the generator's images are not finite (NaN or infinite pixels); use weights from before it diverged"
-        raise NotFinite(message, torch.cat(images)) from refused
-    return torch.cat(images)
-
-
 @dataclass(frozen=True)
 class Sampler:
     """The images of a generator by number: the i-th depends on (seed, i) and the weights alone.
 
+    The one definition of "sample i": of the grids, of the metrics and of ``tools/sample.py``.
+
     Attributes:
+        truncation_psi: 1 for none, 0 for the mean image (StyleGAN, section 4.2 and appendix B).
         centre: the mean style, needed when ``truncation_psi`` is not 1.
         batch: images made at once. Others may round the last bit differently, so samples to be compared bit by bit
             need equal ones.
@@ -68,9 +40,46 @@ class Sampler:
     batch: int = BLOCK
 
     def __call__(self, start: int, count: int) -> Tensor:
-        """uint8 [count, 3, resolution, resolution] of those sample indices. Raises NotFinite as ``sample`` does."""
-        latents = self.latents(start, count)
-        return sample(self.generator, latents, self.truncation_psi, self.centre, self.batch)
+        """uint8 [count, 3, resolution, resolution] of those sample indices, on the generator's device.
+
+        Raises:
+            NotFinite: the generator gives NaN or infinite values.
+        """
+        stop, parts = start + count, []
+        refused: NotFinite | None = None
+        while start < stop:
+            batch = self.batch_of(start)
+            try:
+                images = self.images(batch)
+            except NotFinite as error:
+                refused, images = error, error.pixels
+            parts.append(images[start - batch.start : stop - batch.start])
+            start = batch.stop
+        if refused is not None:
+            raise NotFinite(str(refused), torch.cat(parts)) from refused
+        return torch.cat(parts)
+
+    def batch_of(self, index: int) -> range:
+        """The sample indices that are made at once with this one.
+
+        Batches lie at fixed indices: an image has the same bits whatever else is asked for. Blocks of 16 indices, or of
+        as many times 16 as hold a batch, are cut into batches from their start.
+        """
+        block = blocks_of(self.batch) * BLOCK
+        first = index // block * block
+        start = index - (index - first) % self.batch
+        return range(start, min(start + self.batch, first + block))
+
+    def images(self, batch: range) -> Tensor:
+        """uint8 [len(batch), 3, resolution, resolution], made at once. Raises NotFinite."""
+        styles = self.styles(self.latents(batch.start, len(batch)))
+        try:
+            return to_uint8(self._synthesis(styles))
+        except NotFinite as error:
+            message = (
+                "the generator's images are not finite (NaN or infinite pixels); use weights from before it diverged"
+            )
+            raise NotFinite(message, error.pixels) from error
 
     def latents(self, start: int, count: int) -> Tensor:
         """[count, latent_dim] of those sample indices, on the generator's device."""
@@ -81,13 +90,16 @@ class Sampler:
     def styles(self, latents: Tensor) -> Tensor:
         """Truncated styles [count, style_dim] of latents [count, latent_dim]."""
         styles = self.generator.mapping(latents)
-        return styles if self.centre is None else self.centre + self.truncation_psi * (styles - self.centre)
+        return styles if self.truncation_psi == 1 else self.centre + self.truncation_psi * (styles - self.centre)
 
     @torch.no_grad()
     def pixels(self, styles: Tensor) -> Tensor:
         """float32 [count, 3, resolution, resolution] of styles [count, style_dim], neither rounded nor clamped."""
-        wide = (part[:, None].expand(-1, self.generator.num_styles, -1) for part in styles.split(self.batch))
-        return torch.cat([to_pixels(self.generator.synthesis(part)) for part in wide])
+        return torch.cat([to_pixels(self._synthesis(part)) for part in styles.split(self.batch)])
+
+    @torch.no_grad()
+    def _synthesis(self, styles: Tensor) -> Tensor:
+        return self.generator.synthesis(styles[:, None].expand(-1, self.generator.num_styles, -1))
 
     def protocol(self) -> dict[str, Any]:
         """What a result says of the generated images."""
@@ -108,7 +120,12 @@ def _tf32(generator: nn.Module) -> bool:
     return on_gpu and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
 
 
+def default_batch(batch_size: int) -> int:
+    """Images that grids and metrics of a training with this ``train.batch_size`` make at once."""
+    return min(batch_size, BLOCK)
+
+
 def sampler_of(generator: nn.Module, seed: int, truncation_psi: float = 1.0, batch: int = BLOCK) -> Sampler:
     """With the mean style that truncation needs."""
     centre = mean_style(generator) if truncation_psi != 1 else None
-    return Sampler(generator, seed, truncation_psi, centre, min(batch, BLOCK))
+    return Sampler(generator, seed, truncation_psi, centre, batch)

@@ -25,6 +25,7 @@ from stylenat.training import checkpoint
 from stylenat.training.agreement import facts_of, must_agree
 from stylenat.training.forward import use_tf32
 from stylenat.training.loop import train
+from stylenat.training.memory import training_memory
 from stylenat.training.processes import first_alone, pick_device
 from stylenat.training.run import (
     PREEMPTED,
@@ -132,6 +133,7 @@ def run_experiment(
                 registry.manager.register(tracker)
                 until_the_end.callback(registry.manager.unregister, tracker)
         console.print(printable(f"{settings.dataset.describe()}: {len(settings.dataset)} images"))
+        until_the_end.enter_context(training_memory(settings, state, device))
         status, evaluation = train(settings, state, run, hook, deadline)
         if status == "stopped" and ranks.rank() == 0:
             mark_preempted(directory, state.step)

@@ -18,7 +18,7 @@ from stylenat.evaluation.evaluate import Evaluation, Evaluator
 from stylenat.evaluation.grids import image_grid, save_png
 from stylenat.evaluation.progress import ProgressLine
 from stylenat.interfaces import Regularizer, StepContext
-from stylenat.networks.sampling import Sampler, sampler_of
+from stylenat.networks.sampling import Sampler, default_batch, sampler_of
 from stylenat.training.ema import ema_decay, update_average
 from stylenat.training.guards import weight_norms
 from stylenat.training.interrupt import Stopped, StopRequest
@@ -201,7 +201,7 @@ def iteration(settings: Training, state: TrainingState, real: Tensor) -> dict[st
 
 def sampler(settings: Training, state: TrainingState) -> Sampler:
     """Images by their sample index, from the average's weights."""
-    return sampler_of(state.ema, settings.seed, settings.truncation_psi, settings.batch_size)
+    return sampler_of(state.ema, settings.seed, settings.truncation_psi, default_batch(settings.batch_size))
 
 
 def save_samples(settings: Training, state: TrainingState, run: Run, hook: Any, stop: StopRequest) -> None:

@@ -67,14 +67,14 @@ def first_alone(work: Callable[[], None]) -> None:
         work()
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, option: str = "train.device") -> torch.device:
     """``auto``, ``cpu`` or ``cuda``: of a machine's GPUs, the one of this process's number there.
 
-    Raises UserError when there is no such device.
+    Raises UserError, which names the option, when there is no such device.
     """
     gpus = torch.cuda.device_count()
     if name == "cuda" and gpus == 0:
-        raise UserError("train.device = 'cuda', but PyTorch sees no CUDA device; bind 'auto' or 'cpu'")
+        raise UserError(f"{option} is 'cuda', but PyTorch sees no CUDA device; choose 'auto' or 'cpu'")
     if name == "cpu" or gpus == 0:
         return torch.device("cpu")
     number, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -13,6 +13,11 @@ from stylenat.draws import Share, SharedGenerator, derived_seed
 BLOCK = 16
 
 
+def blocks_of(count: int) -> int:
+    """Blocks of 16 that hold so many."""
+    return -(-count // BLOCK)
+
+
 def seed_everything(seed: int) -> None:
     """Seeds the generators that Python, NumPy and PyTorch share among all code.
 

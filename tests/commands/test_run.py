@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 
 from registry import hookimpl
 from stylenat.commands.run import main
-from stylenat.commands.sample import main as sample
 from stylenat.training import loop
 
 
@@ -155,18 +154,6 @@ def test_a_folder_of_another_experiment_is_refused_with_the_difference(tiny, cap
     Path("other/thesis.tex").write_text("x")
     assert main([*tiny, "--run-dir", "other"]) == 2
     assert [path.name for path in Path("other").iterdir()] == ["thesis.tex"]
-
-
-def test_samples_depend_on_their_seed_alone(tiny, capsys):
-    assert main([*tiny, "--run-dir", "run"]) == 0
-    assert sample(["run", "--seeds", "0-3", "--truncation-psi", "0.7", "--out", "a"]) == 0
-    checkpoint = "run/checkpoints/step-000000004"
-    assert sample([checkpoint, "--seeds", "2", "--truncation-psi", "0.7", "--out", "b"]) == 0
-    assert Path("a/seed-000002.png").read_bytes() == Path("b/seed-000002.png").read_bytes()
-    assert Path("a/seed-000001.png").read_bytes() != Path("b/seed-000002.png").read_bytes()
-    assert sample(["run", "--seeds", "x", "--out", "c"]) == 2
-    assert sample(["nowhere", "--out", "c"]) == 2
-    assert not Path("c").exists()
 
 
 def test_hooks_of_a_plugin_hear_a_whole_run(tiny, monkeypatch):

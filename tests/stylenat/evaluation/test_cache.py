@@ -162,8 +162,7 @@ def test_a_folder_that_cannot_be_written_costs_a_line_and_no_result(said, tmp_pa
 
 def test_a_process_that_does_not_find_the_entry_makes_all_compute(cache, monkeypatch):
     measured(cache, Images(REAL, "content"))
-    absent = torch.tensor([0], dtype=torch.uint8)
-    monkeypatch.setattr("stylenat.evaluation.real.gathered", lambda found: [found, absent])
+    monkeypatch.setattr("stylenat.evaluation.real.any_of_ranks", lambda missing: True)
     dataset = Images(REAL, "content")
     measured(cache, dataset)
     assert dataset.read == 48

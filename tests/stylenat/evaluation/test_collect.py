@@ -4,16 +4,16 @@ import os
 
 import pytest
 import torch
-from image_sets import Images
+from image_sets import Images, copies
 from torch import distributed, multiprocessing
 
 from plugins.features.random_convolution import RandomConvolution
 from plugins.metrics.frechet import FID, FrechetRandomFeatures
 from plugins.metrics.kernel import KID
 from plugins.metrics.sliced_wasserstein import SlicedWasserstein
-from plugins.metrics.spectrum import Spectrum
+from plugins.metrics.spectrum import AzimuthalPower, Spectrum
 from registry import UserError
-from stylenat.evaluation.collect import Collection
+from stylenat.evaluation.collect import Collection, collect_generated
 from stylenat.evaluation.evaluate import Evaluator, warnings_for
 from stylenat.networks.generator import StyleGenerator
 from stylenat.networks.sampling import sampler_of
@@ -94,9 +94,13 @@ def measured(counts=(37, 21)):
         Spectrum(),
     ]
     real = Images(pictures(reals, 16))
-    evaluation = Evaluator(real, metrics).evaluate(sampler_of(generator(), 3, truncation_psi=0.7), images)
-    pixels = evaluation.protocol["real"]["pixels_sha256"]
-    return [*evaluation.metrics.values(), *evaluation.spread.values(), float(int(pixels[:12], 16))]
+    found = []
+    for batch in (16, 20):  # 20 are cut from blocks of 32.
+        evaluator = Evaluator(real, metrics, batch=batch)
+        evaluation = evaluator.evaluate(sampler_of(generator(), 3, truncation_psi=0.7, batch=batch), images)
+        pixels = evaluation.protocol["real"]["pixels_sha256"]
+        found += [*evaluation.metrics.values(), *evaluation.spread.values(), float(int(pixels[:12], 16))]
+    return found
 
 
 def _one_of(rank: int, processes: int, folder: str) -> None:
@@ -124,6 +128,49 @@ def test_a_sample_is_a_function_of_the_seed_and_its_number_alone():
     assert torch.equal(sampler(16, 16), whole[16:]) and not torch.equal(whole[:16], whole[16:])
     assert torch.equal(sampler.latents(5, 3), sampler.latents(0, 16)[5:8])
     assert not torch.equal(sampler_of(generator(), 4)(0, 16), whole[:16])
+
+
+@pytest.mark.parametrize("features", [RandomConvolution(), AzimuthalPower()])
+def test_batches_of_any_size_give_the_vectors_of_blocks_of_16_but_for_rounding(features):
+    """Within 1e-5 of the largest number, of the same images."""
+    images, cpu = pictures(50, 16), torch.device("cpu")
+
+    def vectors(batch):
+        return collect_generated([KID(features)], copies(images), 50, cpu, batch=batch)[0].all()
+
+    reference = vectors(16)
+    assert len(reference) == 50
+    for batch in (1, 7, 48):
+        torch.testing.assert_close(vectors(batch), reference, rtol=0, atol=1e-5 * float(reference.abs().max()))
+
+
+@pytest.mark.parametrize("batch", [4, 7, 20])
+def test_an_image_has_the_same_bits_whatever_else_is_asked_for(batch):
+    sampler = sampler_of(generator(), 3, batch=batch)
+    whole = sampler(0, 32)
+    assert torch.equal(sampler(3, 1), whole[3:4]) and torch.equal(sampler(15, 10), whole[15:25])
+    assert (whole.int() - sampler_of(generator(), 3)(0, 32).int()).abs().max() <= 1
+    batches = [sampler.batch_of(i) for i in range(96)]
+    assert all(i in made and len(made) <= batch for i, made in enumerate(batches))
+    assert sorted({made.start for made in batches}) == [0, *sorted({made.stop for made in batches})[:-1]]
+
+
+def test_generated_images_stay_on_their_device():
+    copied = []
+
+    class Watched(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            if func in (torch.Tensor.cpu, torch.Tensor.numpy, torch.Tensor.tolist) and args[0].ndim == 4:
+                copied.append(func)
+            return super().__torch_function__(func, types, args, kwargs)
+
+    network = generator()
+    synthesis = network.synthesis
+    network.synthesis = lambda styles: synthesis(styles).as_subclass(Watched)
+    metrics = [FID(RandomConvolution()), KID(RandomConvolution()), SlicedWasserstein(), Spectrum()]
+    collect_generated(metrics, sampler_of(network, 3), 32, torch.device("cpu"))
+    assert isinstance(sampler_of(network, 3)(0, 1), Watched) and not copied
 
 
 def test_the_protocol_says_what_was_measured():

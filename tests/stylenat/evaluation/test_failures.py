@@ -20,7 +20,7 @@ from stylenat.evaluation.collect import generated_images
 from stylenat.evaluation.evaluate import Evaluator
 from stylenat.evaluation.failures import lines_of
 from stylenat.evaluation.yardsticks import yardsticks
-from stylenat.networks.sampling import sample
+from stylenat.networks.sampling import Sampler
 from stylenat.ranks import rank
 from stylenat.testing.contract import pictures
 from stylenat.training.interrupt import Stopped
@@ -174,7 +174,7 @@ def test_statistics_that_are_not_finite_are_neither_kept_nor_taken(tmp_path):
     real = Evaluator(Images(REAL, "content"), [metric], cache=cache).real
     (stream,) = real.collection().streams.values()
     key = real._key(stream, "rows", stream.accumulators["rows"])
-    tensors, notes = cache.load(key)
+    tensors, notes = cache.load(key, 2**20, lambda *found: None)
     tensors["rows"][3] = math.nan
     cache.save(key, tensors, notes)
     assert cache.path(key) == path and evaluated([metric], cache=cache).metrics == expected
@@ -208,15 +208,15 @@ class _Generator(torch.nn.Module):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_generator_that_is_not_finite_is_refused_and_a_grid_says_so(value, capsys):
     with pytest.raises(NotFinite, match="generator's images are not finite") as refused:
-        sample(_Generator(value), torch.zeros(20, 2))
+        Sampler(_Generator(value), 0)(0, 20)
     assert refused.value.pixels.shape == (20, 3, 4, 4)
 
     def generate(start, count):
-        return sample(_Generator(value), torch.zeros(count, 2))
+        return Sampler(_Generator(value), 0)(start, count)
 
     assert generated_images(generate, 20).shape == (20, 3, 4, 4)
     assert "not finite" in capsys.readouterr().err
-    assert sample(_Generator(0.0), torch.zeros(3, 2)).float().std() > 0
+    assert Sampler(_Generator(0.0), 0)(0, 3).float().std() > 0
 
 
 class _OnOneRank(RandomConvolution):

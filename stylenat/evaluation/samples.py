@@ -1,0 +1,129 @@
+"""A folder of samples: a PNG each, written as they are made in bounded memory, and a note of what they are of."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from registry import UserError
+from stylenat.evaluation.grids import image_grid, save_png
+from stylenat.files import read_bounded, whole_file
+from stylenat.networks.sampling import Sampler
+
+NOTE, NOTE_BYTES, FORMAT_VERSION = "samples.json", 2**16, 1
+GRID = 64
+"""Images in the grid, the first ones."""
+WRITERS = 4
+"""Threads that encode: zlib runs outside of Python's lock, so a GPU does not wait for it."""
+
+
+class SampleFolder:
+    """Samples of one network: ``seed-000003.png`` is sample number 3.
+
+    Args:
+        folder: made with the first image.
+        origin: what all images of the folder must share, plain values by name.
+
+    Raises:
+        UserError: the folder has images of another origin, or of none that is known.
+    """
+
+    def __init__(self, folder: Path, origin: Mapping[str, Any]) -> None:
+        self.folder, self._note = folder, {"format_version": FORMAT_VERSION, **origin}
+        noted = _noted(folder)
+        if noted is None and any(folder.glob("seed-*.png")):
+            raise UserError(f"{folder} has images but no {NOTE} that says of what; choose another --out")
+        other = [name for name in self._note if noted is not None and noted.get(name) != self._note[name]]
+        if other:
+            raise UserError(f"{folder} has images of another {' and '.join(other)} ({NOTE}); choose another --out")
+
+    def path(self, index: int) -> Path:
+        return self.folder / f"seed-{index:06d}.png"
+
+    def missing(self, indices: Sequence[int]) -> list[int]:
+        """Those that have no file yet, in ascending order. A file is complete: it is written whole or not at all."""
+        there = {path.name for path in self.folder.glob("seed-*.png")}
+        return sorted(i for i in indices if self.path(i).name not in there)
+
+    def write(self, sampler: Sampler, indices: Sequence[int], progress: Callable[[int], None]) -> None:
+        """Makes and writes these samples.
+
+        Args:
+            indices: distinct and ascending.
+            progress: called with the number of images made so far.
+
+        Raises:
+            NotFinite: the generator gives NaN or infinite values. UserError: an image cannot be written.
+        """
+        done = 0
+        writing: list[Future[None]] = []
+        with ThreadPoolExecutor(WRITERS) as pool:
+            for batch, some in groupby(indices, key=sampler.batch_of):
+                images = sampler.images(batch).cpu()
+                if not done:
+                    self._begin()
+                self._wait(writing)  # At most two batches are in memory.
+                writing = [pool.submit(save_png, self.path(i), images[i - batch.start]) for i in some]
+                done += len(writing)
+                progress(done)
+            self._wait(writing)
+
+    def write_grid(self, indices: Sequence[int], resolution: int) -> None:
+        """``grid.png`` of these samples, which have been written.
+
+        Raises:
+            UserError: a file of the folder is not such an image, or the grid cannot be written.
+        """
+        images = torch.stack([_read(self.path(i), resolution) for i in indices])
+        with self._writing():
+            save_png(self.folder / "grid.png", image_grid(images))
+
+    def _begin(self) -> None:
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with whole_file(self.folder / NOTE) as file:
+                file.write(json.dumps(self._note, indent=2).encode() + b"\n")
+
+    def _wait(self, files: Sequence[Future[None]]) -> None:
+        with self._writing():
+            for file in files:
+                file.result()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+
+
+def _noted(folder: Path) -> dict[str, Any] | None:
+    """What the folder's note says; None where there is no note. Raises UserError for what is not one."""
+    try:
+        noted = json.loads(read_bounded(folder / NOTE, NOTE_BYTES))
+        if not isinstance(noted, dict):
+            raise ValueError("it holds no names")
+        return noted
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{folder / NOTE} cannot be read ({error}); choose another --out") from error
+
+
+def _read(path: Path, resolution: int) -> Tensor:
+    """uint8 [3, resolution, resolution] of a file. Raises UserError when it is not such an image."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.size != (resolution, resolution):
+                raise ValueError(f"it is {image.width}x{image.height}")
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{path} is not an image of {resolution}x{resolution} ({error}); remove it") from error

@@ -1,0 +1,107 @@
+"""GPU memory that ran out: one line with the number of images at once that would fit, by what one image takes."""
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from registry import UserError
+from stylenat import ranks
+from stylenat.networks.sampling import default_batch
+from stylenat.training.settings import Training
+from stylenat.training.state import TrainingState
+
+USABLE = 0.9
+"""Of the free memory: the rest is lost between blocks of other sizes."""
+
+
+@contextmanager
+def out_of_memory_is_one_line(
+    images: Callable[[], int], one: Callable[[], object] | None, device: torch.device, remedy: Callable[[int], str]
+) -> Iterator[None]:
+    """A context in which memory that runs out is a user's error.
+
+    Args:
+        images: how many were processed at once; asked when memory has run out, as the others are.
+        one: does the same with one image, so that it can be measured; None for what cannot be repeated.
+        device: where.
+        remedy: from the number of images that would fit, 0 if one does not, to what the user can do.
+
+    Raises:
+        UserError: torch.OutOfMemoryError was raised.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        traceback.clear_frames(error.__traceback__)  # Their variables hold the tensors that filled the memory.
+        many = images()
+        fit = images_that_fit(one, device) if one is not None and device.type == "cuda" else many // 2
+        # More than those that did not fit: something else took the memory.
+        fit = fit if fit < many else many // 2
+        raise UserError(
+            f"out of memory on {device} with {many} image(s) at once; {remedy(fit)}; what was saved stays"
+        ) from error
+
+
+def images_that_fit(one: Callable[[], object], device: torch.device) -> int:
+    """Images that fit into a GPU's free memory at once, by the peak of ``one()``; 0 where that does not fit."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        one()
+    except torch.OutOfMemoryError:
+        return 0
+    # What stays allocated, such as gradients, is not an image's.
+    image = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(USABLE * free) // max(image, 1)
+
+
+def smaller_batch(fit: int) -> str:
+    """The remedy of commands with the option ``--batch``."""
+    return f"add --batch {fit}" if fit else "one does not fit either: use a GPU with more memory, or the CPU"
+
+
+@contextmanager
+def training_memory(settings: Training, state: TrainingState, device: torch.device) -> Iterator[None]:
+    """``out_of_memory_is_one_line`` around a training, its samples and its metrics."""
+
+    def measuring() -> bool:
+        return bool(state.pending) or state.finished
+
+    def images() -> int:
+        if measuring():
+            return default_batch(settings.batch_size)
+        return settings.batch_size // (settings.accumulate * ranks.world_size())
+
+    def one() -> None:
+        latents = torch.zeros(1, state.generator.latent_dim, device=device)
+        if not measuring():
+            state.discriminate(state.generate(latents)).sum().backward()
+            return
+        with torch.no_grad():
+            state.ema(latents)
+
+    def remedy(fit: int) -> str:
+        if measuring():
+            return f"bind train.metrics = [] and measure with tools/evaluate.py --batch {max(fit, 1)}"
+        own = settings.batch_size // ranks.world_size()
+        group = min(settings.batch_size, getattr(state.discriminator, "stddev_group", 1))
+        parts = accumulate_for(own, settings.accumulate, fit, group)
+        less = "bind train.activation_checkpointing = True, or a smaller network"
+        if parts is None:
+            return f"{less}: one image takes too much"
+        return f"bind train.accumulate = {parts} ({own // parts} at once, the same result), or lower train.batch_size"
+
+    # The discriminator asks the other processes, which do not answer now.
+    with out_of_memory_is_one_line(images, one if ranks.world_size() == 1 else None, device, remedy):
+        yield
+
+
+def accumulate_for(images: int, accumulate: int, fit: int, group: int = 1) -> int | None:
+    """The least number of microbatches, above ``accumulate``, that divides the images and leaves at most ``fit`` in
+    each, in groups of ``group``; None where there is none."""
+    divisors = (n for n in range(accumulate + 1, images + 1) if images % n == 0 and images // n % group == 0)
+    return next((n for n in divisors if images // n <= fit), None)

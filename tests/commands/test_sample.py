@@ -1,0 +1,224 @@
+"""``tools/sample.py``: sample i is the same image everywhere, in bounded memory, and across interruptions."""
+
+import json
+import shutil
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from plugins.features.random_convolution import RandomConvolution
+from stylenat.commands.evaluate import main as evaluate
+from stylenat.commands.run import main as run
+from stylenat.commands.sample import main as sample
+from stylenat.commands.sample import parsed_seeds
+from stylenat.evaluation.samples import SampleFolder
+from stylenat.networks.generator import StyleGenerator
+from stylenat.networks.sampling import Sampler
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of one iteration, whose grids and metrics are truncated, and its data set."""
+    folder = tmp_path_factory.mktemp("trained")
+    binds = [
+        "generator.style.channels = [16, 16, 16]",
+        "discriminator.wavelet.channels = [8, 8]",
+        "train.iterations = 1",
+        "train.batch_size = 4",
+        "train.seed = 5",
+        "train.truncation_psi = 0.7",
+        "train.threads = 1",
+        "train.sample_count = 20",
+        "train.evaluation_samples = 16",
+        "train.trackers = [@tracker.jsonl()]",
+        f"dataset.lfw_faces.path = '{folder}/faces.lmdb'",
+        "train.metrics = [@metric.frechet_random_features()]",
+    ]
+    arguments = ["--gin", "quickstart.gin", "--run-dir", str(folder / "run")]
+    for bind in binds:
+        arguments += ["--bind", bind]
+    threads = torch.get_num_threads()
+    assert run(arguments) == 0
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path, monkeypatch):
+    """A copy of the run, in an empty current folder."""
+    threads = torch.get_num_threads()
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained / "run", "run")
+    yield Path("run")
+    torch.set_num_threads(threads)
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def line_of(capsys):
+    """The one line of an error."""
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.mark.parametrize("seeds", ["3", "0-19", "19,3,200"])
+def test_a_seed_is_that_sample_of_the_grids_and_of_the_metrics(folder, seeds, monkeypatch):
+    assert sample(["run", "--seeds", seeds, "--out", "out"]) == 0
+    found = pixels("out/seed-000003.png")
+
+    grid = pixels("run/samples/step-000000001.png")  # 20 images in 5 columns, each enlarged fourfold, 2 pixels apart.
+    assert np.array_equal(grid[2:66:4, 2 + 3 * 66 : 66 + 3 * 66 : 4], found)
+
+    embedded = []
+    embed = RandomConvolution.__call__
+    monkeypatch.setattr(RandomConvolution, "__call__", lambda self, x: (embedded.append(x), embed(self, x))[1])
+    assert evaluate(["run"]) == 0
+    assert np.array_equal(embedded[-1][3].permute(1, 2, 0).numpy(), found)
+
+
+def test_truncation_is_the_runs_or_the_one_that_is_asked_for(folder):
+    for name, options in {"run": [], "same": ["--truncation-psi", "0.7"], "none": ["--truncation-psi", "1"]}.items():
+        assert sample(["run", "--seeds", "3", "--out", f"out-{name}", *options]) == 0
+    paths = [Path(f"out-{name}/seed-000003.png") for name in ("run", "same", "none")]
+    first, same, none = (path.read_bytes() for path in paths)
+    assert first == same != none
+
+
+def test_batches_of_any_size_make_the_same_images_but_for_rounding(folder):
+    for batch in ("1", "7", "16", "20"):
+        assert sample(["run", "--seeds", "3,17-36", "--batch", batch, "--out", f"out-{batch}"]) == 0
+    for path in Path("out-16").glob("seed-*.png"):
+        reference = pixels(path).astype(int)
+        for batch in ("1", "7", "20"):
+            assert abs(pixels(f"out-{batch}/{path.name}") - reference).max() <= 1
+
+
+def test_the_same_command_goes_on_where_it_was_stopped(folder, monkeypatch, capsys):
+    images = Sampler.images
+
+    def stopping(self, batch):
+        if batch.start == 8:
+            raise KeyboardInterrupt
+        return images(self, batch)
+
+    argv = ["run", "--seeds", "0-11", "--out", "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Sampler, "images", stopping)
+        assert sample(argv) == 75
+    kept = {path: path.stat().st_mtime_ns for path in Path("out").glob("seed-*.png")}
+    assert len(kept) == 8 and not Path("out/grid.png").exists()
+
+    monkeypatch.setattr(Sampler, "images", lambda self, batch: (made.append(batch), images(self, batch))[1])
+    made = []
+    assert sample(argv) == 0
+    assert made == [range(8, 12)]
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert "12 images (8 were there) and grid.png in out" in capsys.readouterr().out
+    assert sample([*argv[:-1], "whole"]) == 0
+    assert {p.name: p.read_bytes() for p in Path("out").iterdir()} == {
+        p.name: p.read_bytes() for p in Path("whole").iterdir()
+    }
+
+
+def test_images_of_another_origin_are_not_mixed(folder, capsys):
+    argv = ["run", "--seeds", "0-3", "--out", "out"]
+    assert sample(argv) == 0
+    note = json.loads(Path("out/samples.json").read_text())
+    before = {path: path.read_bytes() for path in Path("out").iterdir()}
+
+    assert sample([*argv, "--truncation-psi", "0.5"]) == 2
+    assert "another truncation_psi (samples.json); choose another --out" in line_of(capsys)
+    for change in ({"weights_sha256": "0" * 64}, {"seed": 6}):
+        Path("out/samples.json").write_text(json.dumps(note | change))
+        assert sample(argv) == 2
+        assert f"another {next(iter(change))} " in line_of(capsys)
+    for text in ("[]", "{", "[" * 100_000):
+        Path("out/samples.json").write_text(text)
+        assert sample(argv) == 2
+        assert "samples.json cannot be read" in line_of(capsys)
+    Path("out/samples.json").unlink()
+    assert sample(argv) == 2
+    assert "has images but no samples.json" in line_of(capsys)
+    assert {p: p.read_bytes() for p in Path("out").iterdir()} == {p: b for p, b in before.items() if p.suffix == ".png"}
+
+
+def test_a_file_that_is_not_such_an_image_is_one_line(folder, capsys):
+    argv = ["run", "--seeds", "0-3", "--out", "out"]
+    assert sample(argv) == 0
+    Path("out/seed-000002.png").write_bytes(b"no image")
+    assert sample(argv) == 2
+    assert "seed-000002.png is not an image of 16x16" in line_of(capsys)
+    Image.new("RGB", (8, 8)).save("out/seed-000002.png")
+    assert sample(argv) == 2
+    assert "it is 8x8" in line_of(capsys)
+
+
+def test_the_grid_is_bounded_and_says_so(folder, capsys):
+    assert sample(["run", "--seeds", "0-69", "--batch", "64", "--out", "out"]) == 0
+    assert "70 images and grid.png of the first 64 in out" in capsys.readouterr().out
+    assert pixels("out/grid.png").shape == (8 * 66 + 2, 8 * 66 + 2, 3)
+
+
+def test_two_batches_are_in_memory_at_most(tmp_path):
+    alive: list[weakref.ref] = []
+    most = []
+
+    class Fake:
+        def batch_of(self, index):
+            return range(index // 8 * 8, index // 8 * 8 + 8)
+
+        def images(self, batch):
+            images = torch.zeros(8, 3, 4, 4, dtype=torch.uint8)
+            most.append(sum(ref() is not None for ref in alive))
+            alive.append(weakref.ref(images))
+            return images
+
+    counts = []
+    SampleFolder(tmp_path, {}).write(Fake(), range(80), counts.append)
+    assert max(most) <= 2 and counts == list(range(8, 88, 8))
+    assert len(list(tmp_path.glob("seed-*.png"))) == 80
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(folder, capsys):
+    Path("file").write_text("mine")
+    for argv, message in [
+        (["run", "--seeds", "x"], "--seeds takes numbers and ranges"),
+        (["run", "--seeds", "0-1000000"], "more than 1000000 images"),
+        (["nowhere"], "is no folder of weights"),
+        (["run", "--batch", "0"], "--batch must be at least 1; got 0"),
+        (["run", "--truncation-psi", "nan"], "must be finite"),
+        (["run", "--out", "file"], "cannot write to file: File exists"),
+    ]:
+        assert sample([argv[0], "--out", "out", *argv[1:]]) == 2
+        assert message in line_of(capsys)
+    if not torch.cuda.is_available():
+        assert sample(["run", "--device", "cuda", "--out", "out"]) == 2
+        assert "--device is 'cuda', but PyTorch sees no CUDA device" in line_of(capsys)
+    assert not Path("out").exists() and Path("file").read_text() == "mine"
+
+
+def test_seeds_are_each_asked_for_once():
+    assert parsed_seeds("7,0-3,2") == [7, 0, 1, 2, 3]
+
+
+def test_memory_that_runs_out_is_one_line_with_the_batch_that_fits(folder, monkeypatch, capsys):
+    def synthesis(self, styles):
+        if len(styles) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.zeros(len(styles), 3, 16, 16)
+
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    monkeypatch.setattr(StyleGenerator, "synthesis", synthesis)
+    assert sample(["run", "--seeds", "0-3", "--out", "out"]) == 2
+    assert "with 4 image(s) at once; add --batch 2; what was saved stays" in line_of(capsys)
+    assert not Path("out").exists()
+    assert sample(["run", "--seeds", "0-3", "--batch", "2", "--out", "out"]) == 0
+    assert evaluate(["run", "--batch", "40"]) == 2
+    assert "with 40 image(s) at once; add --batch 20" in line_of(capsys)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
