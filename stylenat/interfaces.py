@@ -249,7 +249,7 @@ class Sampler(Protocol):
     """The generator that is measured. Sample number i depends on the seed and i alone."""
 
     def __call__(self, start: int, count: int) -> Tensor:
-        """uint8 [count, 3, resolution, resolution] of those sample indices."""
+        """uint8 [count, 3, resolution, resolution] of those sample indices, on the generator's device."""
 
     def latents(self, start: int, count: int) -> Tensor:
         """[count, latent_dim] of those sample indices."""

@@ -46,7 +46,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--real-samples", type=int, metavar="N", help="only the first N real images (default: all)")
     parser.add_argument("--truncation-psi", type=float, metavar="PSI", help="1 for none")
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="images at once (default: as in training, at most 16; others may round)"
+        "--batch",
+        type=int,
+        metavar="N",
+        help="images at once (default: as in training, 16 at most; another number may round differently)",
     )
     parser.add_argument(
         "--extractor-weights", type=Path, action="append", default=[], metavar="FILE", help="of whichever extractor"

@@ -35,7 +35,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: %(default)s)")
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="images at once (default: as in the run, at most 16; others may round)"
+        "--batch",
+        type=int,
+        metavar="N",
+        help="images at once (default: as in the run, 16 at most; another number may round pixels differently)",
     )
     parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
     return parser

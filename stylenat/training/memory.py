@@ -66,33 +66,31 @@ def smaller_batch(fit: int) -> str:
 
 @contextmanager
 def training_memory(settings: Training, state: TrainingState, device: torch.device) -> Iterator[None]:
-    """``out_of_memory_is_one_line`` around a training, its samples and its metrics."""
-
-    def measuring() -> bool:
-        return bool(state.pending) or state.finished
+    """``out_of_memory_is_one_line`` around a training, and around its samples and metrics, which are pending then."""
 
     def images() -> int:
-        if measuring():
+        if state.pending:
             return default_batch(settings.batch_size)
         return settings.batch_size // (settings.accumulate * ranks.world_size())
 
     def one() -> None:
         latents = torch.zeros(1, state.generator.latent_dim, device=device)
-        if not measuring():
+        if not state.pending:
             state.discriminate(state.generate(latents)).sum().backward()
             return
         with torch.no_grad():
             state.ema(latents)
 
     def remedy(fit: int) -> str:
-        if measuring():
+        if "samples" in state.pending:
+            return f"lower train.batch_size to {max(fit, 1)}: sample grids are made that many at once"
+        if state.pending:
             return f"bind train.metrics = [] and measure with tools/evaluate.py --batch {max(fit, 1)}"
         own = settings.batch_size // ranks.world_size()
         group = min(settings.batch_size, getattr(state.discriminator, "stddev_group", 1))
         parts = accumulate_for(own, settings.accumulate, fit, group)
-        less = "bind train.activation_checkpointing = True, or a smaller network"
         if parts is None:
-            return f"{less}: one image takes too much"
+            return "no train.accumulate would fit; bind train.activation_checkpointing = True, or a smaller network"
         return f"bind train.accumulate = {parts} ({own // parts} at once, the same result), or lower train.batch_size"
 
     # The discriminator asks the other processes, which do not answer now.

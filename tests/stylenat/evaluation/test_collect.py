@@ -131,9 +131,11 @@ def test_a_sample_is_a_function_of_the_seed_and_its_number_alone():
 
 
 @pytest.mark.parametrize("features", [RandomConvolution(), AzimuthalPower()])
-def test_batches_of_any_size_give_the_vectors_of_blocks_of_16_but_for_rounding(features):
+def test_batches_of_any_size_give_the_vectors_of_blocks_of_16_but_for_rounding(features, monkeypatch):
     """Within 1e-5 of the largest number, of the same images."""
-    images, cpu = pictures(50, 16), torch.device("cpu")
+    images, cpu, embedded = pictures(50, 16), torch.device("cpu"), []
+    embed = type(features).__call__
+    monkeypatch.setattr(type(features), "__call__", lambda self, x: (embedded.append(len(x)), embed(self, x))[1])
 
     def vectors(batch):
         return collect_generated([KID(features)], copies(images), 50, cpu, batch=batch)[0].all()
@@ -141,7 +143,9 @@ def test_batches_of_any_size_give_the_vectors_of_blocks_of_16_but_for_rounding(f
     reference = vectors(16)
     assert len(reference) == 50
     for batch in (1, 7, 48):
+        embedded.clear()
         torch.testing.assert_close(vectors(batch), reference, rtol=0, atol=1e-5 * float(reference.abs().max()))
+        assert max(embedded) == batch
 
 
 @pytest.mark.parametrize("batch", [4, 7, 20])

@@ -133,7 +133,14 @@ def test_a_training_says_how_to_accumulate_and_keeps_its_checkpoints(tiny, monke
     assert not list(Path("run").rglob("*.partial*"))
 
 
-def test_metrics_that_do_not_fit_are_named_as_such(tiny, monkeypatch, capsys):
-    failing(monkeypatch, graph=False, images=2, passes=1)  # The first is the discriminator's step.
-    line = error_of([*tiny, "--run-dir", "run", "--bind", "train.iterations = 1"], capsys)
-    assert "bind train.metrics = [] and measure with tools/evaluate.py --batch 2" in line
+@pytest.mark.parametrize(
+    ("passes", "remedy"),
+    [
+        (1, "lower train.batch_size to 2: sample grids are made that many at once"),
+        (5, "bind train.metrics = [] and measure with tools/evaluate.py --batch 2"),
+    ],
+)
+def test_samples_and_metrics_that_do_not_fit_are_named_as_such(tiny, monkeypatch, capsys, passes, remedy):
+    # First the discriminator's step, then a block of 16 samples in fours, then as many for the metrics.
+    failing(monkeypatch, graph=False, images=2, passes=passes)
+    assert remedy in error_of([*tiny, "--run-dir", "run", "--bind", "train.iterations = 1"], capsys)
