@@ -22,7 +22,7 @@ from registry import UserError
 from registry.wording import printable
 from stylenat.files import read_bounded, save_tensors
 from stylenat.training import checkpoint
-from stylenat.training.untrusted import tensors_of, unpickled
+from stylenat.training.untrusted import refusal, tensors_of, unpickled
 
 NETWORKS = ("generator", "discriminator", "ema")
 NAMES = {"g_ema": "ema", "g": "generator", "d": "discriminator"} | {name: name for name in NETWORKS}
@@ -84,7 +84,7 @@ def read(path: Path) -> Stored:
         return Stored({name: checkpoint.weights(folder, name) for name in names}, "", [])
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
-    held: Any = _load(path)
+    held: Any = loaded(path)
     container, skipped = "", []
     if isinstance(held, dict) and isinstance(held.get("state_dicts"), dict):
         skipped += [str(name) for name in held if name != "state_dicts"]
@@ -100,16 +100,18 @@ def read(path: Path) -> Stored:
     return Stored(states, container, [*skipped, *(str(name) for name in held if name not in NAMES)])
 
 
-def _load(path: Path) -> Any:
+def loaded(path: Path) -> Any:
+    """Tensors and plain values from a regular file; None in the place of anything else.
+
+    Raises UserError when it cannot be read, or would run code.
+    """
     try:
         if path.suffix == ".safetensors":
             return tensors_of(path)
         allowed: list[Any] = [(Inert, name) for name in SKIPPED] + [(kind, name) for name, kind in PLAIN.items()]
         return unpickled(path, allowed, strict=False)
     except pickle.UnpicklingError as error:
-        named = re.search(r"(?:GLOBAL|class|function|global) ([\w.]+)", str(error))
-        what = f"{named[1]}, which could run code" if named else "something that is neither a tensor nor a plain value"
-        raise UserError(f"{path} is not read: it holds {what}; save it again with tensors alone") from error
+        raise UserError(f"{path} is not read: {refusal(error)}; save it again with tensors alone") from error
     except Exception as error:  # The unpickler raises almost anything on damaged bytes.
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is not a readable checkpoint: {first}") from error

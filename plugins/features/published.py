@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, hub
 
 from registry import UserError
+from stylenat import weights
 from stylenat.evaluation.evaluate import MissingWeights
 from stylenat.weights import checksum
 
@@ -80,12 +81,8 @@ def state_of(path: Path, published: Published) -> Mapping[str, Tensor]:
 
 
 def tensors_in(path: Path) -> Mapping[str, Tensor]:
-    """Raises UserError when it is no readable file of tensors alone."""
-    try:
-        held: Any = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # The unpickler raises almost anything on damaged bytes.
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is no readable file of weights: {first}") from error
+    """Raises UserError when it is not a readable file of tensors alone."""
+    held = weights.loaded(path)
     if not isinstance(held, dict) or not all(isinstance(value, Tensor) for value in held.values()):
         raise UserError(f"{path} does not hold a network's tensors by their names")
     return held

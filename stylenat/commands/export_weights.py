@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from registry import UserError, load_experiment
+    from registry.wording import printable
     from stylenat.commands._plugins import loaded_plugins
 
     if arguments.out.exists():
@@ -64,9 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"the layout {chosen} that {folder} came from is not installed; name its plugin with --plugin"
             )
         state = checkpoint.weights(folder, name)
+        weights.check_finite(state, network, str(folder / f"{name}.safetensors"))
         constants = known[chosen].constants(network)
         exported[theirs] = to_theirs(state, network, known[chosen]) | {k: v.clone() for k, v in constants.items()}
-        print(f"{theirs}: layout {chosen}, {len(exported[theirs])} keys")
+        print(f"{theirs}: layout {printable(chosen)}, {len(exported[theirs])} keys")
     container = manifest.get("container")
     temporary = arguments.out.with_name(f".{arguments.out.name}.partial")
     try:

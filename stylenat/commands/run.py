@@ -26,7 +26,7 @@ EXAMPLES = """examples:
   python tools/run.py --explain partition.pyramid --bind 'partition.pyramid.kernel_size = 3'
 
 Ctrl-C, SIGTERM, SIGUSR1 and --max-hours end training after the current iteration, with a checkpoint.
-Exit codes: 0 done, 2 something to mend in what was given, 75 stopped and to be continued, 1 a fault of ours.
+Exit codes: 0 done, 2 invalid input, 75 interrupted and resumable, 1 internal error.
 """
 
 

@@ -98,8 +98,7 @@ def save(figure: Figure, stem: Path) -> None:
 
 
 def _better(comparison: Comparison, metric: str) -> str:
-    results = [result for group in comparison.groups for result in group.finals(metric)]
-    return "higher" if results and results[0].higher_is_better else "lower"
+    return "higher" if comparison.higher_is_better(metric) else "lower"
 
 
 def _name(put: Callable[..., object], text: str, **look: object) -> None:

@@ -120,6 +120,11 @@ class Comparison:
                 found[name] = Standing(name == best, name != best and not _told_apart(spread, spreads[best]))
         return found
 
+    def higher_is_better(self, metric: str) -> bool:
+        """As its results' protocols say, also those of results that are null."""
+        results = (result for group in self.groups for run in group.runs for result in run.results)
+        return any(result.higher_is_better for result in results if result.name == metric)
+
     def notes(self) -> list[str]:
         """What a reader must know before reading a rank into the numbers; one line each."""
         return [*self.repeated, *self._protocol_notes(), *self._length_notes(), *self._seed_notes()]
@@ -224,14 +229,14 @@ def compared_runs(
     )
 
 
-Key = tuple[str | None, str]
-"""An ablation's label, where there is one, and the settings."""
+Key = tuple[str | None, str, str]
+"""An ablation's label, where there is one, the settings, and the real images: one path may have held several sets."""
 
 
 def _key(run: RunResults) -> Key:
     label = run.labels.get("variant")
     settings = {name: text for name, text in sorted(run.settings.items()) if not name.startswith(WATCHING)}
-    return None if label is None else str(label), json.dumps(settings)
+    return None if label is None else str(label), json.dumps(settings), run.real_images
 
 
 def _names(keys: Sequence[Key], groups: Mapping[Key, list[RunResults]]) -> dict[Key, str]:

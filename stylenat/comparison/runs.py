@@ -53,6 +53,12 @@ class RunResults:
         return max(result.time or "" for result in self.results)
 
     @property
+    def real_images(self) -> str:
+        """A checksum of the real images that it was measured against; empty where that is not known."""
+        known = (result.protocol.get("real", {}).get("pixels_sha256") for result in self.results if result.protocol)
+        return str(next(filter(None, known), ""))
+
+    @property
     def labels(self) -> dict[str, Any]:
         """What an ablation wrote on it: ``variant`` and ``seed``."""
         return self.hparams.get("tracker", {}).get("aim", {}).get("labels") or {}

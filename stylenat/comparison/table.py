@@ -97,8 +97,7 @@ def _csv_row(comparison: Comparison, group: Group, sampling: Mapping[str, float]
 
 
 def _arrow(comparison: Comparison, metric: str) -> str:
-    known = [result for group in comparison.groups for result in group.finals(metric)]
-    return "↑" if known and known[0].higher_is_better else "↓"
+    return "↑" if comparison.higher_is_better(metric) else "↓"
 
 
 def _marked(spread: Spread | None, standing: Standing | None) -> Cell:

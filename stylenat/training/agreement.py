@@ -14,7 +14,7 @@ from stylenat import ranks
 from stylenat.training.run import versions
 
 PACKAGES = ("registry", "stylenat", "plugins")
-SHOWN = 5
+SHOWN, ABSENT = 5, "not in use"
 
 
 def must_agree(facts: Mapping[str, str]) -> None:
@@ -27,7 +27,7 @@ def must_agree(facts: Mapping[str, str]) -> None:
     for number, other in enumerate(others, start=1):
         names = [name for name in sorted(first | other) if first.get(name) != other.get(name)]
         if names:
-            lines = [f"{name}: {other.get(name)} there, {first.get(name)} in process 0" for name in names]
+            lines = [f"{n}: {other.get(n, ABSENT)} there, {first.get(n, ABSENT)} in process 0" for n in names]
             more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
             raise UserError(
                 f"process {number} of this run was started differently: {'; '.join(lines[:SHOWN])}{more}; give every "

@@ -187,6 +187,8 @@ def _load(state: TrainingState, directory: Path, resume: str, console: Console) 
         return None, []
     if resume == "auto":
         path = checkpoint.newest_for_all(folder, lambda line: console.print(printable(line)))
+        if path is None and checkpoint.found(folder):
+            console.print(printable(f"no checkpoint in {folder} can be used: training begins at iteration 0"))
         if path is None:
             return None, []
     else:
@@ -196,6 +198,8 @@ def _load(state: TrainingState, directory: Path, resume: str, console: Console) 
         except checkpoint.Damaged as error:
             raise UserError(f"{error}; give a whole checkpoint folder, or --resume auto") from error
     restored = state.restore(path)
+    for name, network in state.networks().items():
+        weights.check_finite(network.state_dict(), network, str(path / f"{name}.safetensors"))
     state.load_trackers(restored.get("trackers", {}))
     images = restored.get("dataset")
     if images is None:

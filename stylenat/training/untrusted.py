@@ -2,6 +2,8 @@
 not cover."""
 
 import math
+import pickle
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +54,17 @@ def read_values(path: Path) -> Any:
         _must_be_plain(path)
         return unpickled(path)
     except Exception as error:  # PyTorch's reader raises almost anything on damaged bytes.
-        raise UserError(f"cannot read {path}: {_reason(error)}") from error
+        raise UserError(f"cannot read {path}: {refusal(error)}") from error
+
+
+def refusal(error: Exception) -> str:
+    """Why ``unpickled`` failed, in one line. PyTorch's own text would advise to read the file without restrictions."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return _reason(error)
+    named = re.search(r"(?:GLOBAL|class|function|global) ([\w.]+)", str(error))
+    if named is None:
+        return "it holds something that is neither a tensor nor a plain value"
+    return f"it holds {named[1]}, which could run code"
 
 
 def unpickled(path: Path, allowed: Sequence[Any] = (), strict: bool = True) -> Any:

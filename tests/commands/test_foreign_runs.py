@@ -287,6 +287,8 @@ def test_weights_that_are_not_finite_are_named_by_every_command(made, theirs, ca
     commands = [
         (sample, ["run", "--seeds", "3", "--out", "out", *known]),
         (evaluate, ["run", *known]),
+        (export_weights, ["run", "out.pt", *known]),
+        (run, [*arguments, "--run-dir", "run", "--bind", "train.iterations = 4", "--resume-with-changes"]),
         (import_weights, [str(folder), *arguments, "--out", "imported"]),
         (run, [*arguments, "--run-dir", "new", "--bind", "train.initial_weights = 'run'"]),
     ]

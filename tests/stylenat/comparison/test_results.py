@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from read_runs import run
+from read_runs import PROTOCOL, run
 
 from stylenat.comparison.parameters import telling
 from stylenat.comparison.plots import front_of, pareto
@@ -100,6 +102,23 @@ def test_copies_of_one_seed_are_one_run_the_newest():
     (group,) = comparison.groups
     assert group.final("fid").values == (2.0, 4.0)
     assert comparison.notes()[0] == "a2 counts, not a: equal config and seed 0 are one run"
+
+
+def test_runs_that_were_measured_against_other_images_are_no_copies():
+    def against(images, one):
+        protocol = {**PROTOCOL, "real": {"pixels_sha256": images}}
+        return replace(one, results=tuple(replace(result, protocol=protocol) for result in one.results))
+
+    comparison = compared_runs([against("x", run("a", 3.0, 80)), against("y", run("a2", 2.0, 80))], "test")
+    assert [group.name for group in comparison.groups] == ["a", "a2"] and not comparison.repeated
+
+
+def test_the_better_direction_is_known_of_a_metric_without_any_value():
+    protocol = {"metric": {"name": "precision", "better": "higher", "uses_real": False}}
+    empty = Result("precision", None, 1, 80, "2030-01-01T10:00:00+00:00", protocol=protocol)
+    one = run("a", 3.0, 80)
+    comparison = compared_runs([replace(one, results=(*one.results, empty))], "test")
+    assert comparison.higher_is_better("precision") and not comparison.higher_is_better("fid")
 
 
 def test_runs_of_one_label_and_unlike_settings_are_two_variants():

@@ -190,6 +190,18 @@ def test_a_compressed_checkpoint_of_another_system_is_refused_unread(tmp_path):
         weights.read(tmp_path / "bomb.pt")
 
 
+def test_weights_of_an_extractor_are_read_with_the_same_bounds(tmp_path):
+    from plugins.features.published import tensors_in
+
+    bomb_of_zeros(tmp_path / "bomb.pth", 16)
+    with pytest.raises(UserError, match="compressed entries"):
+        tensors_in(tmp_path / "bomb.pth")
+    (tmp_path / "text.pth").write_text("c__builtin__\neval\n.")
+    with pytest.raises(UserError) as caught:
+        tensors_in(tmp_path / "text.pth")
+    assert "weights_only" not in str(caught.value)  # PyTorch's text advises to read the file without restrictions.
+
+
 def test_a_checkpoint_whose_tensors_are_larger_than_its_file_is_refused(tmp_path):
     torch.save({"g_ema": {"w": torch.zeros(1).expand(2**40)}}, tmp_path / "wide.pt")
     with pytest.raises(UserError, match="more than the file holds"):
