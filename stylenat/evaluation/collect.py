@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stylenat.data.pixels import NotFinite
+from stylenat.devices import sent
 from stylenat.evaluation.failures import attempted, say
 from stylenat.interfaces import Accumulator, Features, Metric, Sampler, Walk
 from stylenat.ranks import gathered, known_to_all, rank, world_size
@@ -213,7 +214,7 @@ def collect_images(
             # Hashed where they were read. The processes exchange digests on the CPU: no GPU waits for them.
             digests = torch.cat(gathered(_digests(images, count - start)))
             whole.update(digests[: blocks_of(count - first)].numpy().tobytes())
-            images = _sent(images, device)
+            images = sent(images, device)
             wanting = [stream for stream in streams if stream.wants(first)]
             refusals = [None] * len(wanting)
             _share(wanting, lambda stream, images=images: stream.vectors(images, batch), refusals, first, count)
@@ -282,8 +283,3 @@ def _digests(images: Tensor, count: int) -> Tensor:
     blocks = images[: max(0, count)].contiguous().numpy()
     digests = [hashlib.sha256(blocks[i : i + BLOCK]).digest() for i in range(0, len(images), BLOCK)]
     return torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8).view(-1, 32)
-
-
-def _sent(images: Tensor, device: torch.device) -> Tensor:
-    """The images on the device; to a GPU they go in the background, for which their memory must be pinned."""
-    return images.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else images.to(device)
