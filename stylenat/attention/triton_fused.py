@@ -43,13 +43,16 @@ def tiles_for(kernel: str, head_dim: int, precision: str) -> Tiles:
     """
     queries, keys = kernel == "attention_backward_queries", kernel == "attention_backward_keys"
     if head_dim > 64:
-        return Tiles(tile=(4, 8), strip=(2, 8), warps=8)
+        return Tiles(tile=(4, 8), strip=(4, 8) if queries else (2, 8), warps=8)
     if keys and head_dim <= 16 and precision != "tf32":
         return Tiles(strip=(1, 16), warps=8)
     if precision == "ieee" and keys:
         return Tiles(strip=(1, 16))
-    if precision == "ieee" and (queries or head_dim <= 16):
-        return Tiles(strip=(2, 8), warps=8 if queries else 4)
+    # Rows of a tile times rows of a strip are a side of a product in the bias's gradient: at least 16.
+    if queries and (precision == "ieee" or head_dim > 32):
+        return Tiles(strip=(2, 8), warps=8)
+    if precision == "ieee" and head_dim <= 16:
+        return Tiles(strip=(2, 8))
     if precision == "ieee" or head_dim > 32:
         return Tiles(strip=(1, 16), warps=8)
     many_registers = (precision == "tf32" and not keys) or (queries and head_dim <= 16)
