@@ -1,13 +1,27 @@
 """Each check in its small form on the CPU, and what an inexact backend is."""
 
+import itertools
 import re
+import time
 
 import pytest
 import torch
+from pretended_gpu import pretended_gpu
 
 from registry import UserError
 from stylenat.attention.dense import Dense
-from stylenat.gpu_checks import CHECKS, Row, attention, exactness, measure, quickstart, resume, sampling, training
+from stylenat.gpu_checks import (
+    CHECKS,
+    Row,
+    attention,
+    exactness,
+    experiments,
+    measure,
+    quickstart,
+    resume,
+    sampling,
+    training,
+)
 from stylenat.gpu_checks.exactness import SMALL, compared
 
 CPU = torch.device("cpu")
@@ -141,3 +155,39 @@ def test_every_check_is_a_module():
     from importlib import import_module
 
     assert all(callable(import_module(f"stylenat.gpu_checks.{check.module}").rows) for check in CHECKS.values())
+
+
+class Clock:
+    """In the place of ``torch.cuda.Event``, which needs a driver."""
+
+    def __init__(self, enable_timing):
+        self.at = 0.0
+
+    def record(self):
+        self.at = time.perf_counter()
+
+    def elapsed_time(self, later):
+        return 1000 * (later.at - self.at)
+
+
+def test_on_a_pretended_gpu_no_check_mixes_devices(monkeypatch):
+    """The branches that only a GPU takes, at the small sizes."""
+    monkeypatch.setattr(exactness, "CASES", SMALL[:1])
+    monkeypatch.setattr(training, "CASES", ((4, "train.tf32 = True"), (4, "train.precision = 'bf16'")))
+    monkeypatch.setattr(training, "launches_and_waits", lambda work, device: {})
+    for module in (sampling, training):
+        monkeypatch.setattr(module, "ffhq256", lambda device, *bindings: experiments.ffhq256(CPU, *bindings))
+        monkeypatch.setattr(module, "seconds", lambda work, device, **options: measure.seconds(work, device, 1, 0))
+    exactness.reference.cache_clear()
+    with pretended_gpu(), monkeypatch.context() as patched:
+        patched.setattr(torch.cuda, "Event", Clock)
+        patched.setattr(torch.cuda, "max_memory_allocated", lambda: 2**30)
+        for name in ("reset_peak_memory_stats", "empty_cache"):
+            patched.setattr(torch.cuda, name, lambda: None)
+        device = torch.device("cuda", 0)
+        exact = {row.case: row for row in exactness.rows(device)}
+        rows = [*itertools.islice(sampling.rows(device), 3), *training.rows(device)]
+    exactness.reference.cache_clear()
+    assert exact["dense, float32"].exact and exact["tiled, float32"].exact
+    for row in rows:
+        assert not row.note and row.values["images/s"] > 0, row
