@@ -224,6 +224,9 @@ def test_what_is_no_file_is_refused_before_it_is_opened(folder, tmp_path, monkey
     os.symlink("../special", "in/dataset.json")
     os.symlink("../../special", "in/red/c.png")
     assert len(Folder("in", 8)) == 2
+    with pytest.raises(UserError, match="dataset.json is not a file"):
+        prepare(folder, tmp_path / "o.lmdb", 8, workers=1, labels=True)
+    os.unlink("in/dataset.json")
     assert prepare(folder, tmp_path / "o.lmdb", 8, workers=1, labels=True).count == 2
     os.mkdir(".p.lmdb.partial")
     os.symlink("../special", ".p.lmdb.partial/lock")
