@@ -202,9 +202,14 @@ def compared_runs(
         UserError: a metric that no run has.
     """
     columns = telling([run.settings for run in runs])
+    # One path may have held several sets of images; a run that does not say which goes with the first of its settings.
+    images: dict[Key, str] = {}
+    for run in runs:
+        images[_key(run)] = images.get(_key(run)) or run.real_images
     copies: dict[tuple[Key, int], list[RunResults]] = {}
     for run in runs:
-        copies.setdefault((_key(run), run.seed), []).append(run)
+        key = _key(run, run.real_images or images[_key(run)])
+        copies.setdefault((key, run.seed), []).append(run)
     groups: dict[Key, list[RunResults]] = {}
     repeated = []
     for (key, seed), same in copies.items():
@@ -230,13 +235,13 @@ def compared_runs(
 
 
 Key = tuple[str | None, str, str]
-"""An ablation's label, where there is one, the settings, and the real images: one path may have held several sets."""
+"""An ablation's label, where there is one, the settings, and a checksum of the real images."""
 
 
-def _key(run: RunResults) -> Key:
+def _key(run: RunResults, images: str = "") -> Key:
     label = run.labels.get("variant")
     settings = {name: text for name, text in sorted(run.settings.items()) if not name.startswith(WATCHING)}
-    return None if label is None else str(label), json.dumps(settings), run.real_images
+    return None if label is None else str(label), json.dumps(settings), images
 
 
 def _names(keys: Sequence[Key], groups: Mapping[Key, list[RunResults]]) -> dict[Key, str]:

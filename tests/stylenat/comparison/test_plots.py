@@ -20,7 +20,7 @@ def group(name, value, protocol):
 
 
 def compared(*groups):
-    return SimpleNamespace(name="test", groups=groups)
+    return SimpleNamespace(name="test", groups=groups, higher_is_better=lambda metric: False)
 
 
 @pytest.mark.parametrize(("protocols", "fronts"), [("aa", 1), ("ab", 0), ((None, None), 0)])
