@@ -28,6 +28,7 @@ from stylenat.training.loop import train
 from stylenat.training.memory import training_memory
 from stylenat.training.processes import first_alone, pick_device
 from stylenat.training.run import (
+    ENVIRONMENT,
     PREEMPTED,
     Run,
     environment,
@@ -36,6 +37,7 @@ from stylenat.training.run import (
     only_process,
     recognise,
     record_changes,
+    record_plugins,
     recorded_plugins,
     write_environment,
 )
@@ -90,7 +92,8 @@ def run_experiment(
             f"{loaded} was trained on other images than {settings.dataset.describe()}: {'; '.join(other_images)}; bind "
             "the data set that it began with, or add --run-dir DIR --resume-with-changes, which records the change"
         )
-    changes = [*(changes or []), *other_images, *_changed_plugins(registry, directory)]
+    changed_plugins = _changed_plugins(registry, directory)
+    changes = [*(changes or []), *other_images, *changed_plugins]
     if not existed and state.step >= settings.iterations:
         raise UserError(f"{loaded} is at iteration {state.step}: bind train.iterations above it to train on")
     run = Run(
@@ -125,8 +128,10 @@ def run_experiment(
             if changes:
                 record_changes(directory, config_text, state.step, changes)
                 console.print(printable(f"changed from iteration {state.step} on: {'; '.join(changes)}"))
-            if not (directory / "environment.json").exists():
+            if not (directory / ENVIRONMENT).exists():
                 write_environment(directory, run.environment)
+            elif changed_plugins:  # What a later command loads is what the run goes on with.
+                record_plugins(directory, registry.plugin_files)
             (directory / PREEMPTED).unlink(missing_ok=True)
             hook = registry.manager.hook
             for tracker in settings.trackers:

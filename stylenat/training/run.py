@@ -201,6 +201,12 @@ def write_environment(directory: Path, values: dict[str, Any]) -> None:
     write_text(directory / ENVIRONMENT, json.dumps(values, indent=2) + "\n")
 
 
+def record_plugins(directory: Path, files: Sequence[PluginFile]) -> None:
+    """Replaces the files of ``--plugin`` in an ``environment.json`` that ``recorded_plugins`` could read."""
+    held = json.loads(read_bounded(directory / ENVIRONMENT, ENVIRONMENT_BYTES))
+    write_environment(directory, held | {"plugin_files": [asdict(file) for file in files]})
+
+
 def recorded_plugins(directory: Path) -> tuple[dict[str, str], list[PluginFile]]:
     """What a run's ``environment.json`` names: distributions with their versions, and files of ``--plugin``.
 

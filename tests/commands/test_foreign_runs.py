@@ -154,6 +154,22 @@ def test_a_known_plugin_that_has_changed_or_gone_is_named_with_the_reason(made, 
     assert f"(not at {own}/near.py now)" in last_line(capsys)
 
 
+def test_a_plugin_that_changed_before_a_resume_is_recorded_once_and_then_the_runs(made, theirs, tmp_path):
+    own = tmp_path / "near.py"
+    own.write_text(PLUGIN + "# A later version.\n")
+    arguments = ["--gin", "run/config.gin", "--plugin", str(own), "--run-dir", "run", "--resume-with-changes"]
+    environment = json.loads((theirs / "environment.json").read_text())
+    environment["plugin_files"][0]["name"] = str(own)
+    (theirs / "environment.json").write_text(json.dumps(environment))
+    assert run([*arguments, "--bind", "train.iterations = 3"]) == 0
+    changes = [json.loads(line)["changes"] for line in (theirs / "changes.jsonl").read_text().splitlines()]
+    assert f"plugin {own}: its file was changed" in changes[0]
+    assert sample(["run", "--seeds", "3", "--out", "out"]) == 0  # Loaded by itself: this user ran it.
+    assert run([*arguments, "--bind", "train.iterations = 4"]) == 0
+    changes = [json.loads(line)["changes"] for line in (theirs / "changes.jsonl").read_text().splitlines()]
+    assert not any("its file was changed" in line for line in changes[1])
+
+
 def test_a_run_of_before_files_were_recorded_says_which_plugin_it_needs(theirs, made, capsys):
     environment = json.loads((theirs / "environment.json").read_text())
     del environment["plugin_files"]
