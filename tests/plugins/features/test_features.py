@@ -203,9 +203,9 @@ class Trap:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no readable file of weights"),
-        (b"text", "is no readable file of weights"),
-        (Trap(), "is no readable file of weights"),
+        (b"", "is not a readable checkpoint"),
+        (b"text", "is not a readable checkpoint"),
+        (Trap(), "is not read: it holds [a-z]+.system, which could run code"),
         ([1, 2], "does not hold a network's tensors"),
         ({"cls_token": torch.zeros(1)}, r"does not hold Inception \(features.inception\)'s weights"),
         ({INCEPTION.mark: torch.zeros(2)}, r"does not fit Inception \(features.inception\)"),
