@@ -50,7 +50,7 @@ def tiles_for(kernel: str, head_dim: int, precision: str) -> Tiles:
         return Tiles(strip=(1, 16))
     # Rows of a tile times rows of a strip are a side of a product in the bias's gradient: at least 16.
     if queries and (precision == "ieee" or head_dim > 32):
-        return Tiles(strip=(2, 8), warps=8)
+        return Tiles(strip=(2, 8), warps=4 if precision == "tf32" else 8)
     if precision == "ieee" and head_dim <= 16:
         return Tiles(strip=(2, 8))
     if precision == "ieee" or head_dim > 32:
