@@ -1,6 +1,6 @@
 """Statements to a checked configuration: names known, values of the right type, nothing required missing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from registry.gintext import (
     Statement,
     leaves,
     plain,
+    read_as,
     render,
     replace,
     scoped,
@@ -150,14 +151,19 @@ class Config:
         return f"{entry.shown} needs its parameter {parameter.name!r}{takes}; add a line `{line}`"
 
 
-def checked_config(registry: Registry, statements: Sequence[Statement]) -> Config:
+def checked_config(
+    registry: Registry, statements: Sequence[Statement], say: Callable[[str], None] | None = None
+) -> Config:
     """The configuration that the statements make, the last of two bindings winning, with all of them checked.
+
+    ``say`` is called with a line for each binding of an old name.
 
     Raises:
         UserError: naming file and line, for an unknown name, parameter or macro, a value of the wrong type, a
             reference of the wrong form, or an argument that the caller supplies.
     """
     config = Config(registry)
+    statements = _in_new_names(registry, statements, say)
     resolved = [_resolved(registry, statement) for statement in statements]
     for statement in resolved:
         bound = config.bindings.setdefault((statement.scope, statement.selector), {})
@@ -168,9 +174,54 @@ def checked_config(registry: Registry, statements: Sequence[Statement]) -> Confi
             _check(config, statement)
         except UserError as error:
             raise UserError(at(statement.where, str(error))) from error
+    _check_old_and_new_are_not_mixed(registry, resolved)
     _check_macros_are_used(resolved)
     _check_scopes_are_opened(resolved)
     return config
+
+
+def _in_new_names(
+    registry: Registry, statements: Sequence[Statement], say: Callable[[str], None] | None
+) -> list[Statement]:
+    """The statements with what stands for each binding of an old name in its place."""
+    macros = Config(registry)
+    for statement in statements:
+        if statement.selector == MACRO:
+            bound = macros.bindings.setdefault((statement.scope, MACRO), {})
+            bound["value"] = Bound(statement.value, statement.where)
+    result: list[Statement] = []
+    for statement in statements:
+        rename = None if statement.selector == MACRO else registry.rename_of(statement.selector, statement.parameter)
+        if rename is None:
+            result.append(statement)
+            continue
+        old, new = rename
+        try:
+            if callable(new):
+                text = new(macros.spelt_out(statement.value))
+            else:
+                text = f"{new} = {render(statement.value)}"
+        except UserError as error:
+            raise UserError(at(statement.where, f"{old}: {error}")) from error
+        found = read_as(text, statement, old)
+        if say is not None:
+            written = "; ".join(map(str, found)) or "nothing: leave it out"
+            say(at(statement.where, f"{old} is an old name, read as what is written now: {written}"))
+        result += found
+    return result
+
+
+def _check_old_and_new_are_not_mixed(registry: Registry, statements: Sequence[Statement]) -> None:
+    """Across files the later one wins as ever; within one file, or on one command line, one of the two is a mistake."""
+    direct = {(s.source, s.scope, s.selector, s.parameter): s for s in statements if not s.old}
+    for statement in statements:
+        new = direct.get((statement.source, statement.scope, statement.selector, statement.parameter))
+        if statement.old and new is not None:
+            name = f"{scoped(new.scope, registry.entries[new.selector].shown)}.{new.parameter}"
+            raise UserError(
+                f"{statement.where} binds {statement.old}, an old name, and {new.where} binds {name}, which it is read "
+                f"as; keep one of the two"
+            )
 
 
 def _resolved(registry: Registry, statement: Statement) -> Statement:

@@ -149,7 +149,7 @@ def load_experiment(
     """
     if not files:
         raise UserError("no gin file is given; name one with --gin FILE")
-    config = checked_config(registry, gintext.read(files, bindings, search_path))
+    config = checked_config(registry, gintext.read(files, bindings, search_path), registry.say_once)
     paths = tuple(gintext.find_file(str(file), search_path) for file in files)
     settings = config.settings(str(paths[-1]))
     chosen = "\n".join(str(setting) for setting in settings if not setting.is_default)
@@ -168,6 +168,9 @@ def load_experiment(
     _hand_to_gin(config)
     gin.bind_parameter(LOADED, experiment)
     gin.finalize()
+    for suspect in registry.suspects:
+        if suspect.outdated:
+            registry.say_once(f"not loaded: {suspect}")
     return experiment
 
 

@@ -1,5 +1,6 @@
 """Gin's text to statements that know their place, and values back to text. No names are looked up here."""
 
+import dataclasses
 import re
 import tokenize
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,8 @@ class Reference:
     def __str__(self) -> str:
         return f"@{scoped(self.scope, self.selector)}{'()' if self.evaluate else ''}"
 
+    __repr__ = __str__
+
 
 @dataclass(frozen=True)
 class Macro:
@@ -37,6 +40,8 @@ class Macro:
     def __str__(self) -> str:
         return f"%{self.name}"
 
+    __repr__ = __str__
+
 
 REQUIRED = Macro("gin.REQUIRED")
 """What a fragment binds to a parameter that the experiment has to bind again."""
@@ -44,13 +49,26 @@ REQUIRED = Macro("gin.REQUIRED")
 
 @dataclass(frozen=True)
 class Statement:
-    """``scope/selector.parameter = value``, found at ``where``: ``file:line`` or ``--bind 'text'``."""
+    """``scope/selector.parameter = value``, found at ``where``: ``file:line`` or ``--bind 'text'``.
+
+    ``old``: the old name in the text, where the statement is what this name is read as.
+    """
 
     where: str
     scope: str
     selector: str
     parameter: str
     value: Any
+    old: str = ""
+
+    @property
+    def source(self) -> str:
+        """The file, or ``--bind`` for all bindings of the command line."""
+        return "--bind" if self.where.startswith("--bind ") else self.where.rpartition(":")[0]
+
+    def __str__(self) -> str:
+        name = self.scope if self.selector == MACRO else f"{scoped(self.scope, self.selector)}.{self.parameter}"
+        return f"{name} = {render(self.value)}"
 
 
 def scoped(scope: str, selector: str) -> str:
@@ -80,6 +98,17 @@ def _read_binding(text: str, search_path: Sequence[Path]) -> list[Statement]:
 def read_text(text: str, label: str) -> list[Statement]:
     """The statements of a text that is no file; ``label`` stands in for the file's name."""
     return _read_text(text, lambda line: f"{label}:{line}", Path(), (), ())
+
+
+def read_as(text: str, old: Statement, name: str) -> list[Statement]:
+    """The statements of the text that stands for ``old``, which binds the old name ``name``."""
+    found = _read_text(text, lambda line: old.where, Path(), (), ())
+    return [
+        dataclasses.replace(statement, scope=statement.scope or old.scope, old=name)
+        if statement.selector != MACRO
+        else statement
+        for statement in found
+    ]
 
 
 def find_file(name: str, folders: Sequence[Path], where: str = "") -> Path:

@@ -21,6 +21,20 @@ def stylenat_register(register):
 
 
 @hookspec
+def stylenat_renamed(renamed):
+    """Called once when the plugin is loaded: ``renamed(old, new)`` for each parameter that has another name by now.
+
+    ``old`` is the name that old gin texts bind, such as ``train.betas``. ``new`` is the present name of the same
+    value, such as ``optimizer.adam.betas``; or a function from the old value to gin text, one binding a line, none
+    where nothing is to be bound::
+
+        renamed("train.betas", lambda betas: f"train.optimizer = @optimizer.adam()\noptimizer.adam.betas = {betas}")
+
+    A gin text that binds the old name is read as the new text; a line on stderr says what to write.
+    """
+
+
+@hookspec
 def run_started(run):
     """Training is about to begin, or to go on after a resume (``run.resumed``). Everything is built."""
 

@@ -1,34 +1,141 @@
-"""The kinds of things that a gin file can name. Their interfaces are the core's (``stylenat.interfaces``).
+"""The kinds of things that a gin file can name: one row each, and all that the framework knows of a kind.
 
-A parameter called like a kind, or its plural (``loss``, ``metrics``), takes things of that kind alone.
+``--list``, the contract checkers (``stylenat.testing``), ``new_plugin`` and the tests of the docs read this table.
+A new kind is a row here, ``stylenat/templates/KIND.txt`` (the example plugin), the functions that the row names, and
+a row in docs/plugins.md.
 """
 
+import importlib
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
 
-API_VERSION = 1
+API_VERSION = 2
 """What plugins can rely on. Raised with whatever is new to them: a hook, a kind, a field of ``AttentionSite``."""
 
-OLDEST_API_VERSION = 1
-"""The oldest that still works. Raised, in a release that says so a version ahead, when something is taken away.
+OLDEST_API_VERSION = 2
+"""The oldest that still works. Raised when something is taken away.
 
-A plugin says which it was written for with ``STYLENAT_API = 1`` beside its ``stylenat_register``, and is loaded
+A plugin says which it was written for with ``STYLENAT_API = 2`` beside its ``stylenat_register``, and is loaded
 when that lies between the two. One that does not say is taken to fit.
 """
+
+CHANGES = "networks were given class labels and losses the logits of both sets"
+"""What plugins of API 1 do not know, in a few words."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a gin file binds when it names something of this kind.
+    """One kind.
 
     Attributes:
         doc: one line.
-        bound_as_class: True for ``@block.hydra`` (its user builds many), False for ``@partition.split()``.
+        protocol: the interface that things of this kind implement, as ``"module:Class"``.
+        checker: the function that holds a plugin to it, as ``"module:function"``; named ``check_KIND``.
+        example: lines that put ``$name`` into ``quickstart.gin`` (a ``string.Template``).
+        check: how an example's test calls the checker, where that is not ``check_KIND($Class())``.
+        bound_as_class: True for ``@block.hydra`` (its consumer builds many), False for ``@partition.split()``.
         supplied: arguments that the consumer passes and a gin file therefore cannot bind.
     """
 
     doc: str
+    protocol: str
+    checker: str
+    example: str
+    check: str = "check_$kind($Class())"
     bound_as_class: bool = False
     supplied: tuple[str, ...] = ()
+
+
+KINDS: dict[str, Kind] = {
+    "partition": Kind(
+        "splits the heads of a layer into groups with a kernel size and a dilation each",
+        "stylenat.interfaces:Partition",
+        "stylenat.testing.partition:check_partition",
+        "block.hydra.partition = @partition.$name()",
+    ),
+    "attention": Kind(
+        "one way to compute the neighborhood attention op",
+        "stylenat.interfaces:AttentionBackend",
+        "stylenat.testing.attention:check_attention",
+        "block.hydra.backend = @attention.$name()",
+    ),
+    "block": Kind(
+        "one generator block",
+        "stylenat.interfaces:Block",
+        "stylenat.testing.networks:check_block",
+        "generator.style.block = @block.$name",
+        check="check_block($Class)",
+        bound_as_class=True,
+        supplied=("site", "style_dim"),
+    ),
+    "generator": Kind(
+        "the network from latents to images",
+        "stylenat.interfaces:Generator",
+        "stylenat.testing.networks:check_generator",
+        "train.generator = @generator.$name\ngenerator.$name.resolution = %SIDE",
+        check="check_generator($Class, resolution=16)",
+        bound_as_class=True,
+    ),
+    "discriminator": Kind(
+        "the network from images to logits",
+        "stylenat.interfaces:Discriminator",
+        "stylenat.testing.networks:check_discriminator",
+        "train.discriminator = @discriminator.$name\ndiscriminator.$name.resolution = %SIDE",
+        check="check_discriminator($Class, resolution=16)",
+        bound_as_class=True,
+    ),
+    "loss": Kind(
+        "an adversarial loss",
+        "stylenat.interfaces:Loss",
+        "stylenat.testing.objective:check_loss",
+        "train.loss = @loss.$name()",
+    ),
+    "regularizer": Kind(
+        "an extra term of one network's loss",
+        "stylenat.interfaces:Regularizer",
+        "stylenat.testing.objective:check_regularizer",
+        "train.regularizers = [@regularizer.r1(), @regularizer.$name()]",
+    ),
+    "augmentation": Kind(
+        "what every image passes on its way into the discriminator",
+        "stylenat.interfaces:Augmentation",
+        "stylenat.testing.augmentation:check_augmentation",
+        "train.augmentation = @augmentation.$name()",
+    ),
+    "dataset": Kind(
+        "real images",
+        "stylenat.interfaces:Dataset",
+        "stylenat.testing.dataset:check_dataset",
+        "train.dataset = @dataset.$name()\ndataset.$name.resolution = %SIDE",
+        check="check_dataset($Class(resolution=16))",
+    ),
+    "features": Kind(
+        "an image embedding that metrics are measured in",
+        "stylenat.interfaces:Features",
+        "stylenat.testing.evaluation:check_features",
+        "metric.frechet_random_features.features = @features.$name()",
+    ),
+    "metric": Kind(
+        "compares generated with real images",
+        "stylenat.interfaces:Metric",
+        "stylenat.testing.evaluation:check_metric",
+        "train.metrics = [@metric.frechet_random_features(), @metric.$name()]",
+    ),
+    "tracker": Kind(
+        "records a run while it trains",
+        "stylenat.interfaces:Tracker",
+        "stylenat.testing.tracker:check_tracker",
+        "train.trackers = [@tracker.progress(), @tracker.$name()]",
+        check="check_tracker($Class(), tmp_path)",
+    ),
+    "checkpoint_layout": Kind(
+        "how others' checkpoints name their weights",
+        "stylenat.interfaces:CheckpointLayout",
+        "stylenat.testing.checkpoint_layout:check_checkpoint_layout",
+        "# A layout is found by the names in a checkpoint (tools/import_weights.py): nothing to bind.",
+    ),
+}
 
 
 def kind_of_parameter(name: str) -> str | None:
@@ -36,18 +143,7 @@ def kind_of_parameter(name: str) -> str | None:
     return next((kind for kind in KINDS if name in (kind, f"{kind}s", f"{kind}es")), None)
 
 
-KINDS: dict[str, Kind] = {
-    "partition": Kind("splits the heads of a layer into groups with a kernel size and a dilation each"),
-    "attention": Kind("one way to compute the neighborhood attention op"),
-    "block": Kind("one generator block", bound_as_class=True, supplied=("site", "style_dim")),
-    "generator": Kind("the network from latents to images", bound_as_class=True),
-    "discriminator": Kind("the network from images to logits", bound_as_class=True),
-    "loss": Kind("an adversarial loss"),
-    "regularizer": Kind("an extra term of one network's loss"),
-    "augmentation": Kind("what every image passes on its way into the discriminator"),
-    "dataset": Kind("real images"),
-    "features": Kind("an image embedding that metrics are measured in"),
-    "metric": Kind("compares generated with real images"),
-    "tracker": Kind("records a run while it trains"),
-    "checkpoint_layout": Kind("how others' checkpoints name their weights"),
-}
+def imported(target: str) -> Any:
+    """What ``"package.module:attribute"`` names. Raises whatever importing it raises."""
+    module, _, attribute = target.partition(":")
+    return attrgetter(attribute)(importlib.import_module(module))

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -16,8 +17,9 @@ import pluggy
 
 from registry.errors import UserError
 from registry.kinds import KINDS
-from registry.wording import at, did_you_mean, listed, reason
+from registry.wording import at, did_you_mean, listed, printable, reason
 
+Rename = str | Callable[[Any], str]
 LAZY_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -97,12 +99,16 @@ class PluginFile:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A plugin that failed to load. Of interest only when a name is missing that it may have offered."""
+    """A plugin that is not loaded. Of interest only when a name is missing that it may have offered.
+
+    ``outdated``: it was written for an older plugin API, which its user should know at any time.
+    """
 
     name: str
     origin: Origin
     reason: str
     traceback: str
+    outdated: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} ({self.origin}): {self.reason}"
@@ -118,6 +124,8 @@ class Registry:
         contested: full selectors that two plugins claim, and the second claimant.
         suspects: plugins that failed to load.
         plugin_files: plugins named with ``--plugin``.
+        renames: by a parameter's old name, such as ``train.betas``: its new name, or a function from the old value to
+            gin text.
         aside: selectors of the core that a gin file may bind, but that no experiment starts from.
     """
 
@@ -126,7 +134,15 @@ class Registry:
     contested: dict[str, Origin] = field(default_factory=dict)
     suspects: list[Suspect] = field(default_factory=list)
     plugin_files: list[PluginFile] = field(default_factory=list)
+    renames: dict[str, Rename] = field(default_factory=dict)
     aside: set[str] = field(default_factory=set)
+    said: set[str] = field(default_factory=set)
+
+    def say_once(self, line: str) -> None:
+        """Prints a line on stderr, unless it was printed before or another process of the same run prints it."""
+        if line not in self.said and os.environ.get("RANK", "0") == "0":
+            print(printable(line), file=sys.stderr)
+        self.said.add(line)
 
     def core(self) -> list[Entry]:
         """The core's own configurables, such as ``train``, which every experiment starts from."""
@@ -162,6 +178,16 @@ class Registry:
             self.contested[entry.selector] = origin
             raise UserError(f"{entry.selector} is registered by both {first} and {origin}; one of them must go")
         self.entries[entry.selector] = entry
+
+    def renamed(self, old: str, new: Rename) -> None:
+        """Has gin texts that bind the parameter ``old`` read as what ``new`` says (``hooks.stylenat_renamed``)."""
+        self.renames[old] = new
+
+    def rename_of(self, selector: str, parameter: str) -> tuple[str, Rename] | None:
+        """The old name and what to read instead, if a gin text's ``selector.parameter`` is one."""
+        full = [entry.selector for entry in self.entries.values() if entry.selector.endswith(f".{selector}")]
+        spelt = [f".{name}.{parameter}" for name in {selector, *full}]
+        return next((row for row in self.renames.items() if any(s.endswith(f".{row[0]}") for s in spelt)), None)
 
     def add_core(self, name: str, target: str, aside: bool = False) -> None:
         """Registers one of the core's configurables, such as ``"train", "stylenat.training.train:train"``.

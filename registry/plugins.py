@@ -19,7 +19,7 @@ import pluggy
 
 from registry import hooks
 from registry.errors import UserError
-from registry.kinds import API_VERSION, OLDEST_API_VERSION
+from registry.kinds import API_VERSION, CHANGES, OLDEST_API_VERSION
 from registry.names import Entry, Origin, PluginFile, Registry, Suspect
 from registry.wording import reason
 
@@ -68,8 +68,10 @@ def load_plugins(
             _take_in(registry, plugin, origin)
         except (Exception, SystemExit) as error:
             # Whatever a stranger's module raises: kept with its traceback, for when a name is missing.
-            why = _too_new(_declared_in_source(entry_point.module)) or reason(error)
-            registry.suspects.append(Suspect(entry_point.name, origin, why, traceback.format_exc()))
+            declared = _declared_in_source(entry_point.module)
+            outdated = declared is not None and declared < OLDEST_API_VERSION
+            why = _other_api(declared) or reason(error)
+            registry.suspects.append(Suspect(entry_point.name, origin, why, traceback.format_exc(), outdated))
 
     for wanted in extra:
         name = wanted if isinstance(wanted, str) else wanted.name
@@ -102,7 +104,7 @@ def _take_in(registry: Registry, plugin: object, origin: Origin) -> None:
     if manager.is_registered(plugin):  # Installed and named with --plugin too, or offered by two entry points.
         return
     _check_api(getattr(plugin, "STYLENAT_API", None))
-    before = dict(registry.entries)
+    before, renames = dict(registry.entries), dict(registry.renames)
 
     def register(kind: str, name: str, target: Callable[..., Any] | str) -> None:
         registry.add(kind, name, target, origin)
@@ -112,10 +114,11 @@ def _take_in(registry: Registry, plugin: object, origin: Origin) -> None:
         manager.check_pending()  # A misspelt hook would never be called.
         others = [other for other in manager.get_plugins() if other is not plugin]
         manager.subset_hook_caller("stylenat_register", others)(register=register)
+        manager.subset_hook_caller("stylenat_renamed", others)(renamed=registry.renamed)
     except BaseException:
         if manager.is_registered(plugin):
             manager.unregister(plugin)
-        registry.entries = before
+        registry.entries, registry.renames = before, renames
         raise
 
 
@@ -125,19 +128,18 @@ def _check_api(declared: object) -> None:
         return
     if type(declared) is not int:
         raise UserError(f"its STYLENAT_API is {declared!r}; it must be a number such as {API_VERSION}")
-    if problem := _too_new(declared):
+    if problem := _other_api(declared):
         raise UserError(problem)
-    if declared < OLDEST_API_VERSION:
-        raise UserError(
-            f"it was written for plugin API {declared} and this stylenat has dropped what lies before "
-            f"{OLDEST_API_VERSION}; upgrade the plugin, or install an older stylenat"
-        )
 
 
-def _too_new(declared: int | None) -> str:
-    if declared is None or declared <= API_VERSION:
+def _other_api(declared: int | None) -> str:
+    """Why a plugin that was written for this API cannot be loaded; empty where it can."""
+    if declared is None or OLDEST_API_VERSION <= declared <= API_VERSION:
         return ""
-    return f"it needs plugin API {declared} and this stylenat offers {API_VERSION}; upgrade stylenat"
+    if declared > API_VERSION:
+        return f"it needs plugin API {declared} and this stylenat offers {API_VERSION}; upgrade stylenat"
+    moving = 'docs/plugins.md, "From API 1 to 2", says how to change it'
+    return f"it was written for plugin API {declared}, before {CHANGES}; {moving}"
 
 
 def _declared_in_source(module: str) -> int | None:

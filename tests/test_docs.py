@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from registry import API_VERSION, KINDS, UserError, load_experiment, load_plugins
+from registry import API_VERSION, KINDS, UserError, hookimpl, load_experiment, load_plugins
+from registry.gintext import read_text
 from stylenat.commands._command import CORE, experiments_folder
 from stylenat.commands.ablate import main as ablate
-from stylenat.commands.new_plugin import GIN
 from stylenat.commands.run import main as run
 from stylenat.draws import Share, SharedGenerator
 
@@ -30,7 +30,7 @@ def load(text: str, tmp_path: Path, *plugins: str):
 
 
 def test_the_one_file_plugin_trains_is_drawn_and_passes_its_test(tiny, tmp_path, monkeypatch, capsys):
-    plugin, test, _, version = blocks("plugins.md", "python")
+    plugin, test, _, version, _ = blocks("plugins.md", "python")
     Path("fibonacci.py").write_text(plugin)
     assert plugin.startswith("# fibonacci.py\n") and test.startswith("# test_fibonacci.py\n")
     bind = ["--plugin", "fibonacci.py", "--bind", "block.hydra.partition = @partition.fibonacci()"]
@@ -46,6 +46,16 @@ def test_the_one_file_plugin_trains_is_drawn_and_passes_its_test(tiny, tmp_path,
     assert version.strip() == f"STYLENAT_API = {API_VERSION}"
 
 
+def test_the_renamed_parameters_that_plugins_are_shown_are_gin_text():
+    names, renames = {"hookimpl": hookimpl}, {}
+    exec(blocks("plugins.md", "python")[4], names)
+    names["stylenat_renamed"](renames.__setitem__)
+    text = renames["train.margin"](0.5)
+    statements = [(s.selector, s.parameter, str(s.value)) for s in read_text(text, "docs")]
+    assert statements == [("train", "loss", "@loss.mine()"), ("loss.mine", "margin", "0.5")]
+    assert renames["loss.mine.weight"] == "loss.mine.scale"
+
+
 @pytest.mark.parametrize("share", [Share(0, 1), Share(1, 2)])
 def test_the_draws_that_plugins_are_shown_are_the_whole_batchs(share):
     def drawn(share):
@@ -57,9 +67,12 @@ def test_the_draws_that_plugins_are_shown_are_the_whole_batchs(share):
         assert torch.equal(part, share(whole))
 
 
-def test_the_contract_table_has_every_kind_that_can_be_written():
+def test_the_contract_table_has_every_kind_and_how_it_is_bound():
     text = (DOCS / "plugins.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE)) == set(GIN) <= set(KINDS)
+    rows = dict(re.findall(r"^\| `(\w+)`( \(class\))? \|", text, re.MULTILINE))
+    assert {name: bool(is_class) for name, is_class in rows.items()} == {
+        name: kind.bound_as_class for name, kind in KINDS.items()
+    }
 
 
 @pytest.mark.parametrize("text", blocks("gin.md", "gin"))

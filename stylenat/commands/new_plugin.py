@@ -22,32 +22,6 @@ then:
 """
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
-GIN = {
-    "partition": "block.hydra.partition = @partition.$name()",
-    "attention": "block.hydra.backend = @attention.$name()",
-    "block": "generator.style.block = @block.$name",
-    "generator": "train.generator = @generator.$name\ngenerator.$name.resolution = %SIDE",
-    "discriminator": "train.discriminator = @discriminator.$name\ndiscriminator.$name.resolution = %SIDE",
-    "loss": "train.loss = @loss.$name()",
-    "regularizer": "train.regularizers = [@regularizer.r1(), @regularizer.$name()]",
-    "augmentation": "train.augmentation = @augmentation.$name()",
-    "dataset": "train.dataset = @dataset.$name()\ndataset.$name.resolution = %SIDE",
-    "features": "metric.frechet_random_features.features = @features.$name()",
-    "metric": "train.metrics = [@metric.frechet_random_features(), @metric.$name()]",
-    "tracker": "train.trackers = [@tracker.progress(), @tracker.$name()]",
-    "checkpoint_layout": "# A layout is found by the names in a checkpoint (tools/import_weights.py): nothing to bind.",
-}
-"""What puts each kind into the quickstart."""
-
-CHECKS = {
-    "block": "check_block($Class)",
-    "generator": "check_generator($Class, resolution=16)",
-    "discriminator": "check_discriminator($Class, resolution=16)",
-    "dataset": "check_dataset($Class(resolution=16))",
-    "tracker": "check_tracker($Class(), tmp_path)",
-}
-"""How the kind's checker is called, where that is not ``check_KIND($Class())``."""
-
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -57,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help="as gin files will say it: small letters, digits, underscores")
-    parser.add_argument("--kind", required=True, metavar="KIND", help=", ".join(GIN))
+    parser.add_argument("--kind", required=True, metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where its folder goes (default: here)")
     return parser
 
@@ -73,15 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_plugin(name: str, kind: str, out: Path) -> Path:
-    """Writes ``out/stylenat-NAME``, whole or not at all, and returns it.
+    """Writes ``out/stylenat-NAME``, completely or not at all, and returns it.
 
     Raises UserError for a name that Python, gin or pip cannot take, an unknown kind, or a folder that is there.
     """
-    if kind not in GIN:
-        known = f"The kinds are {', '.join(GIN)}"
-        if kind in KINDS:
-            raise UserError(f"there is no template for the kind {kind!r}. {known}")
-        raise UserError(f"there is no kind {kind!r}{did_you_mean(kind, GIN) or '.'} {known}")
+    if kind not in KINDS:
+        known = f"The kinds are {', '.join(KINDS)}"
+        raise UserError(f"there is no kind {kind!r}{did_you_mean(kind, KINDS) or '.'} {known}")
     if not (name.isascii() and name.isidentifier() and name == name.lower() and name[0] != "_" and name[-1] != "_"):
         raise UserError(f"{name!r} cannot name a plugin; use small letters, digits and underscores, a letter first")
     if keyword.iskeyword(name) or name == "train":
@@ -90,8 +62,8 @@ def write_plugin(name: str, kind: str, out: Path) -> Path:
     module = f"stylenat_{name}"
     values = {"name": name, "kind": kind, "Class": class_name, "module": module, "api": str(API_VERSION)}
     values |= {"distribution": module.replace("_", "-"), "python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
-    values["gin"] = Template(GIN[kind]).substitute(values)
-    values["check"] = Template(CHECKS.get(kind, "check_$kind($Class())")).substitute(values)
+    values["gin"] = Template(KINDS[kind].example).substitute(values)
+    values["check"] = Template(KINDS[kind].check).substitute(values)
     values["fixture"] = "tmp_path" if "tmp_path" in values["check"] else ""
     files = {
         "pyproject.toml": "pyproject",

@@ -9,17 +9,21 @@ from pathlib import Path
 import pytest
 
 import registry
+import stylenat.testing
 from registry import KINDS, load_plugins
-from stylenat.commands.new_plugin import GIN, main
+from registry.kinds import imported
+from stylenat.commands.new_plugin import TEMPLATES, main
 from stylenat.commands.run import main as run
 from stylenat.testing import CHECKERS
 
 
-def test_every_kind_that_has_a_checker_has_a_template():
-    assert set(GIN) == set(CHECKERS) <= set(KINDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kinds_row_names_its_protocol_its_checker_and_an_example(kind):
+    assert getattr(imported(KINDS[kind].protocol), "_is_protocol", False)
+    assert CHECKERS[kind] is getattr(stylenat.testing, f"check_{kind}") and (TEMPLATES / f"{kind}.txt").is_file()
 
 
-@pytest.mark.parametrize("kind", GIN)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_generated_plugin_passes_its_own_tests_and_trains(kind, tiny, tmp_path, monkeypatch, capsys):
     name = f"my_{kind}"
     assert main([name, "--kind", kind]) == 0

@@ -52,11 +52,25 @@ def test_a_bad_plugin_that_was_asked_for_is_an_error(workshop, before, message):
         workshop.plugins("idea.py")
 
 
-def test_a_plugin_for_an_api_that_is_gone_says_what_to_upgrade(workshop, monkeypatch):
-    monkeypatch.setattr(plugins, "OLDEST_API_VERSION", 2)
+OLD = "it was written for plugin API 1, before networks were given class labels"
+
+
+def test_a_plugin_of_an_older_api_is_a_line_where_it_is_unused_and_an_error_where_it_is_needed(workshop, capsys):
     workshop.distribution("old", "0.3", "old", REGISTERS.format(before="STYLENAT_API = 1"))
-    [suspect] = workshop.plugins().suspects
-    assert "written for plugin API 1" in str(suspect) and "upgrade the plugin" in str(suspect)
+    registry = workshop.plugins()
+    for _ in range(2):
+        workshop.experiment("train.iterations = 1", registry=registry)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"not loaded: old (old 0.3): {OLD}") and "docs/plugins.md" in line
+    with pytest.raises(UserError) as caught:
+        workshop.experiment("train.metrics = [@metric.mine()]", registry=registry)
+    assert f"failed to load: old (old 0.3): {OLD}" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_named_plugin_of_an_older_api_is_an_error(workshop):
+    workshop.write("idea.py", REGISTERS.format(before="STYLENAT_API = 1"))
+    with pytest.raises(UserError, match=f"--plugin idea.py: {OLD}.*docs/plugins.md"):
+        workshop.plugins("idea.py")
 
 
 @pytest.mark.parametrize("before", ["", f"STYLENAT_API = {API_VERSION}"])

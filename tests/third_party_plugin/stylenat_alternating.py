@@ -2,7 +2,7 @@
 
 from registry import AttentionSite, HeadGroup, even_groups, hookimpl
 
-STYLENAT_API = 1
+STYLENAT_API = 2
 
 
 class Alternating:
