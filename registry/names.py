@@ -101,7 +101,8 @@ class PluginFile:
 class Suspect:
     """A plugin that is not loaded. Of interest only when a name is missing that it may have offered.
 
-    ``outdated``: it was written for an older plugin API, which its user should know at any time.
+    ``outdated``: it was written for an older plugin API, which its user should know at any time. ``traceback`` is empty
+    where the reason says it all.
     """
 
     name: str
@@ -237,7 +238,7 @@ class Registry:
             known = f"Known names: {listed(shown)}"
             guess = did_you_mean(selector, shown) or did_you_mean(selector, short)
         if self.suspects:
-            for suspect in self.suspects:
+            for suspect in filter(attrgetter("traceback"), self.suspects):
                 print(suspect.traceback, file=sys.stderr)
             known += f". Plugins that failed to load: {'; '.join(map(str, self.suspects))}"
         return f"nothing is called {selector!r}{guess or '.'} {known}"

@@ -70,8 +70,9 @@ def load_plugins(
             # Whatever a stranger's module raises: kept with its traceback, for when a name is missing.
             declared = _declared_in_source(entry_point.module)
             outdated = declared is not None and declared < OLDEST_API_VERSION
-            why = _other_api(declared) or reason(error)
-            registry.suspects.append(Suspect(entry_point.name, origin, why, traceback.format_exc(), outdated))
+            other_api = _other_api(declared)
+            why, trace = (other_api, "") if other_api else (reason(error), traceback.format_exc())
+            registry.suspects.append(Suspect(entry_point.name, origin, why, trace, outdated))
 
     for wanted in extra:
         name = wanted if isinstance(wanted, str) else wanted.name
