@@ -18,8 +18,8 @@ from torch import Tensor
 from plugins.augmentations.ada import AdaptiveAugmentation
 from registry import load_experiment, load_plugins
 from stylenat.commands._command import CORE, experiments_folder
-from stylenat.training.loop import iteration
 from stylenat.training.state import TrainingState
+from stylenat.training.step import iteration
 
 PRESETS = ("bgc", "bgcfnc")
 
@@ -108,7 +108,7 @@ def share(gin_file: str, bindings: list[str], repeats: int) -> str:
     real = torch.randn(settings.batch_size, 3, settings.dataset.resolution, settings.dataset.resolution)
 
     def step() -> None:
-        iteration(settings, state, real)
+        iteration(state, iter([(real, None)]))
         state.step += 1
 
     forward = on(ada("bgc"), real)

@@ -18,11 +18,9 @@ from torch import Tensor
 
 from registry import load_experiment, load_plugins
 from stylenat.commands._command import CORE, experiments_folder
-from stylenat.interfaces import StepContext
-from stylenat.training.loop import iteration
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
-from stylenat.training.steps import descend, discriminator_loss
+from stylenat.training.step import descend, iteration
 
 GFLOP = 172.0
 PUBLISHED = {"inference": 10.4, "iteration with R1": 103.0}
@@ -37,17 +35,13 @@ def peak() -> str:
 def discriminator_seconds(settings: Training, state: TrainingState, real: Tensor, attached: bool) -> float:
     """One discriminator's step, making its fakes included; ``attached`` back-propagates through the generator too."""
 
-    def discriminate(images: Tensor) -> Tensor:
-        return state.discriminator(settings.augmentation(images, state.streams["augmentation"]))
-
+    batches = state.microbatches(state.time())
+    state.give_images(batches, (real, None))
     began = time.perf_counter()
-    with torch.set_grad_enabled(attached):
-        fake = state.generator(torch.randn(len(real), state.generator.latent_dim))
-    random = state.streams["regularization"]
-    context = StepContext(state.generator, state.discriminator, discriminate, random, real=real, fake=fake)
-    terms = [r for r in settings.regularizers if r.network == "discriminator" and not r.own_step]
-    losses = iter([discriminator_loss(settings.loss, terms, context)])
-    descend("discriminator", state.discriminator_optimizer, losses, clip=settings.discriminator_clip)
+    state.give_latents(batches)
+    if attached:  # The step takes fakes that are there as they are.
+        batches[0].fake = state.generate(batches[0].latents)
+    descend(state, settings.steps[0], batches)
     return time.perf_counter() - began
 
 
@@ -93,14 +87,14 @@ def main() -> None:
         settings = experiment.get("train")()
         state = TrainingState(settings, torch.device("cpu"))
         real = torch.randn(1, 3, 256, 256)
-        iteration(settings, state, real)  # Warm, and every lazy regularizer is due in it.
+        iteration(state, iter([(real, None)]))  # Warm, and every lazy regularizer is due in it.
         seconds = []
         rates = []
         for _ in range(arguments.repeats):
             state.step = 0  # An iteration in which every lazy regularizer is due.
             rates.append(gflops(alternating({"yardstick": product()}, 2)["yardstick"]))
             began = time.perf_counter()
-            iteration(settings, state, real)
+            iteration(state, iter([(real, None)]))
             seconds.append(time.perf_counter() - began)
         row("iteration with R1, batch 1", seconds, max(rates), PUBLISHED["iteration with R1"], "")
         if arguments.attached:

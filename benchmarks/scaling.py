@@ -23,8 +23,8 @@ from registry import load_experiment, load_plugins
 from stylenat import ranks
 from stylenat.commands._command import CORE, experiments_folder
 from stylenat.data.pixels import to_networks
-from stylenat.training.loop import iteration
 from stylenat.training.state import TrainingState
+from stylenat.training.step import iteration
 
 SIDES = {  # name: (processes, or None for one without a process group; threads of each)
     "1 process of 2 threads": (None, 2),
@@ -59,7 +59,7 @@ def measure(rank: int, processes: int | None, threads: int, iterations: int, fol
         if step == 3:  # The first ones build what later ones reuse.
             ranks.wait_for_all()
             sent[0], began = 0.0, time.perf_counter()
-        iteration(state.settings, state, to_networks(images))
+        iteration(state, iter([(to_networks(images), None)]))
         state.step += 1
     ranks.wait_for_all()
     seconds = time.perf_counter() - began

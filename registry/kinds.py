@@ -97,6 +97,30 @@ KINDS: dict[str, Kind] = {
         "stylenat.testing.objective:check_regularizer",
         "train.regularizers = [@regularizer.r1(), @regularizer.$name()]",
     ),
+    "recipe": Kind(
+        "what an iteration steps, in which order, from which images and fakes",
+        "stylenat.interfaces:Recipe",
+        "stylenat.testing.recipe:check_recipe",
+        "train.recipe = @recipe.$name()",
+    ),
+    "optimizer": Kind(
+        "makes the optimizer of one network",
+        "stylenat.interfaces:Optimizer",
+        "stylenat.testing.recipe:check_optimizer",
+        "train.generator_optimizer = @optimizer.$name()",
+    ),
+    "schedule": Kind(
+        "a number that moves in time",
+        "stylenat.interfaces:Schedule",
+        "stylenat.testing.recipe:check_schedule",
+        "train.learning_rate_schedule = @schedule.$name()",
+    ),
+    "average": Kind(
+        "averages of the generator's weights, which are sampled and measured",
+        "stylenat.interfaces:Average",
+        "stylenat.testing.recipe:check_average",
+        "train.average = @average.$name()",
+    ),
     "augmentation": Kind(
         "what every image passes on its way into the discriminator",
         "stylenat.interfaces:Augmentation",

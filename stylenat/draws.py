@@ -6,6 +6,7 @@ What augmentations and regularizers draw with. Networks, losses and pixels have 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,34 +19,34 @@ def derived_seed(seed: int, *names: object) -> int:
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """Every ``of``-th item of a batch from item ``index`` on: one microbatch of one process."""
 
     index: int = 0
     of: int = 1
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """The share of [batch, ...]."""
+        """The shard of [batch, ...]."""
         return batch[self.index :: self.of]
 
 
-class SharedGenerator(torch.Generator):
-    """The generator for one call on a share of a batch.
+class ShardGenerator(torch.Generator):
+    """The generator for one call on a shard of a batch.
 
-    Through this module's functions every share draws for the whole batch and keeps its own part. Drawn from directly,
-    it gives each share numbers of its own, which depend on how the batch is divided.
+    Through this module's functions every shard draws for the whole batch and keeps its own part. Drawn from directly,
+    it gives each shard numbers of its own, which depend on how the batch is divided.
 
     Args:
-        key: the same in all shares of the batch; share: this one.
+        key: the same in all shares of the batch; shard: this one.
     """
 
-    def __new__(cls, key: int, share: Share) -> "SharedGenerator":
+    def __new__(cls, key: int, shard: Shard) -> "ShardGenerator":
         return super().__new__(cls)
 
-    def __init__(self, key: int, share: Share) -> None:
-        self.key, self.share = key, share
+    def __init__(self, key: int, shard: Shard) -> None:
+        self.key, self.shard = key, shard
         self.whole = torch.Generator().manual_seed(key)
-        self.manual_seed(derived_seed(key, share.index))
+        self.manual_seed(derived_seed(key, shard.index))
         self._fresh = self.get_state()
 
     @property
@@ -53,17 +54,34 @@ class SharedGenerator(torch.Generator):
         return not torch.equal(self.get_state(), self._fresh)
 
 
-def augmented(augment: Callable[[Tensor, torch.Generator], Tensor], images: Tensor, random: SharedGenerator) -> Tensor:
-    """``augment(images, random)`` of a share of a batch, [images, 3, side, side]: of each image what the whole batch
+def augmented(augment: Callable[[Tensor, torch.Generator], Tensor], images: Tensor, random: ShardGenerator) -> Tensor:
+    """``augment(images, random)`` of a shard of a batch, [images, 3, side, side]: of each image what the whole batch
     would give it, also where ``augment`` draws from the generator directly.
 
     That costs more: it is then shown a batch of full size, its own images standing in for the others.
     """
-    out, share = augment(images, random), random.share
-    if share.of == 1 or not random.drawn_from_directly:
+    out, shard = augment(images, random), random.shard
+    if shard.of == 1 or not random.drawn_from_directly:
         return out
-    whole = images.repeat_interleave(share.of, dim=0)
-    return share(augment(whole, SharedGenerator(random.key, Share())))
+    whole = images.repeat_interleave(shard.of, dim=0)
+    return shard(augment(whole, ShardGenerator(random.key, Shard())))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a network declares to draw for each sample, in its attribute ``draws``: a name to a Draw.
+
+    Its ``forward`` takes the tensors [batch, *shape] by these names; it draws nothing itself, so that results depend
+    neither on the number of processes nor on a resume.
+    """
+
+    shape: tuple[int, ...]
+    law: Literal["normal", "uniform"] = "normal"
+
+    def __call__(self, count: int, random: torch.Generator) -> Tensor:
+        """[count, *shape]."""
+        draw = torch.randn if self.law == "normal" else torch.rand
+        return draw(count, *self.shape, generator=random)
 
 
 def uniform(random: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -85,7 +103,7 @@ def generators(random: torch.Generator, batch: int) -> list[torch.Generator]:
 def _drawn(
     draw: Callable[[tuple[int, ...], torch.Generator], Tensor], random: torch.Generator, shape: tuple[int, ...]
 ) -> Tensor:
-    if not isinstance(random, SharedGenerator):  # Then the batch is whole.
+    if not isinstance(random, ShardGenerator):  # Then the batch is whole.
         return draw(shape, random)
-    share = random.share
-    return draw((*shape[:-1], shape[-1] * share.of), random.whole)[..., share.index :: share.of]
+    shard = random.shard
+    return draw((*shape[:-1], shape[-1] * shard.of), random.whole)[..., shard.index :: shard.of]

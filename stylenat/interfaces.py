@@ -5,8 +5,8 @@ computes anything. Images inside the networks are float [batch, 3, height, width
 (``stylenat.data.pixels``); images outside are uint8 in the same layout.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from registry import AttentionSite, HeadGroup
+from stylenat.draws import Shard
 
 
 class Partition(Protocol):
@@ -91,41 +92,159 @@ class Discriminator(Protocol):
 
 
 class Loss(Protocol):
-    """Kind ``loss``: an adversarial loss, two pure functions of logits."""
+    """Kind ``loss``: an adversarial loss, two functions of logits [batch, any number], each a mean.
+
+    Attributes:
+        paired: whether ``generator`` looks at ``real_logits``, as relativistic losses do; they are computed only then.
+            False where it is not said.
+    """
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """The discriminator's loss, a scalar."""
 
-    def generator(self, fake_logits: Tensor) -> Tensor:
-        """The generator's loss, a scalar."""
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        """The generator's loss, a scalar. ``real_logits`` is None unless the loss is ``paired``."""
+
+
+@dataclass(frozen=True)
+class Time:
+    """When an iteration happens.
+
+    Attributes:
+        iteration: its number, from 0; iterations: of the whole run.
+        images: real images seen before it, over all processes; batch_size: images an iteration.
+    """
+
+    iteration: int
+    images: int
+    iterations: int
+    batch_size: int
+
+
+class Schedule(Protocol):
+    """Kind ``schedule``: a number that moves in time.
+
+    It may stand wherever a parameter's type says so (learning rates, R1's gamma, the average's half-life, Adam's betas,
+    an augmentation's p). ``train.learning_rate_schedule`` is a factor of both learning rates.
+    """
+
+    def __call__(self, time: Time) -> float:
+        """The number in that iteration. A function of ``time`` alone, so that a resume finds it again."""
+
+
+def at(number: "float | Schedule", time: Time) -> float:
+    """A number that may move, in an iteration."""
+    return number(time) if callable(number) else number
+
+
+class Optimizer(Protocol):
+    """Kind ``optimizer``: makes the optimizer of one network.
+
+    It may also have ``adjust(optimizer, time)``, called before every iteration for whatever moves in time beside the
+    learning rate, which the training loop sets.
+    """
+
+    def __call__(
+        self, parameters: Iterable[nn.Parameter], learning_rate: float, lazy_ratio: float = 1.0
+    ) -> torch.optim.Optimizer:
+        """An optimizer of these parameters.
+
+        Args:
+            lazy_ratio: c = interval / (interval + 1) where lazy regularizers add steps of their own, else 1. The
+                learning rate contains it; decay rates of running averages are to be raised to its power (StyleGAN2,
+                appendix B).
+        """
+
+
+class Average(Protocol):
+    """Kind ``average``: averages of the generator's weights, which are sampled and measured instead of its own.
+
+    An average keeps nothing itself: the networks are in the run's state and its checkpoints.
+    """
+
+    def start(self, generator: nn.Module) -> dict[str, nn.Module]:
+        """New averages by name, the one that is sampled first; its name is ``ema``, of others ``ema-<which>``. Empty
+        where the generator's own weights are sampled."""
+
+    def update(self, averages: Mapping[str, nn.Module], generator: nn.Module, time: Time) -> None:
+        """Called after every iteration; ``time`` is that iteration's."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A row of a recipe: one network's optimizer step (StyleGAN2-ADA's Dmain, Dreg, Gmain, Greg).
+
+    Attributes:
+        name: of its scalars, such as ``gradient_norm/<name>``.
+        network: whose parameters it moves.
+        adversarial: whether the adversarial loss is in it.
+        terms: regularizers in it; each is applied in the iterations that are multiples of its interval.
+    """
+
+    name: str
+    network: Literal["discriminator", "generator"]
+    adversarial: bool
+    terms: "tuple[Regularizer, ...]" = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """Phases whose gradients are taken at the same weights; then each makes its optimizer step, in their order.
+
+    Attributes:
+        interval: iterations between applications.
+        new_images: whether a new batch of real images is taken first; new_latents: whether latents are drawn first.
+            The first step of an iteration does both.
+        keep_fakes: whether later steps reuse its fakes, gradients included. With ``train.accumulate`` they are made
+            again, since memory holds one microbatch's alone.
+    """
+
+    phases: tuple[Phase, ...]
+    interval: int = 1
+    new_images: bool = False
+    new_latents: bool = False
+    keep_fakes: bool = False
+
+
+class Recipe(Protocol):
+    """Kind ``recipe``: what an iteration steps, in which order, from which images and fakes."""
+
+    def steps(self, regularizers: "Sequence[Regularizer]") -> Sequence[Step]:
+        """The steps of an iteration, in order, every regularizer in at least one phase."""
 
 
 @dataclass
-class StepContext:
-    """What a regularizer may look at. Tensors that its step does not have are None.
+class Microbatch:
+    """What is known of one microbatch in an iteration; losses' terms of either network see all of it.
 
     Attributes:
         generator, discriminator: the networks.
-        discriminate: images to logits as the discriminator's main step sees them, augmentation included.
-        real: real images of this step.
-        fake: generated images, detached in the discriminator's step.
-        real_logits, fake_logits: what ``discriminate`` gave for them in this step.
-        latents: what ``fake`` was made from.
-        random: the named generator that every draw must come from, by the functions of ``stylenat.draws``.
-        discriminate_exactly: ``discriminate`` as second derivatives need it, in float32 and uncompiled; a regularizer
-            with ``second_order`` finds it in ``discriminate``'s place.
+        discriminate: images, and labels or None, to logits as the adversarial loss has them, augmentation included. A
+            regularizer with ``second_order`` finds it in float32 and uncompiled.
+        time: the iteration.
+        random: the generator that every draw must come from, by the functions of ``stylenat.draws``.
+        images, labels: real ones. Labels are one-hot float [batch, num_classes], None in an unconditional experiment.
+        latents, fake_labels: what ``fake`` is made from; fake: generated images, detached for the discriminator.
+        real_logits, fake_logits: what the newest phase with the adversarial loss computed. None before.
+        draws: what the generator declares to draw for ``fake``, by name.
+        shard: which part of the run's batch this is; kept: the training step's own.
     """
 
     generator: nn.Module
     discriminator: nn.Module
-    discriminate: Callable[[Tensor], Tensor]
+    discriminate: Callable[..., Tensor]
+    time: Time
     random: torch.Generator
-    real: Tensor | None = None
+    images: Tensor | None = None
+    labels: Tensor | None = None
+    latents: Tensor | None = None
+    fake_labels: Tensor | None = None
     fake: Tensor | None = None
     real_logits: Tensor | None = None
     fake_logits: Tensor | None = None
-    latents: Tensor | None = None
-    discriminate_exactly: Callable[[Tensor], Tensor] | None = None
+    draws: Mapping[str, Tensor] = field(default_factory=dict)
+    shard: Shard = field(default_factory=Shard)
+    kept: Tensor | None = field(default=None, repr=False)
 
 
 class Regularizer(Protocol):
@@ -138,6 +257,9 @@ class Regularizer(Protocol):
         own_step: True for an optimiser step of its own, unclipped, after the main one; False for a term of the
             main loss.
         second_order: whether the term contains a gradient (a gradient penalty); ``own_step`` where it is not said.
+        reuses_logits: whether a term of the discriminator's main loss differentiates ``real_logits`` or
+            ``fake_logits`` with respect to ``images`` or ``fake``, which then require a gradient: no pass of its own,
+            and the loss's draws of the augmentation (R3GAN). Implies ``second_order``; False where it is not said.
     """
 
     name: str
@@ -145,18 +267,21 @@ class Regularizer(Protocol):
     interval: int
     own_step: bool
 
-    def __call__(self, context: StepContext) -> Tensor:
+    def __call__(self, batch: Microbatch) -> Tensor:
         """The weighted term, a scalar, including the factor that makes up for laziness."""
 
 
 class Augmentation(Protocol):
-    """Kind ``augmentation``: what every image passes on its way into the discriminator. May adapt itself."""
+    """Kind ``augmentation``: what every image passes on its way into the discriminator. May adapt itself.
+
+    It may also have ``begin(time)``, called before every iteration, for a number that moves in time.
+    """
 
     def __call__(self, images: Tensor, random: torch.Generator) -> Tensor:
         """Differentiable; same shape; draws on the CPU from ``random`` only, by the functions of ``stylenat.draws``."""
 
     def observe(self, real_logits: Tensor) -> None:
-        """Sees the discriminator's logits [batch, 1] on real images once an iteration, detached."""
+        """Sees the discriminator's logits [batch, any number] on real images once an iteration, detached."""
 
     def scalars(self) -> Mapping[str, float]:
         """What to track, such as ``augmentation/p``; empty when there is nothing."""

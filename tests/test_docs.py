@@ -14,7 +14,7 @@ from registry.gintext import read_text
 from stylenat.commands._command import CORE, experiments_folder
 from stylenat.commands.ablate import main as ablate
 from stylenat.commands.run import main as run
-from stylenat.draws import Share, SharedGenerator
+from stylenat.draws import Shard, ShardGenerator
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -56,15 +56,15 @@ def test_the_renamed_parameters_that_plugins_are_shown_are_gin_text():
     assert renames["loss.mine.weight"] == "loss.mine.scale"
 
 
-@pytest.mark.parametrize("share", [Share(0, 1), Share(1, 2)])
-def test_the_draws_that_plugins_are_shown_are_the_whole_batchs(share):
-    def drawn(share):
-        names = {"torch": torch, "images": torch.zeros(4 // share.of, 3, 8, 8), "random": SharedGenerator(5, share)}
+@pytest.mark.parametrize("shard", [Shard(0, 1), Shard(1, 2)])
+def test_the_draws_that_plugins_are_shown_are_the_whole_batchs(shard):
+    def drawn(shard):
+        names = {"torch": torch, "images": torch.zeros(4 // shard.of, 3, 8, 8), "random": ShardGenerator(5, shard)}
         exec(blocks("plugins.md", "python")[2], names)
         return names["shift"].T, names["noise"], torch.stack(names["by_pixel"])
 
-    for part, whole in zip(drawn(share), drawn(Share()), strict=True):
-        assert torch.equal(part, share(whole))
+    for part, whole in zip(drawn(shard), drawn(Shard()), strict=True):
+        assert torch.equal(part, shard(whole))
 
 
 def test_the_contract_table_has_every_kind_and_how_it_is_bound():

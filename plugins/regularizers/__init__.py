@@ -5,5 +5,6 @@ from registry import hookimpl
 
 @hookimpl
 def stylenat_register(register):
-    register("regularizer", "r1", "plugins.regularizers.r1:R1")
+    register("regularizer", "r1", "plugins.regularizers.gradient_penalty:R1")
+    register("regularizer", "r2", "plugins.regularizers.gradient_penalty:R2")
     register("regularizer", "bcr", "plugins.regularizers.bcr:BalancedConsistency")

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from plugins.augmentations.bcr import BalancedConsistencyTransforms
 from registry import NotNegative, Share
-from stylenat.interfaces import StepContext
+from stylenat.interfaces import Microbatch
 
 
 class BalancedConsistency:
@@ -39,11 +39,11 @@ class BalancedConsistency:
         self.real_weight, self.fake_weight = real_weight, fake_weight
         self.transform = BalancedConsistencyTransforms(flip, translation, brightness, saturation, contrast, cutout)
 
-    def __call__(self, context: StepContext) -> Tensor:
+    def __call__(self, batch: Microbatch) -> Tensor:
         # Fakes before reals, each in a call of its own, as in the main step.
-        fake = context.discriminate(self.transform(context.fake, context.random))
-        real = context.discriminate(self.transform(context.real, context.random))
+        fake = batch.discriminate(self.transform(batch.fake, batch.random), batch.fake_labels)
+        real = batch.discriminate(self.transform(batch.images, batch.random), batch.labels)
         return (
-            self.fake_weight * (fake - context.fake_logits).square().mean()
-            + self.real_weight * (real - context.real_logits).square().mean()
+            self.fake_weight * (fake - batch.fake_logits).square().mean()
+            + self.real_weight * (real - batch.real_logits).square().mean()
         )

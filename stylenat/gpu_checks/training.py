@@ -8,8 +8,8 @@ from stylenat.gpu_checks import Row, Value
 from stylenat.gpu_checks.experiments import ffhq256
 from stylenat.gpu_checks.measure import attempt, launches_and_waits, peak_gib, seconds
 from stylenat.training.forward import use_tf32
-from stylenat.training.loop import iteration
 from stylenat.training.state import TrainingState
+from stylenat.training.step import iteration
 
 # What fits 80 GB first. The generator's backward keeps 2.4 GB an image in float32.
 CASES = (
@@ -40,7 +40,7 @@ def _measured(batch: int, bindings: list[str], device: torch.device) -> dict[str
 
     def step() -> None:
         state.seed_iteration()
-        iteration(settings, state, real)
+        iteration(state, iter([(real, None)]))
 
     state.step = 1
     peak = peak_gib(step, device)

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from stylenat.draws import Share, SharedGenerator, augmented
+from stylenat.draws import Shard, ShardGenerator, augmented
 from stylenat.interfaces import Augmentation
 from stylenat.testing.contract import noise, require, require_gradients, require_plain_state, require_tensor, untouched
 
@@ -48,12 +48,12 @@ def _apply(augmentation: Augmentation, images: Tensor, seed: int) -> Tensor:
 
 
 def _check_shares(augmentation: Augmentation, images: Tensor) -> None:
-    whole = augmented(augmentation, images, SharedGenerator(7, Share()))
+    whole = augmented(augmentation, images, ShardGenerator(7, Shard()))
     for of in (2, 4):
-        for share in (Share(index, of) for index in range(of)):
-            part = augmented(augmentation, share(images), SharedGenerator(7, share))
+        for shard in (Shard(index, of) for index in range(of)):
+            part = augmented(augmentation, shard(images), ShardGenerator(7, shard))
             require(
-                torch.allclose(part, share(whole), rtol=1e-4, atol=1e-4),
+                torch.allclose(part, shard(whole), rtol=1e-4, atol=1e-4),
                 "an image is changed otherwise when its batch is divided among processes; what it draws and does must "
                 "depend on the image and on its place in the batch alone (see stylenat.draws)",
             )

@@ -1,24 +1,32 @@
 """The contracts of kinds ``loss`` and ``regularizer``."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
-from stylenat.interfaces import Loss, Regularizer, StepContext
+from stylenat.interfaces import Loss, Microbatch, Regularizer, Time
 from stylenat.testing.contract import noise, require, require_gradients, require_tensor, untouched
 
 
 def check_loss(loss: Loss) -> None:
-    """Checks both functions on ordinary and on extreme logits.
+    """Checks both functions on ordinary and on extreme logits, one and several an image.
 
     Raises:
         ContractError: no scalar, a value or gradient that is not finite, a sum over the batch instead of a mean,
             a sign that trains a network the wrong way, inputs edited, randomness, or memory of earlier calls.
     """
-    for scale in (1.0, 100.0):
-        real, fake = (noise(8, 1, seed=i).mul(scale).requires_grad_() for i in (0, 1))
+    paired = getattr(loss, "paired", False)
+    require(type(paired) is bool, f"paired must be True or False; got {paired!r}")
+
+    def generator(fake: Tensor, real: Tensor) -> Tensor:
+        return loss.generator(fake, real) if paired else loss.generator(fake)
+
+    for scale, logits in ((1.0, 1), (100.0, 1), (1.0, 5)):
+        real, fake = (noise(8, logits, seed=i).mul(scale).requires_grad_() for i in (0, 1))
         with untouched(real_logits=real, fake_logits=fake):
-            of_d, of_g = loss.discriminator(real, fake), loss.generator(fake)
-            again = loss.discriminator(real, fake), loss.generator(fake)
+            of_d, of_g = loss.discriminator(real, fake), generator(fake, real)
+            again = loss.discriminator(real, fake), generator(fake, real)
         for name, value, inputs in (
             ("discriminator", of_d, {"real_logits": real, "fake_logits": fake}),
             ("generator", of_g, {"fake_logits": fake}),
@@ -27,16 +35,14 @@ def check_loss(loss: Loss) -> None:
             require_gradients(value, inputs)
         same = all(torch.equal(a, b) for a, b in zip((of_d, of_g), again, strict=True))
         require(same, "the same logits give another loss the second time; it must be a pure function")
-        twice = (
-            loss.discriminator(torch.cat([real, real]), torch.cat([fake, fake])),
-            loss.generator(torch.cat([fake, fake])),
-        )
+        real_twice, fake_twice = torch.cat([real, real]), torch.cat([fake, fake])
+        twice = loss.discriminator(real_twice, fake_twice), generator(fake_twice, real_twice)
         mean = all(torch.isclose(a, b, rtol=1e-4) for a, b in zip((of_d, of_g), twice, strict=True))
         require(mean, "the same logits twice over give another loss; it must be a mean over the batch")
 
     zero_real, zero_fake = torch.zeros(4, 1, requires_grad=True), torch.zeros(4, 1, requires_grad=True)
     d_real, d_fake = torch.autograd.grad(loss.discriminator(zero_real, zero_fake), (zero_real, zero_fake))
-    (g_fake,) = torch.autograd.grad(loss.generator(zero_fake), zero_fake)
+    (g_fake,) = torch.autograd.grad(generator(zero_fake, zero_real), zero_fake)
     require(bool(d_real.sum() < 0), "discriminator(...) must fall as real logits rise: logits are high for real")
     require(bool(d_fake.sum() > 0), "discriminator(...) must rise with fake logits: logits are low for fake")
     require(bool(g_fake.sum() < 0), "generator(...) must fall as fake logits rise")
@@ -52,7 +58,7 @@ class _Discriminator(nn.Module):
         self.convolution = nn.Conv2d(3, 8, 3, stride=2, padding=1)
         self.linear = nn.Linear(8 * 64, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.linear(nn.functional.softplus(self.convolution(images)).flatten(1))
 
 
@@ -80,8 +86,8 @@ def check_regularizer(regularizer: Regularizer) -> None:
 
     Raises:
         ContractError: missing attributes, a term that is no finite scalar or does not reach its network's
-            parameters, inputs edited, randomness outside of ``context.random``, or memory of earlier calls (a
-            regularizer has no state in a checkpoint).
+            parameters, inputs edited, randomness outside of ``batch.random``, or memory of earlier calls that its
+            ``state_dict()`` does not hold.
     """
     require(isinstance(getattr(regularizer, "name", None), str), "it needs a name, a string")
     network = getattr(regularizer, "network", None)
@@ -90,14 +96,21 @@ def check_regularizer(regularizer: Regularizer) -> None:
     require(type(interval) is int and interval >= 1, f"interval must be a whole number from 1; got {interval!r}")
     require(type(getattr(regularizer, "own_step", None)) is bool, "own_step must be True or False")
 
+    reuses = getattr(regularizer, "reuses_logits", False)
+    require(type(reuses) is bool, f"reuses_logits must be True or False; got {reuses!r}")
+    require(not (reuses and regularizer.own_step), "reuses_logits needs own_step = False: own steps have no logits")
+
+    saved = copy.deepcopy(regularizer.state_dict()) if hasattr(regularizer, "state_dict") else None
     values = []
     for _ in range(2):
-        context = _context(regularizer)
-        tensors = {name: getattr(context, name) for name in ("real", "fake", "latents", "real_logits", "fake_logits")}
+        if saved is not None:
+            regularizer.load_state_dict(copy.deepcopy(saved))
+        batch = _microbatch(regularizer)
+        tensors = {name: getattr(batch, name) for name in ("images", "fake", "latents", "real_logits", "fake_logits")}
         with untouched(**tensors):
-            value = regularizer(context)
+            value = regularizer(batch)
         require_tensor(value, (), torch.float32, "its term")
-        owner = getattr(context, regularizer.network)
+        owner = getattr(batch, regularizer.network)
         moved = torch.autograd.grad(value, list(owner.parameters()), allow_unused=True)
         finite = all(bool(torch.isfinite(g).all()) for g in moved if g is not None)
         require(finite, f"the gradient of its term to the {network} is not finite")
@@ -106,26 +119,26 @@ def check_regularizer(regularizer: Regularizer) -> None:
         values.append(value.detach())
     require(
         torch.equal(*values),
-        "the same context gives another term the second time; it must have no memory, for a checkpoint keeps none, and "
-        "draw from context.random alone",
+        "the same microbatch gives another term the second time; whatever it remembers belongs into its state_dict(), "
+        "and it must draw from batch.random alone",
     )
 
 
-def _context(regularizer: Regularizer) -> StepContext:
-    """As ``stylenat.training.loop`` makes it: an own step sees less than a term of the main loss."""
+def _microbatch(regularizer: Regularizer) -> Microbatch:
+    """As ``stylenat.training.step`` makes it for the phase that the regularizer is in."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         generator, discriminator = _Generator(), _Discriminator()
-    context = StepContext(generator, discriminator, discriminator, torch.Generator().manual_seed(3))
-    if regularizer.network == "discriminator":
-        context.real = noise(4, 3, 16, 16)
-        if not regularizer.own_step:
-            context.latents = noise(4, 8, seed=1)
-            context.fake = generator(context.latents).detach()
-            context.fake_logits, context.real_logits = discriminator(context.fake), discriminator(context.real)
-    else:
-        context.latents = noise(4, 8, seed=1)
-        if not regularizer.own_step:
-            context.fake = generator(context.latents)
-            context.fake_logits = discriminator(context.fake)
-    return context
+    random = torch.Generator().manual_seed(3)
+    batch = Microbatch(generator, discriminator, discriminator, Time(0, 0, 10, 4), random)
+    batch.images, batch.latents = noise(4, 3, 16, 16), noise(4, 8, seed=1)
+    batch.fake = generator(batch.latents)
+    if regularizer.network == "discriminator" or regularizer.own_step:
+        batch.fake = batch.fake.detach()
+    if getattr(regularizer, "reuses_logits", False):
+        batch.images.requires_grad_()
+        batch.fake.requires_grad_()
+    batch.fake_logits, batch.real_logits = discriminator(batch.fake), discriminator(batch.images)
+    if regularizer.own_step:
+        batch.fake_logits, batch.real_logits = batch.fake_logits.detach(), batch.real_logits.detach()
+    return batch

@@ -32,16 +32,21 @@ class Forward:
         # A network's shapes never change within a run, whether its parameters are frozen does.
         self._call = torch.compile(network, backend=settings.compile, dynamic=False) if settings.compile else network
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, labels: Tensor | None = None, **draws: Tensor) -> Tensor:
         with torch.autocast(x.device.type, self._precision, enabled=self._precision is not None):
-            return self._call(self._laid_out(x)).to(x.dtype)
+            return self._call(self._laid_out(x), *conditions(labels), **draws).to(x.dtype)
 
-    def exactly(self, x: Tensor) -> Tensor:
+    def exactly(self, x: Tensor, labels: Tensor | None = None, **draws: Tensor) -> Tensor:
         """In the parameters' own precision, uncompiled."""
-        return self._network(self._laid_out(x))
+        return self._network(self._laid_out(x), *conditions(labels), **draws)
 
     def _laid_out(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last) if self._channels_last and x.dim() == 4 else x
+
+
+def conditions(labels: Tensor | None) -> tuple[Tensor, ...]:
+    """What a network is given beside its input: networks of unconditional experiments need not take labels."""
+    return () if labels is None else (labels,)
 
 
 def use_tf32(allowed: bool) -> None:

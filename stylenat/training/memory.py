@@ -79,7 +79,7 @@ def training_memory(settings: Training, state: TrainingState, device: torch.devi
             state.discriminate(state.generate(latents)).sum().backward()
             return
         with torch.no_grad():
-            state.ema(latents)
+            state.sampled(latents)
 
     def remedy(fit: int) -> str:
         if "samples" in state.pending:

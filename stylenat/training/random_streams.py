@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylenat.draws import Share, SharedGenerator, derived_seed
+from stylenat.draws import Shard, ShardGenerator, derived_seed
 
 # Latents by index are drawn in blocks, so that the i-th is the same however many are asked for at once.
 BLOCK = 16
@@ -19,7 +19,7 @@ def blocks_of(count: int) -> int:
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds the generators that Python, NumPy and PyTorch share among all code.
+    """Seeds the generators that Python, NumPy and PyTorch shard among all code.
 
     Nothing here draws from them. A plugin may, with dropout for one: called before every iteration with a seed that
     depends on its number, this makes such draws the same whatever happened before, with no state to keep.
@@ -41,9 +41,9 @@ class RandomStreams:
             self._streams[name] = torch.Generator().manual_seed(derived_seed(self.seed, name))
         return self._streams[name]
 
-    def for_call(self, name: str, share: Share) -> SharedGenerator:
-        """For one call of somebody else's code on a share of the batch: whatever it draws, the stream moves by one."""
-        return SharedGenerator(int(torch.randint(2**63 - 1, (), generator=self[name])), share)
+    def for_call(self, name: str, shard: Shard) -> ShardGenerator:
+        """For one call of somebody else's code on a shard of the batch: whatever it draws, the stream moves by one."""
+        return ShardGenerator(int(torch.randint(2**63 - 1, (), generator=self[name])), shard)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: stream.get_state() for name, stream in self._streams.items()}

@@ -25,9 +25,7 @@ def roll_back(settings: Training, state: TrainingState, folder: Path, reason: st
         UserError: there is no checkpoint, or the roll-backs are used up; with what was seen.
     """
     seen = [f"{name} {float(value):.4g}" for name, value in scalars.items() if name.startswith(SHOWN)]
-    rates = [
-        optimizer.param_groups[0]["lr"] for optimizer in (state.generator_optimizer, state.discriminator_optimizer)
-    ]
+    rates = [state.optimizers[name].param_groups[0]["lr"] for name in ("generator", "discriminator")]
     skipped = ", ".join(f"{name} {count}" for name, count in state.guard.skipped.items()) or "none"
     diagnosis = (
         f"training diverged at iteration {state.step}: {reason}; skipped steps so far: {skipped}; last seen: "

@@ -7,9 +7,22 @@ from typing import Annotated, Literal
 from torch import nn
 
 from registry import Bounds, Count, CountOrZero, Finite, NotNegative, Positive, UserError
-from stylenat.interfaces import Augmentation, Dataset, Loss, Metric, Regularizer, Tracker
-
-Beta = Annotated[float, Bounds(0, 0.999999)]
+from stylenat.interfaces import (
+    Augmentation,
+    Average,
+    Dataset,
+    Loss,
+    Metric,
+    Optimizer,
+    Recipe,
+    Regularizer,
+    Schedule,
+    Tracker,
+)
+from stylenat.training.average import Exponential
+from stylenat.training.optimizers import Adam
+from stylenat.training.schedules import check_schedules
+from stylenat.training.step import Alternating, steps_of
 
 
 @dataclass(kw_only=True)
@@ -19,16 +32,15 @@ class Training:
     Args:
         generator, discriminator: classes, such as ``@generator.style``.
         loss, regularizers, augmentation, dataset, metrics, trackers: instances, such as ``@loss.hinge()``.
+        recipe: what an iteration steps, in which order; None for ``@recipe.alternating()``.
+        generator_optimizer, discriminator_optimizer: None for ``@optimizer.adam()``.
+        average: of the generator's weights, sampled and measured; None for ``@average.exponential()``.
         iterations: discriminator and generator steps; batch_size: images an iteration, over all processes.
         accumulate: microbatches into which each process splits its images to save memory; the result is the same.
         seed: of every random stream.
-        generator_learning_rate, discriminator_learning_rate: Adam's (two-time-scale); betas: Adam's.
-        decay_start: iteration from which both rates fall linearly to 0; None for never.
+        generator_learning_rate, discriminator_learning_rate: numbers or schedules (two-time-scale).
+        learning_rate_schedule: a factor of both rates, such as ``@schedule.linear_decay()``; None for 1.
         discriminator_clip: bound on the discriminator's gradient norm in its main step; None for none.
-        ema_half_life: images after which a weight's share in the average halves.
-        ema_rampup: the half-life is at most this share of the images seen; None for no such bound.
-        share_fakes: the generator's step reuses the discriminator's fakes instead of drawing new ones: one
-            generator pass less an iteration, unless ``accumulate`` leaves no memory to keep them in.
         horizontal_flips: of real images, with probability one half.
         workers: processes that decode images; threads: of PyTorch in this process, None for its own choice.
         checkpoint_every, sample_every, evaluate_every: iterations; all three happen at the end as well.
@@ -65,14 +77,14 @@ class Training:
     trackers: Sequence[Tracker] = ()
     accumulate: Count = 1
     seed: int = 0
-    generator_learning_rate: NotNegative = 5e-5
-    discriminator_learning_rate: NotNegative = 2e-4
-    betas: tuple[Beta, Beta] = (0.0, 0.99)
-    decay_start: CountOrZero | None = None
+    recipe: Recipe | None = None
+    generator_optimizer: Optimizer | None = None
+    discriminator_optimizer: Optimizer | None = None
+    average: Average | None = None
+    generator_learning_rate: NotNegative | Schedule = 5e-5
+    discriminator_learning_rate: NotNegative | Schedule = 2e-4
+    learning_rate_schedule: Schedule | None = None
     discriminator_clip: Positive | None = 5.0
-    ema_half_life: Positive = 10_000
-    ema_rampup: Positive | None = None
-    share_fakes: bool = False
     horizontal_flips: bool = True
     workers: CountOrZero = 0
     threads: Count | None = None
@@ -103,7 +115,9 @@ class Training:
                 raise UserError(f"train.{name} has two of one name: {', '.join(names)}; keep one of each")
         if self.keep_best is not None and not self.metrics:
             raise UserError(f"train.keep_best = {self.keep_best!r}, but train.metrics has none; bind it there")
-        if self.decay_start is not None and not 0 <= self.decay_start < self.iterations:
-            raise UserError(
-                f"train.decay_start must lie before train.iterations = {self.iterations}; got {self.decay_start}"
-            )
+        self.recipe = self.recipe or Alternating()
+        self.generator_optimizer = self.generator_optimizer or Adam()
+        self.discriminator_optimizer = self.discriminator_optimizer or Adam()
+        self.average = self.average or Exponential()
+        self.steps = steps_of(self.recipe, self.regularizers)
+        check_schedules(self)

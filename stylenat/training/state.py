@@ -6,20 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from registry import UserError
 from stylenat import ranks
-from stylenat.draws import Share
+from stylenat.devices import sent
+from stylenat.draws import Shard, ShardGenerator, augmented
 from stylenat.evaluation.evaluate import Evaluation
+from stylenat.interfaces import Microbatch, Time, at
 from stylenat.training import checkpoint
-from stylenat.training.ema import averaged_copy
 from stylenat.training.forward import Forward, Running
 from stylenat.training.guards import Guard
 from stylenat.training.random_streams import RandomStreams, derived_seed, seed_everything
 from stylenat.training.settings import Training
-from stylenat.training.steps import adam, lazy_ratio
+from stylenat.training.step import lazy_ratio
 
+NETWORKS = ("generator", "discriminator")
 LOSS_SCALE = 2.0**12
 """Of fp16 at the start. PyTorch's 2 ** 16 overflows in the first iterations, each of which is then lost."""
 
@@ -53,8 +55,8 @@ def build_networks(settings: Training, device: torch.device) -> tuple[nn.Module,
     return generator.to(device), discriminator.to(device)
 
 
-def shares(settings: Training) -> list[Share]:
-    """What this process trains on of every batch of the run: one share a microbatch.
+def shards_of(settings: Training) -> list[Shard]:
+    """What this process trains on of every batch of the run: one shard a microbatch.
 
     Raises:
         UserError: the batch does not divide among processes and microbatches.
@@ -65,7 +67,7 @@ def shares(settings: Training) -> list[Share]:
             f"train.batch_size = {settings.batch_size} does not divide among {processes} process(es) x "
             f"train.accumulate = {parts}; use a multiple of {processes * parts}"
         )
-    return [Share(ranks.rank() + processes * part, processes * parts) for part in range(parts)]
+    return [Shard(ranks.rank() + processes * part, processes * parts) for part in range(parts)]
 
 
 def check_microbatches(settings: Training, stddev_group: int) -> None:
@@ -87,12 +89,12 @@ class TrainingState:
     """The whole mutable state of a run.
 
     Attributes:
-        generator, discriminator, ema: networks; ``ema`` is what is sampled and measured.
-        generator_optimizer, discriminator_optimizer: Adam.
-        generate, discriminate: the networks as training calls them; scalers: of the losses, by network.
+        generator, discriminator: networks; averages: of the generator's weights, by their names in checkpoints.
+        optimizers, scalers (of the losses): by network; generate, discriminate: the networks as training calls them.
         streams: the named random generators; guard: what was skipped.
-        shares: what this process trains on of every batch, by microbatch.
+        shards: what this process trains on of every batch, by microbatch.
         step, images: iterations done, and the real images seen in them over all processes.
+        drawn: real images taken from the stream, which are more where an iteration takes several batches.
         pending: what is still to be done after them, of ``samples`` and ``evaluation``.
         dataset: the identity of the images, as ``stylenat.data.identity`` has it; None where it is not known.
         best, best_steps: of each metric, the best value so far and its step.
@@ -100,24 +102,23 @@ class TrainingState:
 
     def __init__(self, settings: Training, device: torch.device) -> None:
         self.settings = settings
-        self.shares = shares(settings)
+        self.shards = shards_of(settings)
         self.generator, self.discriminator = build_networks(settings, device)
-        self.ema = averaged_copy(self.generator)
-        self.ratios = [lazy_ratio(settings.regularizers, name) for name in ("generator", "discriminator")]
-        self.generator_optimizer = adam(
-            self.generator, settings.generator_learning_rate, settings.betas, self.ratios[0]
-        )
-        self.discriminator_optimizer = adam(
-            self.discriminator, settings.discriminator_learning_rate, settings.betas, self.ratios[1]
-        )
+        self.averages = settings.average.start(self.generator)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._ratios = {name: lazy_ratio(settings.regularizers, name) for name in NETWORKS}
+        for name, network in self._trained().items():
+            rate = at(getattr(settings, f"{name}_learning_rate"), self.time_of(0, 0)) * self._ratios[name]
+            make = getattr(settings, f"{name}_optimizer")
+            self.optimizers[name] = make(network.parameters(), rate, self._ratios[name])
         self.generate, self.discriminate = Forward(self.generator, settings), Forward(self.discriminator, settings)
         self.scalers = {
             name: torch.amp.GradScaler(device.type, LOSS_SCALE, enabled=settings.precision == "fp16")
-            for name in ("generator", "discriminator")
+            for name in NETWORKS
         }
         self.streams = RandomStreams(settings.seed)
         self.guard = Guard()
-        self.step = self.images = 0
+        self.step = self.images = self.drawn = 0
         self.pending: list[str] = []
         self.dataset: dict[str, Any] | None = None
         self.best: dict[str, float] = {}
@@ -157,44 +158,96 @@ class TrainingState:
         roll_backs = self.guard.roll_backs
         return derived_seed(self.settings.seed, "roll-back", roll_backs) if roll_backs else self.settings.seed
 
+    @property
+    def sampled(self) -> nn.Module:
+        """The network that is sampled and measured: the first average, or the generator where there is none."""
+        return next(iter(self.averages.values()), self.generator)
+
     def networks(self) -> dict[str, nn.Module]:
         """By their names in checkpoints."""
-        return {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema}
+        return {**self._trained(), **self.averages}
 
-    def microbatches(self) -> Iterator[Share]:
-        """The shares, one after the other, as parts of one batch: each finds the random streams, and the networks'
+    def _trained(self) -> dict[str, nn.Module]:
+        return {"generator": self.generator, "discriminator": self.discriminator}
+
+    def time(self) -> Time:
+        """The iteration that comes next."""
+        return self.time_of(self.step, self.images)
+
+    def time_of(self, step: int, images: int) -> Time:
+        return Time(step, images, self.settings.iterations, self.settings.batch_size)
+
+    def set_numbers(self, time: Time) -> None:
+        """Sets whatever moves in time: learning rates, the optimizers' own numbers, the augmentation's."""
+        factor = 1.0 if (schedule := self.settings.learning_rate_schedule) is None else schedule(time)
+        for name, optimizer in self.optimizers.items():
+            rate = at(getattr(self.settings, f"{name}_learning_rate"), time)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * self._ratios[name] * factor
+            made_by = getattr(self.settings, f"{name}_optimizer")
+            if hasattr(made_by, "adjust"):
+                made_by.adjust(optimizer, time)
+        if hasattr(self.settings.augmentation, "begin"):
+            self.settings.augmentation.begin(time)
+
+    def microbatches(self, time: Time) -> list[Microbatch]:
+        """One for each shard, empty."""
+        return [
+            Microbatch(self.generator, self.discriminator, Seen(self, shard), time, torch.Generator(), shard=shard)
+            for shard in self.shards
+        ]
+
+    def give_images(self, batches: Sequence[Microbatch], real: tuple[Tensor, Tensor | None]) -> None:
+        """Divides this process's images, [batch / processes, 3, side, side], and labels among its microbatches."""
+        images, labels = real
+        for i, batch in enumerate(batches):
+            batch.images = images[i :: len(batches)]
+            batch.labels = None if labels is None else labels[i :: len(batches)]
+        self.drawn += self.settings.batch_size
+
+    def give_latents(self, batches: Sequence[Microbatch]) -> None:
+        """Draws latents, and whatever the generator declares to draw, for the whole batch; each microbatch gets its
+        part, and loses the fakes that it had."""
+        count, dtype = self.settings.batch_size, batches[0].images.dtype
+        device = batches[0].images.device
+        latents = torch.randn(count, self.generator.latent_dim, generator=self.streams["latents"])
+        declared = getattr(self.generator, "draws", {})
+        draws = {name: draw(count, self.streams["network"]) for name, draw in declared.items()}
+        for batch in batches:
+            batch.latents = sent(batch.shard(latents).to(dtype), device)
+            batch.draws = {name: sent(batch.shard(drawn).to(dtype), device) for name, drawn in draws.items()}
+            batch.fake = batch.kept = None
+
+    def replayed(self, batches: Sequence[Microbatch]) -> Iterator[Microbatch]:
+        """Microbatches, one after the other, as parts of one batch: each finds the random streams, and the networks'
         buffers (power iterations of the spectral norm), as the first one did, and leaves them as one batch would."""
-        if len(self.shares) == 1:
-            yield self.shares[0]
+        if len(batches) == 1:
+            yield batches[0]
             return
         streams, running = self.streams.state_dict(), [Running(self.generator), Running(self.discriminator)]
-        for share in self.shares:
+        for batch in batches:
             self.streams.load_state_dict(streams)
             for buffers in running:
                 buffers.restore()
-            yield share
+            yield batch
 
-    def set_learning_rates(self, factor: float) -> None:
-        """Both optimisers' rates to ``factor`` times their initial ones."""
-        rates = (self.settings.generator_learning_rate, self.settings.discriminator_learning_rate)
-        optimizers = (self.generator_optimizer, self.discriminator_optimizer)
-        for optimizer, rate, ratio in zip(optimizers, rates, self.ratios, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * ratio * factor
+    def random_for_terms(self, batch: Microbatch) -> ShardGenerator:
+        """For the terms of one phase on one microbatch."""
+        return self.streams.for_call("regularization", batch.shard)
 
     def state_dict(self) -> dict[str, Any]:
         """All but the networks: plain values and tensors."""
         return {
             "step": self.step,
             "images": self.images,
+            "drawn": self.drawn,
             "pending": self.pending,
             "dataset": self.dataset,
             "best": self.best,
             "best_steps": self.best_steps,
             "guard": self.guard.state_dict(),
             "streams": self.streams.state_dict(),
-            "generator_optimizer": self.generator_optimizer.state_dict(),
-            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+            **{f"{name}_optimizer": optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items()},
             "augmentation": self.settings.augmentation.state_dict(),
             "parts": {name: part.state_dict() for name, part in self._parts().items()},
@@ -205,6 +258,7 @@ class TrainingState:
         """Everything but the networks and the trackers. Format 1 lacks what it did not know of."""
         self.step = state["step"]
         self.images = state.get("images", self.step * self.settings.batch_size)
+        self.drawn = state.get("drawn", self.images)
         self.pending = list(state.get("pending", []))
         self.best = dict(state["best"])
         self.best_steps = dict(state.get("best_steps", {}))
@@ -213,8 +267,8 @@ class TrainingState:
             self.guard.load_state_dict(state["guard"])
         self.draw_anew()
         self.streams.load_state_dict(state["streams"])
-        _load_optimizer(self.generator_optimizer, state["generator_optimizer"])
-        _load_optimizer(self.discriminator_optimizer, state["discriminator_optimizer"])
+        for name, optimizer in self.optimizers.items():
+            _load_optimizer(optimizer, state[f"{name}_optimizer"])
         for name, scale in state.get("scalers", {}).items():
             if scale:  # Empty without loss scaling.
                 self.scalers[name].load_state_dict(scale)
@@ -252,7 +306,26 @@ class TrainingState:
         """Losses and regularizers need not have a state; of those that do, it is kept."""
         parts = {f"loss/{type(self.settings.loss).__qualname__}": self.settings.loss}
         parts |= {f"regularizer/{r.name}": r for r in self.settings.regularizers}
+        parts |= {name: getattr(self.settings, name) for name in ("recipe", "average")}
         return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+
+
+class Seen:
+    """The discriminator on augmented images, for one microbatch. ``exactly``: as second derivatives need it, in float32
+    and uncompiled."""
+
+    def __init__(self, state: TrainingState, shard: Shard, forward: Forward | None = None) -> None:
+        self._state, self._shard = state, shard
+        self._forward = state.discriminate if forward is None else forward
+
+    @property
+    def exactly(self) -> "Seen":
+        return Seen(self._state, self._shard, self._state.discriminate.exactly)
+
+    def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[batch, 3, side, side] to logits [batch, any number]."""
+        random = self._state.streams.for_call("augmentation", self._shard)
+        return self._forward(augmented(self._state.settings.augmentation, images, random), labels)
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

@@ -23,8 +23,9 @@ def poisoned(monkeypatch):
     iteration = loop.iteration
 
     def poison(when):
-        def poisoning(settings, state, real):
-            return iteration(settings, state, real * float("nan") if when(state) else real)
+        def poisoning(state, images):
+            factor = float("nan") if when(state) else 1.0
+            return iteration(state, ((real * factor, labels) for real, labels in images))
 
         monkeypatch.setattr(loop, "iteration", poisoning)
 

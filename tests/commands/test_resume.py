@@ -43,10 +43,10 @@ def stop_in(monkeypatch, step, how):
     """Makes ``how`` happen within iteration ``step`` (from 0)."""
     iteration = loop.iteration
 
-    def stopping(settings, state, real):
+    def stopping(state, images):
         if state.step == step:
             how()
-        return iteration(settings, state, real)
+        return iteration(state, images)
 
     monkeypatch.setattr(loop, "iteration", stopping)
     return lambda: monkeypatch.setattr(loop, "iteration", iteration)

@@ -48,10 +48,10 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits(tiny, monkeypatch, st
 
     iteration = loop.iteration
 
-    def stopping(settings, state, real):
+    def stopping(state, images):
         if state.step == stop_at:
             os.kill(os.getpid(), number)
-        return iteration(settings, state, real)
+        return iteration(state, images)
 
     monkeypatch.setattr(loop, "iteration", stopping)
     assert main([*tiny, *bind, "--run-dir", "parts"]) == 75
@@ -102,7 +102,7 @@ def test_trackers_are_told_how_a_run_that_fails_ended(tiny, monkeypatch, tmp_pat
         (["--bind", "train.regularizers = [None]"], "takes Sequence[Regularizer]"),
         (["--bind", "train.generator_learning_rate = -1.0"], "float (at least 0)"),
         (["--bind", "train.generator_learning_rate = 1e999"], "float (at least 0)"),
-        (["--bind", "train.betas = (0.0, 1.0)"], "0 to"),
+        (["--bind", "optimizer.adam.betas = (0.0, 1.0)"], "0 to"),
         (["--bind", "train.threads = 0"], "at least 1"),
         (["--bind", "train.evaluation_samples = 1"], "at least 2"),
         (["--bind", "regularizer.r1.interval = 0"], "at least 1"),

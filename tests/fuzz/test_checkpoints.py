@@ -15,9 +15,9 @@ from plugins.trackers.jsonl import JsonLines
 from registry import UserError, load_experiment, load_plugins
 from stylenat.commands._command import CORE, experiments_folder
 from stylenat.training import checkpoint
-from stylenat.training.loop import iteration
 from stylenat.training.run import Run
 from stylenat.training.state import TrainingState
+from stylenat.training.step import iteration
 from stylenat.training.untrusted import read_tensors, read_values
 
 FUZZ = settings.get_profile("fuzz")
@@ -124,7 +124,7 @@ def training(tmp_path_factory):
     registry = load_plugins([], core=CORE)
     experiment = load_experiment(registry, ["quickstart.gin"], binds, search_path=[experiments_folder()])
     state = TrainingState(experiment.get("train")(), torch.device("cpu"))
-    iteration(state.settings, state, torch.randn(16, 3, 16, 16))  # Adam has its state from the first step on.
+    iteration(state, iter([(torch.randn(16, 3, 16, 16), None)]))  # Adam has its state from the first step on.
     networks = {name: copy.deepcopy(network.state_dict()) for name, network in state.networks().items()}
     return state, networks, copy.deepcopy(state.state_dict())
 

@@ -1,14 +1,18 @@
 """One training iteration against the reference's, recorded in float64."""
 
+from types import SimpleNamespace
+
 import torch
 
+from plugins.augmentations.none import NoAugmentation
 from plugins.losses.adversarial import NonSaturating
-from plugins.regularizers.r1 import R1
-from stylenat.interfaces import StepContext
+from plugins.regularizers.gradient_penalty import R1
 from stylenat.networks.discriminator import haar_filters
 from stylenat.reference import discriminator_from_reference, generator_from_reference, to_theirs
-from stylenat.training.ema import averaged_copy, update_average
-from stylenat.training.steps import descend, discriminator_loss, frozen, generator_loss, regularizer_loss
+from stylenat.training.average import update_average
+from stylenat.training.settings import Training
+from stylenat.training.state import TrainingState
+from stylenat.training.step import descend
 
 
 def test_parity_of_one_whole_training_iteration(recorded, measure, known):
@@ -21,10 +25,26 @@ def test_parity_of_one_whole_training_iteration(recorded, measure, known):
     generator = generator_from_reference(config["generator"], data["g0"])
     discriminator = discriminator_from_reference(config["discriminator"], data["d0"])
     discriminator.halve.register_forward_hook(lambda module, inputs, images: images * (4 * half**2))
-    average = averaged_copy(generator)
-    d_adam = torch.optim.Adam(discriminator.parameters(), lr=recipe["d_lr"], betas=tuple(recipe["d_betas"]))
-    g_adam = torch.optim.Adam(generator.parameters(), lr=recipe["g_lr"], betas=tuple(recipe["g_betas"]))
-    loss, random = NonSaturating(), torch.Generator()
+    settings = Training(
+        generator=lambda: generator,
+        discriminator=lambda: discriminator,
+        loss=NonSaturating(),
+        regularizers=[R1(gamma=recipe["r1"], interval=recipe["reg_every"])],
+        augmentation=NoAugmentation(),
+        dataset=SimpleNamespace(resolution=generator.resolution),
+        iterations=1,
+        batch_size=len(data["real"]),
+        discriminator_clip=recipe["clip"],
+    )
+    state = TrainingState(settings, torch.device("cpu"))
+    state.optimizers = {
+        "discriminator": torch.optim.Adam(
+            discriminator.parameters(), lr=recipe["d_lr"], betas=tuple(recipe["d_betas"])
+        ),
+        "generator": torch.optim.Adam(generator.parameters(), lr=recipe["g_lr"], betas=tuple(recipe["g_betas"])),
+    }
+    batches = state.microbatches(state.time())
+    state.give_images(batches, (data["real"], None))
 
     def same(network, layout, expected):
         ours = to_theirs(network.state_dict(), network, known[layout])
@@ -33,28 +53,22 @@ def test_parity_of_one_whole_training_iteration(recorded, measure, known):
             scale = float(expected[key].abs().max())
             torch.testing.assert_close(value, expected[key], rtol=1e-6, atol=1e-6 * scale, msg=lambda m, k=key: k + m)
 
-    def context(**tensors):
-        return StepContext(generator, discriminator, discriminator, random, **tensors)
-
-    with torch.no_grad():
-        fake = generator(data["z_d"])
-    measure.close(fake, data["fake"], 1e-6)
-    step = context(real=data["real"], fake=fake)
-    scalars = descend("discriminator", d_adam, [discriminator_loss(loss, [], step)], clip=recipe["clip"])
+    d_main, r1, g_main = settings.steps
+    batches[0].latents = data["z_d"]
+    scalars = descend(state, d_main, batches)
+    measure.close(batches[0].fake, data["fake"], 1e-6)
     measure.close(scalars["loss/discriminator"], data["d_loss"], 1e-6)
     measure.close(scalars["gradient_norm/discriminator"], data["d_grad_norm"], 1e-6)
     same(discriminator, "wavelet", data["d_after_main"])
 
-    r1 = R1(gamma=recipe["r1"], interval=recipe["reg_every"])
-    penalty = descend("r1", d_adam, [regularizer_loss(r1, context(real=data["real"]))])["regularizer/r1"]
+    penalty = descend(state, r1, batches)["regularizer/r1"]
     measure.close(2 / recipe["r1"] / recipe["reg_every"] * penalty, data["r1"], 1e-6)
     same(discriminator, "wavelet", data["d_after_r1"])
 
-    with frozen(discriminator):
-        seen = context(fake=generator(data["z_g"]))
-        scalars = descend("generator", g_adam, [generator_loss(loss, [], seen)])
+    batches[0].latents = data["z_g"]
+    scalars = descend(state, g_main, batches)
     measure.close(scalars["loss/generator"], data["g_loss"], 1e-6)
     same(generator, "stylenat", data["g_after"])
-    update_average(average, generator, recipe["ema"])
-    same(average, "stylenat", data["ema_after"])
+    update_average(state.sampled, generator, recipe["ema"])
+    same(state.sampled, "stylenat", data["ema_after"])
     same(discriminator, "wavelet", data["d_end"])

@@ -9,7 +9,7 @@ from torch import nn
 
 from plugins.augmentations.none import NoAugmentation
 from plugins.losses.adversarial import Hinge, NonSaturating
-from plugins.regularizers.r1 import R1
+from plugins.regularizers.gradient_penalty import R1
 from plugins.trackers.jsonl import JsonLines
 from registry import AttentionSite, HeadGroup, UserError, hookimpl
 from stylenat.attention.dense import Dense
@@ -306,12 +306,12 @@ class Remembering(R1):
 
 class Reaching(R1):
     def __call__(self, context):
-        return super().__call__(context).detach() + context.real.new_zeros(()).requires_grad_()
+        return super().__call__(context).detach() + context.images.new_zeros(()).requires_grad_()
 
 
 class Editing(R1):
     def __call__(self, context):
-        context.real.add_(1)
+        context.images.add_(1)
         return super().__call__(context)
 
 

@@ -8,7 +8,7 @@ from plugins.blocks.hydra import HydraBlock
 from plugins.losses.adversarial import NonSaturating
 from plugins.partitions.split import Split
 from plugins.regularizers.bcr import BalancedConsistency
-from plugins.regularizers.r1 import R1
+from plugins.regularizers.gradient_penalty import R1
 from stylenat.draws import normal
 from stylenat.networks.discriminator import WaveletDiscriminator
 from stylenat.networks.generator import StyleGenerator

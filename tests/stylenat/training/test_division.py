@@ -10,8 +10,8 @@ from registry import UserError
 from stylenat import ranks
 from stylenat.data.loader import ImageStream
 from stylenat.data.pixels import to_networks
-from stylenat.training.loop import iteration
 from stylenat.training.state import TrainingState
+from stylenat.training.step import Alternating, iteration
 
 STEPS, CPU = 20, torch.device("cpu")
 
@@ -30,7 +30,7 @@ def trained(settings, steps=STEPS):
         world_size=ranks.world_size(),
     )
     for images in stream.batches(0):
-        scalars = iteration(settings, state, to_networks(images).double())
+        scalars = iteration(state, iter([(to_networks(images).double(), None)]))
         state.step += 1
         if state.step == steps:
             break
@@ -102,7 +102,7 @@ def test_a_divided_batch_trains_as_a_whole_one(experiment, whole, tmp_path, proc
 
 
 def test_processes_microbatches_shared_fakes_and_a_plugin_unaware_of_them_train_as_a_whole_batch(experiment, tmp_path):
-    options = dict(stddev_group=2, share_fakes=True, augmentation=Stranger())
+    options = dict(stddev_group=2, recipe=Alternating(share_fakes=True), augmentation=Stranger())
     reference = trained(experiment(**options))
     assert_moved(reference, experiment(**options))
     for tensors in divided(tmp_path, 2, experiment(accumulate=2, **options)):

@@ -5,8 +5,8 @@ import torch
 
 from stylenat.data.pixels import to_networks
 from stylenat.training.forward import Running, use_tf32
-from stylenat.training.loop import iteration
 from stylenat.training.state import TrainingState
+from stylenat.training.step import iteration
 
 STEPS, CPU = 3, torch.device("cpu")
 
@@ -19,7 +19,7 @@ def trained(settings):
     history = []
     for step in range(STEPS):
         images = torch.stack([settings.dataset[8 * step + i] for i in range(8)])
-        scalars = iteration(settings, state, to_networks(images))
+        scalars = iteration(state, iter([(to_networks(images), None)]))
         history.append({name: float(value) for name, value in scalars.items()})
         state.step += 1
     return state, history
@@ -74,7 +74,7 @@ def test_an_overflow_in_fp16_skips_the_step_and_lowers_the_scale(experiment):
     state.scalers["discriminator"]._init_scale = 2.0**40
     images = to_networks(torch.stack([settings.dataset[i] for i in range(8)]))
     state.step = 1  # Without R1, whose float32 gradient would not overflow.
-    iteration(settings, state, images)
+    iteration(state, iter([(images, None)]))
     assert all(torch.equal(value, before[key]) for key, value in state.discriminator.named_parameters())
     saved = state.state_dict()
     assert saved["scalers"]["discriminator"]["scale"] == 2.0**39

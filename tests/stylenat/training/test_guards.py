@@ -8,13 +8,13 @@ from pretended_gpu import pretended_gpu
 from torch import nn
 
 from stylenat.training.guards import Guard, guarded_step
-from stylenat.training.steps import adam
+from stylenat.training.optimizers import Adam
 
 
 def pair():
     torch.manual_seed(1)
     network = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1))
-    return network, adam(network, 1e-2, (0.5, 0.99), 1.0)
+    return network, Adam(betas=(0.5, 0.99))(network.parameters(), 1e-2)
 
 
 def everything(network, optimizer):

@@ -42,10 +42,14 @@ CASES = {
     "DiffAugment": ["train.augmentation = @augmentation.diffaugment()"],
     "bf16": ["train.precision = 'bf16'"],
     "fp16": ["train.precision = 'fp16'"],
-    "accumulate": ["train.accumulate = 2", "discriminator.wavelet.stddev_group = 2", "train.share_fakes = False"],
+    "accumulate": [
+        "train.accumulate = 2",
+        "discriminator.wavelet.stddev_group = 2",
+        "recipe.alternating.share_fakes = False",
+    ],
     "narrow ffhq256": [
         "RESOLUTION = 16",
-        "train.decay_start = None",
+        "train.learning_rate_schedule = None",
         "train.dataset = @dataset.lfw_faces()",
         "dataset.lfw_faces.resolution = 16",
     ],
@@ -71,9 +75,10 @@ def test_an_iteration_does_not_block_and_its_images_are_sent_one_ahead(case, mon
     iteration, ends = loop.iteration, [0]
     with pretended_gpu() as gpu:
 
-        def watched(settings, state, real):
-            scalars = iteration(settings, state, real)
-            assert real.is_cuda and scalars["loss/generator"].is_cuda
+        def watched(state, images):
+            real = next(images)
+            scalars = iteration(state, iter([real]))
+            assert real[0].is_cuda and scalars["loss/generator"].is_cuda
             ends.append(len(gpu.events))
             return scalars
 
@@ -95,10 +100,10 @@ def stopped_after(step):
     """``loop.iteration``, with a signal in the iteration after so many."""
     iteration = loop.iteration
 
-    def stopping(settings, state, real):
+    def stopping(state, images):
         if state.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        return iteration(settings, state, real)
+        return iteration(state, images)
 
     return stopping
 
