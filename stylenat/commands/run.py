@@ -1,18 +1,21 @@
 """``tools/run.py``: trains, evaluates and samples what gin files say."""
 
 import argparse
+import glob
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from registry import Registry, UserError
+from registry import Experiment, Registry, UserError
 from registry import arguments as bound
 from registry.wording import printable
 from stylenat.commands._command import STOPPED, command, experiments_folder, one_of_several
 from stylenat.commands._plugins import loaded_plugins
+from stylenat.files import read_bounded
 from stylenat.training.interrupt import signals_end_the_process
-from stylenat.training.run import ENVIRONMENT
+from stylenat.training.run import CONFIG_BYTES, ENVIRONMENT
 
 EXAMPLES = """examples:
   python tools/run.py --gin gin/quickstart.gin
@@ -98,12 +101,31 @@ def _run(arguments: argparse.Namespace, began: float, argv: Sequence[str] | None
             return 0
         from stylenat.training.launch import run_experiment
 
-    directory = arguments.run_dir or Path("runs") / f"{experiment.name}-{experiment.hash}"
+    directory = arguments.run_dir or _folder_of(experiment)
     deadline = None if arguments.max_hours is None else began + 3600 * arguments.max_hours
     status = run_experiment(registry, experiment, directory, arguments.resume, arguments.resume_with_changes, deadline)
     # torchrun takes any other code than 0 for a failure; the marker in the run folder says the rest.
     stopped = 0 if "TORCHELASTIC_RUN_ID" in os.environ else STOPPED
     return stopped if status == "stopped" else 0
+
+
+def _folder_of(experiment: Experiment) -> Path:
+    """``runs/NAME-HASH``; or the folder of the same experiment from a version that spelt it otherwise, such as before a
+    parameter had its present name: it goes on there."""
+
+    directory = Path("runs") / f"{experiment.name}-{experiment.hash}"
+    if directory.exists():
+        return directory
+    for folder in sorted(Path("runs").glob(f"{glob.escape(experiment.name)}-*")):
+        if re.fullmatch("[0-9a-f]{8}", folder.name.removeprefix(f"{experiment.name}-")):
+            try:
+                text = read_bounded(folder / "config.gin", CONFIG_BYTES).decode()
+            except (OSError, ValueError):
+                continue  # No run folder, or none that can be read.
+            if not experiment.differences(text):
+                print(printable(f"{folder} holds this experiment, as an earlier version spelt it"))
+                return folder
+    return directory
 
 
 def _runs_of(files: Sequence[str]) -> list[Path]:
