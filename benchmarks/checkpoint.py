@@ -11,10 +11,10 @@ import torch
 from measure import Times, alternating, gflops, product
 
 from registry import load_experiment, load_plugins
+from stylenat import checkpoint
 from stylenat.commands._command import CORE, experiments_folder
-from stylenat.training import checkpoint
+from stylenat.training.saving import Writer
 from stylenat.training.state import TrainingState
-from stylenat.training.writer import Writer
 
 
 def state_of(gin: str) -> TrainingState:

@@ -41,9 +41,9 @@ from plugins.datasets.lmdb_dataset import LmdbDataset
 from stylenat.data import loader, prepare
 from stylenat.data.decoders import decode_pixels
 from stylenat.data.lmdb_layout import key
-from stylenat.data.pixels import MEAN, STD
 from stylenat.data.sources import FolderSource
 from stylenat.data.workers import AHEAD
+from stylenat.pixels import MEAN, STD
 
 SIDE, BATCH = 256, 32
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "retina", "hubble_deep_field")

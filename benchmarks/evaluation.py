@@ -27,7 +27,7 @@ from plugins.metrics.spectrum import Spectrum
 from registry import load_experiment, load_plugins
 from stylenat.commands._command import CORE, experiments_folder
 from stylenat.evaluation.evaluate import Evaluator
-from stylenat.networks.sampling import sampler_of
+from stylenat.sampling import sampler_of
 
 
 class Clock:

@@ -22,7 +22,7 @@ from torch import distributed, multiprocessing
 from registry import load_experiment, load_plugins
 from stylenat import ranks
 from stylenat.commands._command import CORE, experiments_folder
-from stylenat.data.pixels import to_networks
+from stylenat.pixels import to_networks
 from stylenat.training.state import TrainingState
 from stylenat.training.step import iteration
 

@@ -2,7 +2,7 @@
 
 These are Protocols: an implementation needs the attributes and methods, not the base class. Nothing here
 computes anything. Images inside the networks are float [batch, 3, height, width] in ImageNet-normalised space
-(``stylenat.data.pixels``); images outside are uint8 in the same layout.
+(``stylenat.pixels``); images outside are uint8 in the same layout.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

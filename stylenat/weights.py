@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from registry import UserError
 from registry.wording import printable
+from stylenat import checkpoint
 from stylenat.files import read_bounded, save_tensors
-from stylenat.training import checkpoint
-from stylenat.training.untrusted import refusal, tensors_of, unpickled
+from stylenat.untrusted import refusal, tensors_of, unpickled
 
 NETWORKS = ("generator", "discriminator", "ema")
 NAMES = {"g_ema": "ema", "g": "generator", "d": "discriminator"} | {name: name for name in NETWORKS}

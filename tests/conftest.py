@@ -49,7 +49,7 @@ def tiny(tmp_path, monkeypatch):
 @pytest.fixture
 def everything():
     """``everything(run)``: what a finished run leaves, without times, as values that can be compared."""
-    from stylenat.training import checkpoint
+    from stylenat import checkpoint
 
     def plain(value):
         if isinstance(value, torch.Tensor):

@@ -32,3 +32,44 @@ def test_the_gin_folder_never_shadows_gin_config():
     import gin
 
     assert hasattr(gin, "parse_config")
+
+
+FLOORS = [
+    ("files", "draws", "random_streams", "ranks", "devices", "native", "interfaces", "pixels", "grids", "untrusted",
+     "checkpoint"),
+    ("attention",),
+    ("networks", "receptive_field"),
+    ("data",),
+    ("weights",),
+    ("sampling",),
+    ("evaluation",),
+    ("training",),
+    ("reference",),
+    ("ablation", "comparison"),
+    ("commands", "testing", "gpu_checks", "templates", "__main__", "__init__"),
+]  # fmt: skip
+"""The modules and packages of ``stylenat`` from the ground up."""
+
+
+def within_stylenat(path: Path) -> set[str]:
+    """The modules of ``stylenat`` that a file imports, by their first names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "stylenat":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stylenat."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("stylenat.")}
+    return found - {"__version__"}
+
+
+def test_a_floor_of_stylenat_imports_what_lies_below_it_and_never_what_lies_above():
+    level = {name: number for number, names in enumerate(FLOORS) for name in names}
+    files = list((ROOT / "stylenat").rglob("*.py"))
+    own = {path: path.relative_to(ROOT / "stylenat").parts[0].removesuffix(".py") for path in files}
+    assert set(own.values()) <= set(level) and len(files) > 50
+    upwards = [
+        f"{path} imports {name}" for path in files for name in within_stylenat(path) if level[name] > level[own[path]]
+    ]
+    assert not upwards

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylenat.data.pixels import MEAN, STD
 from stylenat.devices import constant
+from stylenat.pixels import MEAN, STD
 
 # displayed = SCALE * networks + SHIFT, by channel.
 SCALE = 2 * np.array(STD)

@@ -9,7 +9,7 @@ from torch import Tensor
 from registry import Count, UserError
 from stylenat.data.identity import identity
 from stylenat.interfaces import Dataset
-from stylenat.training.random_streams import derived_seed
+from stylenat.random_streams import derived_seed
 
 
 class Subset:

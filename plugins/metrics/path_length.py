@@ -12,7 +12,7 @@ from plugins.features.lpips import Lpips
 from registry import CountOrZero, Positive, UserError
 from stylenat.evaluation.accumulators import Rows
 from stylenat.interfaces import Measured, Sampler
-from stylenat.training.random_streams import BLOCK, derived_seed
+from stylenat.random_streams import BLOCK, derived_seed
 
 
 class Steps:

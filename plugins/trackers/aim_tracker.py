@@ -182,7 +182,7 @@ class AimTracker:
     def _draw_neighborhoods(self, run: Run) -> None:
         from aim import Image
 
-        from stylenat.commands.receptive_field import save_neighborhoods
+        from stylenat.receptive_field import save_neighborhoods
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "receptive_field.png"

@@ -9,12 +9,12 @@ from typing import Any
 from registry import Experiment, Registry, UserError, arguments, load_experiment
 from registry.gintext import render
 from registry.wording import did_you_mean
+from stylenat import checkpoint
 from stylenat.ablation.variants import Ablation, Variant
 from stylenat.files import read_bounded
-from stylenat.training import checkpoint
+from stylenat.training.build import sized
 from stylenat.training.run import write_text
 from stylenat.training.settings import Training
-from stylenat.training.sizes import sized
 
 FORMAT_VERSION = 1
 MANIFEST = "ablation.json"

@@ -106,12 +106,12 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     from stylenat.evaluation.cache import StatisticsCache, statistics_folder
     from stylenat.evaluation.evaluate import Evaluator, usable, warnings_for
     from stylenat.evaluation.progress import ProgressLine
-    from stylenat.networks.sampling import default_batch, sampler_of
+    from stylenat.random_streams import BLOCK
+    from stylenat.sampling import default_batch, sampler_of
     from stylenat.training.agreement import facts_of, must_agree
     from stylenat.training.forward import use_tf32
     from stylenat.training.memory import out_of_memory_is_one_line, smaller_batch
     from stylenat.training.processes import pick_device
-    from stylenat.training.random_streams import BLOCK
 
     threads = experiment.value("train.threads")
     if threads is not None:
@@ -262,8 +262,8 @@ def _write(out: Path, step: int | None, images: int | None, evaluation: "Evaluat
 
 def _trackers(experiment: Any, folder: Path) -> list[Any]:
     """The run's trackers that take evaluations after training, each in the state that the checkpoint has."""
+    from stylenat import checkpoint
     from stylenat.ranks import rank
-    from stylenat.training import checkpoint
 
     wanting = [t for t in experiment.value("train.trackers") if hasattr(t, "record_evaluation")]
     if rank() or not wanting or not (folder / "state.pt").exists():

@@ -39,9 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import torch
 
-    from stylenat import weights
+    from stylenat import checkpoint, weights
     from stylenat.reference import OWN, layout_for, layouts, to_theirs
-    from stylenat.training import checkpoint
 
     folder = weights.weights_folder(arguments.run)
     config = weights.config_of(folder)

@@ -143,7 +143,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _show_partition(registry: Registry, selector: str, arguments: argparse.Namespace) -> None:
     """Draws what the partition's heads see, with the parameters that gin files and bindings give it."""
-    from stylenat.commands.receptive_field import published_sites, save_picture, terminal_picture
+    from stylenat.receptive_field import published_sites, save_picture, terminal_picture
 
     try:
         options = bound(registry, selector, arguments.gin, arguments.bind, [experiments_folder()])

@@ -65,10 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import torch
 
-    from stylenat.data.pixels import NotFinite
     from stylenat.evaluation.progress import ProgressLine
     from stylenat.evaluation.samples import GRID, SampleFolder
-    from stylenat.networks.sampling import default_batch, sampler_of
+    from stylenat.pixels import NotFinite
+    from stylenat.sampling import default_batch, sampler_of
     from stylenat.training.forward import use_tf32
     from stylenat.training.memory import out_of_memory_is_one_line, smaller_batch
     from stylenat.training.processes import pick_device

@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import torch
 
-    from stylenat.data.pixels import to_networks, to_uint8
-    from stylenat.evaluation.grids import labelled_rows, save_png
+    from stylenat.grids import labelled_rows, save_png
+    from stylenat.pixels import to_networks, to_uint8
 
     image = to_networks(dataset[arguments.image])
     random = torch.Generator().manual_seed(arguments.seed)

@@ -57,8 +57,8 @@ def print_explanation(entry: Listed) -> None:
 
 def print_dry_run(experiment: Experiment) -> None:
     """Builds the experiment without memory for its weights, and shows sizes, attention and data."""
+    from stylenat.training.build import sized
     from stylenat.training.settings import Training
-    from stylenat.training.sizes import sized
 
     settings: Training = experiment.get("train")()
     networks = sized(settings)

@@ -9,11 +9,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from registry import UserError
-from stylenat.commands.receptive_field import save_neighborhoods
 from stylenat.comparison.results import Comparison
 from stylenat.comparison.runs import RunResults
-from stylenat.evaluation.grids import CELL, labelled_rows
+from stylenat.grids import CELL, labelled_rows
 from stylenat.networks.neighborhoods import Neighborhoods
+from stylenat.receptive_field import save_neighborhoods
 
 COLUMNS = 8
 PADDING = 2

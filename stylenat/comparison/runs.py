@@ -10,8 +10,8 @@ from typing import Any
 from registry import Experiment, Registry, UserError, load_experiment
 from stylenat.evaluation.protocol import Result, read_results
 from stylenat.networks.neighborhoods import Neighborhoods, neighborhoods
+from stylenat.training.build import sized
 from stylenat.training.settings import Training
-from stylenat.training.sizes import sized
 
 
 @dataclass(frozen=True)

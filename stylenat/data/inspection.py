@@ -14,7 +14,7 @@ from registry import UserError
 from stylenat.data.classes import NO_CLASS
 from stylenat.data.lmdb_images import LmdbImages
 from stylenat.data.lmdb_layout import BLOCK, digests_key, key, open_layout, stored
-from stylenat.evaluation.grids import image_grid, save_png
+from stylenat.grids import image_grid, save_png
 
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from registry import UserError
-from stylenat.data.pixels import place
 from stylenat.data.workers import decoded_ahead
 from stylenat.draws import derived_seed
 from stylenat.interfaces import Dataset
 from stylenat.native.build import library
+from stylenat.pixels import place
 
 # Data sets that decode to less than this are decoded once and kept.
 CACHE_BYTES = 512 * 2**20

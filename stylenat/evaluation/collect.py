@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylenat.data.pixels import NotFinite
 from stylenat.devices import sent
 from stylenat.evaluation.failures import attempted, say
 from stylenat.interfaces import Accumulator, Features, Metric, Sampler, Walk
+from stylenat.pixels import NotFinite
+from stylenat.random_streams import BLOCK, blocks_of
 from stylenat.ranks import gathered, known_to_all, rank, world_size
-from stylenat.training.random_streams import BLOCK, blocks_of
 
 Progress = Callable[[int, int], None]
 """Told (images done, images in all) after each round of blocks."""

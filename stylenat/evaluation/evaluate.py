@@ -15,8 +15,8 @@ from stylenat.evaluation.failures import attempted, lines_of, say
 from stylenat.evaluation.protocol import make_protocol
 from stylenat.evaluation.real import RealSet
 from stylenat.interfaces import Dataset, Measured, Metric, Sampler
+from stylenat.random_streams import BLOCK
 from stylenat.ranks import known_to_all, world_size
-from stylenat.training.random_streams import BLOCK
 
 ENOUGH = 10_000
 """Images below which distances between sets are biased enough to warn (arXiv 1911.07023)."""

@@ -12,8 +12,8 @@ from registry import UserError
 from stylenat.evaluation.cache import StatisticsCache
 from stylenat.evaluation.collect import Collection, Progress, Stream, collect_images, described
 from stylenat.interfaces import Accumulator, Dataset, Metric
+from stylenat.random_streams import BLOCK
 from stylenat.ranks import any_of_ranks, rank
-from stylenat.training.random_streams import BLOCK
 
 
 class RealSet:

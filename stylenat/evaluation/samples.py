@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from registry import UserError
-from stylenat.evaluation.grids import image_grid, save_png
 from stylenat.files import read_bounded, whole_file
-from stylenat.networks.sampling import Sampler
+from stylenat.grids import image_grid, save_png
+from stylenat.sampling import Sampler
 
 NOTE, NOTE_BYTES, FORMAT_VERSION = "samples.json", 2**16, 1
 GRID = 64

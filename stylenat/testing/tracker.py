@@ -8,8 +8,8 @@ import pluggy
 import torch
 
 from registry import hooks
-from stylenat.evaluation.grids import image_grid, save_png
 from stylenat.evaluation.protocol import make_protocol
+from stylenat.grids import image_grid, save_png
 from stylenat.interfaces import Tracker
 from stylenat.testing.contract import ContractError, pictures, require, require_plain_state, untouched
 from stylenat.training.run import Run

@@ -1,6 +1,6 @@
 """Guards: a step whose loss or gradient is not finite changes nothing, and is counted.
 
-What follows from many of them in a row is the loop's affair (``rollback``).
+What follows from many of them in a row is in ``saving``.
 """
 
 from collections.abc import Mapping

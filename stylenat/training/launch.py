@@ -12,7 +12,7 @@ from rich.console import Console
 
 from registry import Experiment, PluginFile, Registry, UserError
 from registry.wording import printable
-from stylenat import ranks, weights
+from stylenat import checkpoint, ranks, weights
 from stylenat.data.identity import differences, identity
 from stylenat.evaluation.cache import StatisticsCache, statistics_folder
 from stylenat.evaluation.evaluate import Evaluator, usable, warnings_for
@@ -21,7 +21,6 @@ from stylenat.evaluation.yardsticks import yardsticks
 from stylenat.files import disk_full
 from stylenat.interfaces import Tracker
 from stylenat.networks.neighborhoods import neighborhoods
-from stylenat.training import checkpoint
 from stylenat.training.agreement import facts_of, must_agree
 from stylenat.training.forward import use_tf32
 from stylenat.training.loop import train

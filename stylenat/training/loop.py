@@ -9,13 +9,13 @@ from torch import Tensor
 from stylenat import ranks
 from stylenat.data.ahead import sent_ahead
 from stylenat.data.loader import ImageStream
-from stylenat.data.pixels import to_networks
 from stylenat.evaluation.cache import StatisticsCache, statistics_folder
 from stylenat.evaluation.collect import generated_images
 from stylenat.evaluation.evaluate import Evaluation, Evaluator
-from stylenat.evaluation.grids import image_grid, save_png
 from stylenat.evaluation.progress import ProgressLine
-from stylenat.networks.sampling import Sampler, default_batch, sampler_of
+from stylenat.grids import image_grid, save_png
+from stylenat.pixels import to_networks
+from stylenat.sampling import Sampler, default_batch, sampler_of
 from stylenat.training.guards import weight_norms
 from stylenat.training.interrupt import Stopped, StopRequest
 from stylenat.training.run import Run

@@ -8,7 +8,7 @@ import torch
 
 from registry import UserError
 from stylenat import ranks
-from stylenat.networks.sampling import default_batch
+from stylenat.sampling import default_batch
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
 

@@ -9,80 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from registry import UserError
-from stylenat import ranks
+from stylenat import checkpoint, ranks
 from stylenat.devices import sent
 from stylenat.draws import Shard, ShardGenerator, augmented
 from stylenat.evaluation.evaluate import Evaluation
 from stylenat.interfaces import Microbatch, Time, at
-from stylenat.training import checkpoint
+from stylenat.random_streams import RandomStreams, derived_seed, seed_everything
+from stylenat.training.build import build_networks, shards_of
 from stylenat.training.forward import Forward, Running
 from stylenat.training.guards import Guard
-from stylenat.training.random_streams import RandomStreams, derived_seed, seed_everything
 from stylenat.training.settings import Training
 from stylenat.training.step import lazy_ratio
 
 NETWORKS = ("generator", "discriminator")
 LOSS_SCALE = 2.0**12
 """Of fp16 at the start. PyTorch's 2 ** 16 overflows in the first iterations, each of which is then lost."""
-
-
-def build_networks(settings: Training, device: torch.device) -> tuple[nn.Module, nn.Module]:
-    """Generator and discriminator, initialised from the run's seed whatever was drawn before.
-
-    Raises:
-        UserError: their resolutions, or the data set's, do not agree.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(settings.seed, "generator"))
-        generator = settings.generator()
-        torch.manual_seed(derived_seed(settings.seed, "discriminator"))
-        discriminator = settings.discriminator()
-    sides = {
-        "generator": generator.resolution,
-        "discriminator": discriminator.resolution,
-        "dataset": settings.dataset.resolution,
-    }
-    if len(set(sides.values())) > 1:
-        listed = ", ".join(f"{name} {side}" for name, side in sides.items())
-        raise UserError(f"resolutions differ: {listed}; bind the same resolution to all three")
-    if settings.frozen_discriminator_layers:
-        if not hasattr(discriminator, "freeze"):
-            raise UserError("train.frozen_discriminator_layers needs a discriminator that can freeze layers")
-        discriminator.freeze(settings.frozen_discriminator_layers)
-    if hasattr(discriminator, "check_batch"):
-        discriminator.check_batch(settings.batch_size)
-    check_microbatches(settings, getattr(discriminator, "stddev_group", 1))
-    return generator.to(device), discriminator.to(device)
-
-
-def shards_of(settings: Training) -> list[Shard]:
-    """What this process trains on of every batch of the run: one shard a microbatch.
-
-    Raises:
-        UserError: the batch does not divide among processes and microbatches.
-    """
-    processes, parts = ranks.world_size(), settings.accumulate
-    if settings.batch_size % (processes * parts):
-        raise UserError(
-            f"train.batch_size = {settings.batch_size} does not divide among {processes} process(es) x "
-            f"train.accumulate = {parts}; use a multiple of {processes * parts}"
-        )
-    return [Shard(ranks.rank() + processes * part, processes * parts) for part in range(parts)]
-
-
-def check_microbatches(settings: Training, stddev_group: int) -> None:
-    """Raises UserError where microbatches would tear minibatch-stddev groups apart.
-
-    Processes can ask each other for the rest of a group; microbatches come one after the other and cannot.
-    """
-    group = min(settings.batch_size, stddev_group)
-    images = settings.batch_size // (settings.accumulate * ranks.world_size())
-    if settings.accumulate > 1 and images % group:
-        raise UserError(
-            f"train.accumulate = {settings.accumulate} makes microbatches of {images} images, which minibatch-stddev "
-            f"groups of {group} do not fit into; accumulate less, or bind a stddev_group of the discriminator to "
-            f"{math.gcd(images, group)}"
-        )
 
 
 class TrainingState:

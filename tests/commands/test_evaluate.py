@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from stylenat import checkpoint
 from stylenat.commands._command import experiments_folder
 from stylenat.commands.evaluate import main
 from stylenat.commands.import_weights import main as import_weights
 from stylenat.commands.run import main as run
 from stylenat.evaluation.protocol import differences, read_results
-from stylenat.training import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,7 @@ def test_a_generator_that_is_not_finite_is_neither_measured_nor_sampled(folder, 
     place = checkpoint.found(folder / "run" / "checkpoints")[-1]
     # Finite themselves: weights that are not are refused before.
     state = {name: tensor.clamp(-1, 1) * 3e38 for name, tensor in checkpoint.weights(place, "ema").items()}
-    monkeypatch.setattr("stylenat.training.checkpoint.weights", lambda *arguments: state)
+    monkeypatch.setattr("stylenat.checkpoint.weights", lambda *arguments: state)
     before = (folder / "run" / "metrics.jsonl").read_text()
     for command in (main, sample):
         assert command([str(folder / "run"), "--out", "out"]) == 2

@@ -5,7 +5,7 @@ from PIL import Image
 
 from plugins.partitions.pyramid import Pyramid
 from registry import AttentionSite, HeadGroup, load_plugins
-from stylenat.commands import receptive_field
+from stylenat import receptive_field
 from stylenat.commands.run import main
 from stylenat.commands.tables import print_listing
 

@@ -11,14 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from registry.remembered import remembered, remembered_file
-from stylenat import weights
+from stylenat import checkpoint, weights
 from stylenat.commands.compare import main as compare
 from stylenat.commands.evaluate import main as evaluate
 from stylenat.commands.export_weights import main as export_weights
 from stylenat.commands.import_weights import main as import_weights
 from stylenat.commands.run import main as run
 from stylenat.commands.sample import main as sample
-from stylenat.training import checkpoint
 
 PLUGIN = """
 from registry import even_groups, hookimpl

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
+from stylenat import checkpoint
 from stylenat.commands.run import main
-from stylenat.training import checkpoint
 
 FORMAT_1 = Path(__file__).parents[1] / "stylenat/training/data/format-1"
 

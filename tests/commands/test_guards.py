@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from stylenat import checkpoint
 from stylenat.commands.run import main
-from stylenat.training import checkpoint, loop
+from stylenat.training import loop
 
 
 @pytest.fixture

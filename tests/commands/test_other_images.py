@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from plugins.metrics.frechet import FrechetRandomFeatures
+from stylenat import checkpoint
 from stylenat.commands.run import main
-from stylenat.training import checkpoint
 
 
 def images(folder, first):

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from stylenat import checkpoint
 from stylenat.commands.run import main
 from stylenat.data import loader
 from stylenat.evaluation import evaluate
-from stylenat.training import checkpoint, loop
+from stylenat.training import loop
 from stylenat.training.run import only_process
 
 LAST = 8

@@ -79,7 +79,7 @@ def test_trackers_are_told_how_a_run_that_fails_ended(tiny, monkeypatch, tmp_pat
         "from registry import hookimpl\nseen = []\n@hookimpl\ndef run_ended(run, status): seen.append(status)\n"
     )
 
-    def broken(settings, state, real):
+    def broken(state, images):
         raise FloatingPointError("boom")
 
     monkeypatch.setattr(loop, "iteration", broken)

@@ -17,7 +17,7 @@ from stylenat.commands.sample import main as sample
 from stylenat.commands.sample import parsed_seeds
 from stylenat.evaluation.samples import SampleFolder
 from stylenat.networks.generator import StyleGenerator
-from stylenat.networks.sampling import Sampler
+from stylenat.sampling import Sampler
 
 
 @pytest.fixture(scope="module")

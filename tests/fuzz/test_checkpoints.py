@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from plugins.trackers.jsonl import JsonLines
 from registry import UserError, load_experiment, load_plugins
+from stylenat import checkpoint
 from stylenat.commands._command import CORE, experiments_folder
-from stylenat.training import checkpoint
 from stylenat.training.run import Run
 from stylenat.training.state import TrainingState
 from stylenat.training.step import iteration
-from stylenat.training.untrusted import read_tensors, read_values
+from stylenat.untrusted import read_tensors, read_values
 
 FUZZ = settings.get_profile("fuzz")
 PLAIN = st.recursive(

@@ -5,12 +5,11 @@ import os
 import pytest
 import torch
 
-from stylenat import weights
+from stylenat import checkpoint, weights
 from stylenat.data import lmdb_writer
 from stylenat.evaluation.cache import StatisticsCache
-from stylenat.evaluation.grids import save_png
 from stylenat.files import save_tensors, whole_file
-from stylenat.training import checkpoint
+from stylenat.grids import save_png
 
 TENSORS = {"weight": torch.zeros(2)}
 

@@ -10,7 +10,7 @@ from plugins.augmentations.ada import AdaptiveAugmentation
 from plugins.augmentations.draws import ORDER, PRESETS, ROW, TRANSFORMS, draw, probabilities
 from plugins.augmentations.none import NoAugmentation
 from registry import UserError
-from stylenat.data.pixels import to_networks
+from stylenat.pixels import to_networks
 
 
 def images(batch=64, side=16, dtype=torch.float32):

@@ -6,7 +6,7 @@ from plugins.augmentations.bcr import BalancedConsistencyTransforms
 from plugins.augmentations.diffaugment import DiffAugment
 from plugins.augmentations.displayed import from_displayed, to_displayed
 from registry import UserError
-from stylenat.data.pixels import to_networks, to_uint8
+from stylenat.pixels import to_networks, to_uint8
 
 STILL = dict.fromkeys(("flip", "translation", "brightness", "saturation", "contrast", "cutout"), 0.0)
 

@@ -9,14 +9,14 @@ from read_runs import run
 from rich.console import Console
 
 from registry import AttentionSite, HeadGroup
-from stylenat.commands.receptive_field import save_neighborhoods, terminal_picture
 from stylenat.comparison.foreign import csv_cell, file_name, markdown_cell
 from stylenat.comparison.plots import curves, pareto, save
 from stylenat.comparison.report import Pictures, report
 from stylenat.comparison.results import compared_runs
 from stylenat.comparison.table import as_csv, markdown, rich_table
-from stylenat.evaluation.grids import labelled_rows
 from stylenat.evaluation.protocol import Result
+from stylenat.grids import labelled_rows
+from stylenat.receptive_field import save_neighborhoods, terminal_picture
 from stylenat.testing.contract import pictures
 
 NAMES = ["z[/b]", "exp[lr=1e-3]", "a$b_c", r"$\frac{", "=cmd()", "<b>|`x`", "\x1b[31mred\n", "_hidden", "**bold**"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from registry import UserError
 from stylenat.data import loader
 from stylenat.data.loader import ImageOrder, ImageStream
-from stylenat.data.pixels import to_networks
+from stylenat.pixels import to_networks
 
 
 class Numbers:

@@ -16,7 +16,7 @@ from registry import UserError
 from stylenat.evaluation.collect import Collection, collect_generated
 from stylenat.evaluation.evaluate import Evaluator, warnings_for
 from stylenat.networks.generator import StyleGenerator
-from stylenat.networks.sampling import sampler_of
+from stylenat.sampling import sampler_of
 from stylenat.testing.contract import pictures
 
 

@@ -14,14 +14,14 @@ from plugins.metrics.kernel import KID
 from plugins.metrics.manifold import DensityCoverage, PrecisionRecall
 from plugins.metrics.spectrum import Spectrum
 from registry import UserError
-from stylenat.data.pixels import NotFinite, to_uint8
 from stylenat.evaluation.cache import StatisticsCache
 from stylenat.evaluation.collect import generated_images
 from stylenat.evaluation.evaluate import Evaluator
 from stylenat.evaluation.failures import lines_of
 from stylenat.evaluation.yardsticks import yardsticks
-from stylenat.networks.sampling import Sampler
+from stylenat.pixels import NotFinite, to_uint8
 from stylenat.ranks import rank
+from stylenat.sampling import Sampler
 from stylenat.testing.contract import pictures
 from stylenat.training.interrupt import Stopped
 

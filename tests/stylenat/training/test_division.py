@@ -9,7 +9,7 @@ from torch import distributed, multiprocessing
 from registry import UserError
 from stylenat import ranks
 from stylenat.data.loader import ImageStream
-from stylenat.data.pixels import to_networks
+from stylenat.pixels import to_networks
 from stylenat.training.state import TrainingState
 from stylenat.training.step import Alternating, iteration
 

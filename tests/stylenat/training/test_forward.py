@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stylenat.data.pixels import to_networks
+from stylenat.pixels import to_networks
 from stylenat.training.forward import Running, use_tf32
 from stylenat.training.state import TrainingState
 from stylenat.training.step import iteration

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from registry import UserError
+from stylenat import checkpoint
 from stylenat.commands.run import main as run
 from stylenat.networks.generator import StyleGenerator
-from stylenat.training import checkpoint
 from stylenat.training.memory import accumulate_for, out_of_memory_is_one_line, smaller_batch
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from registry import UserError
-from stylenat.training import checkpoint
-from stylenat.training.writer import Writer
+from stylenat import checkpoint
+from stylenat.training.saving import Writer
 
 
 def empty(directory, *steps):

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from registry import UserError
-from stylenat import weights
-from stylenat.training import checkpoint
-from stylenat.training.untrusted import HEADER_BYTES, read_tensors, read_values
+from stylenat import checkpoint, weights
+from stylenat.untrusted import HEADER_BYTES, read_tensors, read_values
 
 HUGE = 2**50
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stylenat.data.pixels import NotFinite, to_pixels, to_uint8
-from stylenat.training.random_streams import BLOCK, blocks_of, latents_by_index
+from stylenat.pixels import NotFinite, to_pixels, to_uint8
+from stylenat.random_streams import BLOCK, blocks_of, latents_by_index
 
 MEAN_STYLE_SAMPLES = 4096
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from registry import UserError
 from stylenat import ranks
 from stylenat.files import disk_full, read_bounded, save_tensors
-from stylenat.training.untrusted import read_tensors, read_values
+from stylenat.untrusted import read_tensors, read_values
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from registry import UserError
-from stylenat.training import checkpoint
+from stylenat import checkpoint
 
 
 @pytest.fixture

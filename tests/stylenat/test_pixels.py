@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylenat.data import pixels
-from stylenat.data.pixels import place, to_networks, to_uint8
+from stylenat import pixels
 from stylenat.native.build import library
+from stylenat.pixels import place, to_networks, to_uint8
 
 KERNELS = library()  # Built here, not in a test's first example.
 
