@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from registry import UserError
 from stylenat.attention.flex_mask import block_mask
+from stylenat.attention.twice import twice_differentiable
 
 SMALLEST_HEAD = 16
 """FlexAttention's compiled kernels take no narrower heads."""
@@ -24,7 +25,7 @@ COMPILATIONS = 2**20
 class Flex:
     """Backend ``flex``: each residue class of the dilation is an image of its own in the batch.
 
-    Differentiable once, bias included; a second derivative (path-length regularisation) needs ``tiled``.
+    Differentiable once by its own kernels, bias included, a second time through ``tiled``.
 
     Args:
         eager: runs uncompiled on any device, in memory quadratic in a class, to check exactness.
@@ -59,12 +60,16 @@ class Flex:
     ) -> Tensor:
         batch, height, width = q.shape[:3]
         mask = block_mask(batch, height, width, kernel_size, dilation, q.device)
-        score = None if bias is None else _biased(bias, -(-width // dilation), kernel_size)
-        attend = _eager if self.eager else _fused
-        classes = [_to_classes(t, dilation) for t in (q, k, v)]
-        with torch.autocast(q.device.type, enabled=False):  # The result has its input's type.
-            out = attend(*classes, score_mod=score, block_mask=mask, scale=scale)
-        return _from_classes(out, batch, height, width, dilation)
+        run = _eager if self.eager else _fused
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+            score = None if bias is None else _biased(bias, -(-width // dilation), kernel_size)
+            classes = [_to_classes(t, dilation) for t in (q, k, v)]
+            with torch.autocast(q.device.type, enabled=False):  # The result has its input's type.
+                out = run(*classes, score_mod=score, block_mask=mask, scale=scale)
+            return _from_classes(out, batch, height, width, dilation)
+
+        return twice_differentiable(attend, q, k, v, bias, kernel_size=kernel_size, dilation=dilation, scale=scale)
 
 
 @cache

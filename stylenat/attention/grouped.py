@@ -82,7 +82,7 @@ class _Attention(torch.autograd.Function):
         *tensors, out, logsum = ctx.saved_tensors
         inputs, biases = tensors[: ctx.count], tensors[ctx.count :]
         if torch.is_grad_enabled():  # A second derivative is wanted.
-            return (None, None, None, None, *_differentiable(ctx, inputs, biases, grad_out))
+            return (None, None, None, None, *recomputed(ctx.groups, ctx.scale, inputs, biases, grad_out))
         grad_out = grad_out if grad_out.stride(-1) == 1 else grad_out.contiguous()
         grads = tuple(torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in inputs)
         saved = (out, logsum, grad_out)
@@ -90,7 +90,17 @@ class _Attention(torch.autograd.Function):
         return (None, None, None, None, *grads, *grad_biases)
 
 
-def _differentiable(ctx, inputs: Sequence[Tensor], biases: Biases, grad_out: Tensor) -> list[Tensor | None]:
+def recomputed(
+    groups: Sequence[HeadGroup], scale: float, inputs: Sequence[Tensor], biases: Biases, grad_out: Tensor
+) -> list[Tensor | None]:
+    """The gradients of ``inputs`` and ``biases``, through the pieces of ``tiled``, so that they can be differentiated.
+
+    Args:
+        inputs: q, k and v, or one tensor [batch, height, width, 3, heads, dim].
+
+    Returns:
+        None for what requires no gradient.
+    """
     q, k, v = _parts(inputs)
     out = torch.cat(
         [
@@ -99,9 +109,9 @@ def _differentiable(ctx, inputs: Sequence[Tensor], biases: Biases, grad_out: Ten
                 kernel_size=group.kernel_size,
                 dilation=group.dilation,
                 bias=bias,
-                scale=ctx.scale,
+                scale=scale,
             )
-            for heads, group, bias in each(ctx.groups, biases)
+            for heads, group, bias in each(groups, biases)
         ],
         dim=3,
     )

@@ -4,9 +4,12 @@ from importlib.util import find_spec
 
 from torch import Tensor
 
+from stylenat.attention.twice import twice_differentiable
+
 
 class Natten:
-    """Backend ``natten``, for attention without a bias. Differentiable once.
+    """Backend ``natten``, for attention without a bias. Differentiable once by its own kernels, a second time through
+    ``tiled``.
 
     Args:
         implementation: one of NATTEN's own backends by name; None for the fused CUDA kernels that it prefers.
@@ -45,6 +48,9 @@ class Natten:
     ) -> Tensor:
         import natten
 
-        return natten.na2d(
-            q, k, v, kernel_size=kernel_size, dilation=dilation, scale=scale, backend=self.implementation
-        )
+        def attend(q: Tensor, k: Tensor, v: Tensor, bias: None) -> Tensor:
+            return natten.na2d(
+                q, k, v, kernel_size=kernel_size, dilation=dilation, scale=scale, backend=self.implementation
+            )
+
+        return twice_differentiable(attend, q, k, v, None, kernel_size=kernel_size, dilation=dilation, scale=scale)

@@ -157,9 +157,8 @@ class Triton:
 
     @staticmethod
     def _tiles(kernel: str, q: Tensor) -> Tiles:
-        return tiles_for(
-            kernel, q.shape[-1], "ieee" if q.dtype == torch.float32 and precision(q.dtype) == "ieee" else ""
-        )
+        half = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+        return tiles_for(kernel, q.shape[-1], half.get(q.dtype) or precision(q.dtype))
 
     def _partial(self, q: Tensor, group: HeadGroup, bias: Tensor | None) -> Tensor | None:
         """Room for every program's share of the bias's gradient."""

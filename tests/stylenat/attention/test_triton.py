@@ -201,6 +201,23 @@ def test_tiles_and_strips_are_powers_of_two(kernel, dim):
         assert kernel != "attention_backward_queries" or tiles.tile[0] * tiles.strip[0] >= 16
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tf32", "name"),
+    [
+        (torch.float32, False, "ieee"),
+        (torch.float32, True, "tf32"),
+        (torch.bfloat16, True, "bf16"),
+        (torch.float16, False, "fp16"),
+    ],
+)
+def test_a_call_has_the_tiles_that_were_compiled_for_its_precision(dtype, tf32, name, request):
+    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, tf32
+    request.addfinalizer(lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", before))
+    for kernel in ("attention_forward", "attention_backward_queries", "attention_backward_keys"):
+        for dim in (8, 32, 64):
+            assert Triton._tiles(kernel, torch.empty(1, 8, 8, 1, dim, dtype=dtype)) == tiles_for(kernel, dim, name)
+
+
 def test_the_share_of_memory_of_a_query_does_not_grow_with_the_image():
     def partials(side):
         q = torch.empty(1, side, side, 1, 32, device="meta")

@@ -21,19 +21,36 @@ for name, precision, dim, capability in json.loads(sys.argv[1]):
 """
 
 
-def compiled_for(cases, cache):
-    """The figures of each case, from a process in which Triton compiles instead of interpreting."""
+FLEX = """
+import dataclasses, json
+from flex_static import flex_kernels, flex_seconds
+from static_kernels import CARDS
+if __name__ == "__main__":
+    card = CARDS["H100"]
+    for biased in (True, False):
+        for kernel in flex_kernels(card, "bf16", 16, 3, 32, biased):
+            bounds, _, additions = flex_seconds(card, kernel, "bf16", 16, 3, 32)
+            shown = {"biased": biased, "backward": kernel.backward, "bounds": bounds, "additions": additions}
+            print(json.dumps(dataclasses.asdict(kernel.code) | shown))
+"""
+
+
+def run(cache, *arguments, path=()):
+    """A process in which Triton compiles instead of interpreting, with the benchmarks to import."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, json.dumps(cases)],
-        env=environment | {"PYTHONPATH": path, "TRITON_CACHE_DIR": str(cache)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    path = os.pathsep.join([*map(str, path), str(ROOT), str(ROOT / "benchmarks")])
+    environment |= {"PYTHONPATH": path, "TRITON_CACHE_DIR": str(cache)}
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+def lines(done):
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def compiled_for(cases, cache):
+    """The figures of each case."""
+    return lines(run(cache, "-c", CODE, json.dumps(cases)))
 
 
 def must_fit(found):
@@ -52,3 +69,31 @@ def test_every_kernel_fits_the_oldest_and_the_newest_card(tmp_path):
 def test_every_kernel_fits_every_card_in_every_precision(dim, tmp_path):
     precisions, targets = ("bf16", "fp16", "tf32", "ieee"), (80, 89, 90, 100, 120)
     must_fit(compiled_for(list(itertools.product(KERNELS, precisions, (dim,), targets)), tmp_path))
+
+
+def test_atomics_and_tensor_cores_are_counted_by_all_of_their_names(tmp_path):
+    code = "import static_kernels as s, sys, json; print(json.dumps(s.kinds(sys.argv[1:])))"
+    opcodes = ["RED.E.ADD.F32", "REDG.E.ADD", "ATOM.E", "ATOMG.E", "ATOMS.CAS", "HMMA.16816.F32", "HGMMA", "HFMA2.MMA"]
+    assert lines(run(tmp_path, "-c", code, *opcodes)) == [[2, 4]]
+
+
+def test_without_triton_the_benchmark_says_so_in_one_line(tmp_path):
+    (tmp_path / "triton.py").write_text("raise ImportError('no module named triton')")
+    done = run(tmp_path, str(ROOT / "benchmarks" / "triton_static.py"), path=[tmp_path])
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr == "Triton is not installed; it comes with PyTorch's CUDA builds for Linux\n"
+
+
+@pytest.mark.slow
+def test_flexattentions_generated_kernels_are_counted_the_same_way(tmp_path):
+    script = tmp_path / "flex.py"
+    script.write_text(FLEX)
+    found = lines(run(tmp_path, str(script)))
+    assert [(code["biased"], code["backward"]) for code in found] == [
+        (b, w) for b in (True, False) for w in (False, True)
+    ]
+    for code in found:
+        assert code["tensor"] > 0 and len(code["loops"]) == (2 if code["backward"] else 1), code
+        # The gradient of the bias is added up by atomics, that of nothing else.
+        assert (code["additions"] > 0) == (code["atomics"] > 0) == (code["biased"] and code["backward"]), code
+        assert all(seconds > 0 for seconds in code["bounds"].values()), code
