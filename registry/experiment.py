@@ -1,32 +1,31 @@
-"""An experiment: gin files and bindings, checked as a whole and handed to gin."""
+"""An experiment: gin files and bindings, checked before anything starts, and built from what they bind."""
 
 import copy
 import functools
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gin
-from gin import config as gin_config
-
 from registry import gintext
-from registry.checks import MISSING
-from registry.config import Config, Setting, checked_config
-from registry.errors import UserError
-from registry.gintext import MACRO, REQUIRED, Reference, leaves, render, replace, scoped
+from registry.config import Call, Config, Setting, checked_config
+from registry.gintext import CHARACTERS, REQUIRED, Reference, leaves, render, replace, scoped
 from registry.kinds import KINDS
-from registry.names import Registry
+from registry.names import SINGLETON, Registry
+from registry.signatures import MISSING, converted
+from registry.wording import UserError, at
 
-LOADED = "registry_loaded/gin.macro.value"
-"""Where the loaded experiment is noted: in gin's own state, so that clearing it clears the note."""
+
+def singleton(constructor: type) -> Any:
+    """One instance for all ``@scope/gin.singleton()`` of a scope. The experiment keeps it."""
+    return constructor()
 
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """What gin files and bindings say, ready to run. Only the last one loaded is: gin's state is global.
+    """What gin files and bindings say, ready to run.
 
     Attributes:
         name: stem of the first gin file.
@@ -44,33 +43,24 @@ class Experiment:
     plugins: dict[str, str]
     _config: Config = field(repr=False)
     _settings: tuple[Setting, ...] = field(repr=False)
+    _singletons: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def get(self, name: str) -> Callable[..., Any]:
         """One of the core's own configurables, such as ``train``, with its parameters bound."""
-        self._must_be_loaded()
-        configured = gin.get_configurable(self._config.registry.find(name).selector)
-
-        @functools.wraps(configured, updated=())
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with _one_line_errors():
-                return configured(*args, **kwargs)
-
-        return call
+        return self._configured(("", self._config.registry.find(name).selector), str(self.paths[-1]))
 
     def value(self, parameter: str) -> Any:
         """The value of one parameter, such as ``train.dataset``; of a reference, the object, newly built.
 
         Raises UserError for an unknown parameter, and for one with neither a binding nor a default.
         """
-        self._must_be_loaded()
         selector, _, name = parameter.rpartition(".")
         entry = self._config.registry.find(selector)
         own = self._config.signature(entry.selector).find(entry, name)
-        bound = self._config.in_force("", entry.selector).get(name)
-        if bound is not None and REQUIRED not in leaves(bound.value):
-            with _one_line_errors():
-                return copy.deepcopy(gin.query_parameter(f"{entry.selector}.{name}"))
-        if own.default is MISSING or own.default is gin.REQUIRED:
+        bound = self._bound(("", entry.selector))
+        if name in bound:
+            return self._built(("", entry.selector), name, *bound[name])
+        if own.default is MISSING:
             raise UserError(f"{parameter} is bound nowhere and has no default; add a line `{parameter} = ...`")
         return own.default
 
@@ -85,18 +75,17 @@ class Experiment:
 
     def config_text(self) -> str:
         """What the gin files and bindings bind, in use or not, with full selectors; macros first."""
-        macros, others = [], []
-        for (scope, selector), bound in self._config.bindings.items():
-            for parameter, (value, _) in bound.items():
-                if selector == MACRO:
-                    macros.append(f"{scope} = {render(value)}")
-                else:
-                    others.append(f"{scoped(scope, selector)}.{parameter} = {render(value)}")
+        macros = [f"{name} = {render(bound.value)}" for name, bound in self._config.macros.items()]
+        others = [
+            f"{scoped(scope, selector)}.{parameter} = {render(bound.value)}"
+            for (scope, selector), parameters in self._config.bindings.items()
+            for parameter, bound in parameters.items()
+        ]
         return "\n".join([*sorted(macros), *sorted(others), ""])
 
     def settings(self) -> dict[str, str]:
         """Everything in use as gin text by parameter, such as ``{"train.batch_size": "32"}``."""
-        return {_shown(setting): render(setting.value) for setting in self._settings}
+        return {setting.shown: render(setting.value) for setting in self._settings}
 
     def differences(self, other_text: str, label: str = "there") -> list[str]:
         """How another ``operative_text`` or ``config_text`` differs in what it uses; empty if it does not.
@@ -107,24 +96,110 @@ class Experiment:
         """
         try:
             other_config = checked_config(self._config.registry, gintext.read_text(other_text, label))
-            other_settings = other_config.settings(label)
+            theirs = {setting.shown: render(setting.value) for setting in other_config.settings(label)}
         except UserError as error:  # Written with other plugins or another version: that is the difference.
             return [str(error)]
         mine = self.settings()
-        theirs = {_shown(setting): render(setting.value) for setting in other_settings}
         return [
             f"{name}: {mine.get(name, 'not in use')} here, {theirs.get(name, 'not in use')} {label}"
             for name in sorted(mine | theirs)
             if mine.get(name) != theirs.get(name)
         ]
 
-    def _must_be_loaded(self) -> None:
-        try:
-            loaded = gin.query_parameter(LOADED)
-        except ValueError:
-            loaded = None
-        if loaded is not self:
-            raise RuntimeError(f"{self.name}-{self.hash} is no longer loaded: load_experiment was called again since")
+    def _bound(self, call: Call) -> dict[str, tuple[Any, str]]:
+        """What a call is given: values with macros spelt out, and the lines that bind them."""
+        bound = {
+            name: (self._config.spelt_out(value), where)
+            for name, (value, where) in self._config.in_force(*call).items()
+        }
+        # What is still to be bound by someone is not in use, or it would have been reported.
+        return {name: pair for name, pair in bound.items() if REQUIRED not in leaves(pair[0])}
+
+    def _built(self, call: Call, parameter: str, value: Any, where: str) -> Any:
+        """A parameter's value as its call takes it, anew each time, with references built."""
+        signature, entry = self._config.signature(call[1]), self._config.registry.entries[call[1]]
+        value = converted(signature.find(entry, parameter), value, self._config.target_of)
+
+        def built(leaf: Any) -> Any:
+            if not isinstance(leaf, Reference):
+                return leaf
+            configured = self._configured((leaf.scope or call[0], leaf.selector), where)
+            return configured() if leaf.evaluate else configured
+
+        return replace(value, built)
+
+    def _configured(self, call: Call, where: str) -> Callable[..., Any]:
+        """The target of a call, whose bound parameters are given to it unless the caller gives others.
+
+        ``where``: the line that refers to it. What the target refuses is reported with the lines that bind it.
+        """
+        scope, selector = call
+        target = self._config.registry.entries[selector].load()
+        names = list(self._config.signature(selector).parameters)
+
+        @functools.wraps(target, updated=())
+        def configured(*args: Any, **kwargs: Any) -> Any:
+            if selector == SINGLETON and scope in self._singletons:
+                return self._singletons[scope]
+            given = {*names[: len(args)], *kwargs}
+            options = {
+                name: self._built(call, name, *pair) for name, pair in self._bound(call).items() if name not in given
+            }
+            try:
+                made = target(*args, **options, **kwargs)
+            except Exception as error:
+                self._locate(error, call, where)
+                raise
+            if selector == SINGLETON:
+                self._singletons[scope] = made
+            return made
+
+        return configured
+
+    def _locate(self, error: Exception, call: Call, where: str) -> None:
+        """Adds to an error of a target the lines that bound the parameters it names, or else all of its own.
+
+        Raises a UserError instead where the target's own package raised a ValueError: so it refuses an argument.
+        """
+        if isinstance(error, UserError) and error.located:
+            return
+        message = str(error)
+        rows = list(self._lines(call))
+        named = [row for row in rows if re.search(rf"\b{row[1]}\b", message)]
+        rows = named or [row for row in rows if row[0] == self._shown(call)]
+        lines = list(dict.fromkeys(f"{line}: {selector}.{parameter}" for selector, parameter, line in rows))
+        prefix = ", ".join([*lines[:3], *(["..."] if len(lines) > 3 else [])]) or at(where, self._shown(call))
+        if isinstance(error, UserError):
+            error.args, error.located = (f"{prefix}: {message}",), True
+        elif isinstance(error, ValueError) and _raised_by(error) == _package(self._config.registry, call):
+            refused = UserError(f"{prefix}: {' '.join(message.split())}")
+            refused.located = True
+            raise refused from error
+        else:
+            error.add_note(f"while building {self._shown(call)}, bound at {prefix}")
+
+    def _shown(self, call: Call) -> str:
+        return scoped(call[0], self._config.registry.entries[call[1]].shown)
+
+    def _lines(self, call: Call) -> Iterator[tuple[str, str, str]]:
+        """(selector, parameter, line) of every binding of a call and of the instances that it is given."""
+        for parameter, (value, where) in self._bound(call).items():
+            yield self._shown(call), parameter, where
+            for leaf in leaves(value):
+                if isinstance(leaf, Reference) and leaf.evaluate:
+                    yield from self._lines((leaf.scope or call[0], leaf.selector))
+
+
+def _raised_by(error: Exception) -> str:
+    """The package of the code that raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] if trace else ""
+
+
+def _package(registry: Registry, call: Call) -> str:
+    return registry.entries[call[1]].load().__module__.partition(".")[0]
 
 
 def load_experiment(
@@ -134,9 +209,9 @@ def load_experiment(
     *,
     search_path: Sequence[Path] = (),
 ) -> Experiment:
-    """Reads gin files and then bindings, checks all of it before anything starts, and hands it to gin.
+    """Reads gin files and then bindings, and checks all of it before anything starts.
 
-    Only what the text names is imported. Forgets any experiment that was loaded before.
+    Only what the text names is imported.
 
     Args:
         registry: from ``load_plugins``.
@@ -165,45 +240,35 @@ def load_experiment(
         _config=config,
         _settings=tuple(settings),
     )
-    _hand_to_gin(config)
-    gin.bind_parameter(LOADED, experiment)
-    gin.finalize()
+    if len(experiment.operative_text()) > CHARACTERS:
+        raise UserError(f"{paths[0]}: with macros spelt out, more than {CHARACTERS:,} characters")
     for suspect in registry.suspects:
         if suspect.outdated:
             registry.say_once(f"not loaded: {suspect}")
     return experiment
 
 
-def _hand_to_gin(config: Config) -> None:
-    """Replaces gin's state by the configuration. Macros are spelt out, so gin sees none."""
-    gin.clear_config()
-    named = {selector for _, selector in config.bindings if selector != MACRO}
-    named |= {entry.selector for entry in config.registry.core()}
-    for bound in config.bindings.values():
-        for value, _ in bound.values():
-            named |= {leaf.selector for leaf in leaves(config.spelt_out(value)) if isinstance(leaf, Reference)}
-    # An earlier experiment in this process may have registered another target of the same name.
-    with gin_config.interactive_mode():
-        for selector in sorted(named - {"gin.singleton"}):
-            entry = config.registry.entries[selector]
-            gin.external_configurable(entry.load(), name=entry.name, module=entry.kind)
+def arguments(
+    registry: Registry, selector: str, files: Sequence[str | Path], bindings: Sequence[str], search_path: Sequence[Path]
+) -> dict[str, Any]:
+    """What gin files and bindings, all of them checked, bind of one name's parameters, in no scope.
 
-    for (scope, selector), bound in config.bindings.items():
-        for parameter, (value, _) in bound.items():
-            spelt_out = config.spelt_out(value)
-            # What is still to be bound by someone is not in use here, or it would have been reported.
-            if selector != MACRO and REQUIRED not in leaves(spelt_out):
-                gin.bind_parameter((scope, selector, parameter), replace(spelt_out, _as_gin_has_it))
-
-
-def _as_gin_has_it(leaf: Any) -> Any:
-    if isinstance(leaf, Reference):
-        return gin_config.ConfigurableReference(scoped(leaf.scope, leaf.selector), leaf.evaluate)
-    return leaf
-
-
-def _shown(setting: Setting) -> str:
-    return f"{scoped(setting.scope, setting.entry.shown)}.{setting.parameter}"
+    Raises UserError as ``load_experiment`` does, for a value that is itself to be built, and for a parameter that
+    nothing binds and that has no default.
+    """
+    entry = registry.find(selector)
+    config = checked_config(registry, gintext.read(files, bindings, search_path))
+    signature = config.signature(entry.selector)
+    bound = {}
+    for name, (raw, _) in config.in_force("", entry.selector).items():
+        value = config.spelt_out(raw)
+        if any(isinstance(leaf, Reference) for leaf in leaves(value)):
+            raise UserError(f"{entry.shown}.{name} = {render(value)}: only plain values can be used here")
+        bound[name] = converted(signature.find(entry, name), value, config.target_of)
+    for name, parameter in signature.parameters.items():
+        if parameter.required and name not in bound:
+            raise UserError(f"{entry.shown} needs {name!r}: add --bind '{entry.shown}.{name} = ...'")
+    return copy.deepcopy(bound)
 
 
 def _nested(settings: Sequence[Setting]) -> dict[str, Any]:
@@ -211,10 +276,10 @@ def _nested(settings: Sequence[Setting]) -> dict[str, Any]:
     for setting in settings:
         entry = setting.entry
         path = [entry.kind, scoped(setting.scope, entry.name)] if entry.kind in KINDS else [entry.name]
-        place = nested
+        inner = nested
         for part in path:
-            place = place.setdefault(part, {})
-        place[setting.parameter] = _as_tracked(setting.value)
+            inner = inner.setdefault(part, {})
+        inner[setting.parameter] = _as_tracked(setting.value)
     return nested
 
 
@@ -225,12 +290,3 @@ def _as_tracked(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_as_tracked(item) for item in value]
     return str(value) if isinstance(value, Reference) else value
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Gin appends the call to the message of what is raised in it; a user's mistake keeps its one line."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(str(error).partition("\n  In call to configurable")[0]) from error

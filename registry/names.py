@@ -1,6 +1,5 @@
 """The table of names: what each one stands for, who registered it, and what to say when it is not there."""
 
-import importlib
 import inspect
 import os
 import re
@@ -15,11 +14,12 @@ from typing import Any
 
 import pluggy
 
-from registry.errors import UserError
-from registry.kinds import KINDS
-from registry.wording import at, did_you_mean, listed, printable, reason
+from registry.kinds import KINDS, imported
+from registry.wording import UserError, at, did_you_mean, listed, printable, reason
 
 Rename = str | Callable[[Any], str]
+SINGLETON = "gin.singleton"
+"""Shares one instance among several consumers: ``@scope/gin.singleton()``, one a scope."""
 LAZY_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -67,9 +67,8 @@ class Entry:
         """
         if not isinstance(self.target, str):
             return self.target
-        module, _, attribute = self.target.partition(":")
         try:
-            return attrgetter(attribute)(importlib.import_module(module))
+            return imported(self.target)
         except (Exception, SystemExit) as error:
             traceback.print_exc(file=sys.stderr)
             raise UserError(
@@ -117,7 +116,7 @@ class Suspect:
 
 @dataclass
 class Registry:
-    """Everything that one ``load_plugins`` found. There is no other state than this object and gin's own.
+    """Everything that one ``load_plugins`` found. There is no other state than this object.
 
     Attributes:
         manager: pluggy's, with the hooks of ``registry.hooks``, as in ``manager.hook.run_started(run=run)``.
@@ -128,6 +127,7 @@ class Registry:
         renames: by a parameter's old name, such as ``train.betas``: its new name, or a function from the old value to
             gin text.
         aside: selectors of the core that a gin file may bind, but that no experiment starts from.
+        said: lines that ``say_once`` printed.
     """
 
     manager: pluggy.PluginManager
@@ -154,6 +154,13 @@ class Registry:
         """What is registered of a kind, sorted."""
         return sorted(entry.name for entry in self.entries.values() if entry.kind == kind)
 
+    def check_kind(self, kind: str) -> None:
+        """Raises UserError unless there is such a kind."""
+        if kind not in KINDS:
+            raise UserError(
+                f"there is no kind {kind!r}{did_you_mean(kind, KINDS) or '.'} The kinds are {listed(KINDS)}"
+            )
+
     def add(self, kind: str, name: str, target: Callable[..., Any] | str, origin: Origin) -> None:
         """Registers one name.
 
@@ -161,10 +168,7 @@ class Registry:
             UserError: for an unknown kind, a name that is taken or that gin cannot spell, or a target that is
                 neither a class, a function nor ``"module:attribute"``.
         """
-        if kind not in KINDS:
-            raise UserError(
-                f"there is no kind {kind!r}{did_you_mean(kind, KINDS) or '.'} The kinds are {listed(KINDS)}"
-            )
+        self.check_kind(kind)
         entry = Entry(kind, name, target, origin)
         if not isinstance(name, str) or not name.isidentifier() or not name.isascii():
             raise UserError(f"{name!r} cannot name a {kind} in a gin file; use letters, digits and underscores")
@@ -186,9 +190,10 @@ class Registry:
 
     def rename_of(self, selector: str, parameter: str) -> tuple[str, Rename] | None:
         """The old name and what to read instead, if a gin text's ``selector.parameter`` is one."""
-        full = [entry.selector for entry in self.entries.values() if entry.selector.endswith(f".{selector}")]
-        spelt = [f".{name}.{parameter}" for name in {selector, *full}]
-        return next((row for row in self.renames.items() if any(s.endswith(f".{row[0]}") for s in spelt)), None)
+        rows = [row for row in self.renames.items() if row[0].endswith(f".{parameter}")]
+        full = [name for name in self.entries if rows and name.endswith(f".{selector}")]
+        spelt = [f".{name}.{parameter}" for name in (selector, *full)]
+        return next((row for row in rows if any(text.endswith(f".{row[0]}") for text in spelt)), None)
 
     def add_core(self, name: str, target: str, aside: bool = False) -> None:
         """Registers one of the core's configurables, such as ``"train", "stylenat.training.train:train"``.

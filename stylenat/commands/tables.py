@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from registry import Experiment, Listed, Suspect
-from registry.listing import ListedParameter
+from registry.signatures import Parameter
 from registry.wording import printable
 
 # Wide enough for the longest rows; a terminal's own width would cut names that people copy.
@@ -29,10 +29,10 @@ def print_listing(entries: Sequence[Listed], suspects: Sequence[Suspect]) -> Non
         console.print(printable(f"did not load: {suspect}"), soft_wrap=True, markup=False, highlight=False)
 
 
-def _parameter(parameter: ListedParameter) -> str:
+def _parameter(parameter: Parameter) -> str:
     """``kernel_size: int = 7``, as in a signature; without a default it must be bound."""
     type_ = f": {parameter.type}" if parameter.type else ""
-    return f"{parameter.name}{type_}" + ("" if parameter.default is None else f" = {parameter.default}")
+    return f"{parameter.name}{type_}" + ("" if parameter.required else f" = {parameter.shown_default}")
 
 
 def print_explanation(entry: Listed) -> None:
@@ -50,7 +50,7 @@ def print_explanation(entry: Listed) -> None:
     for column in ("parameter", "type", "default"):
         table.add_column(column, overflow="fold")
     for p in entry.parameters:
-        default = "must be bound" if p.default is None else p.default
+        default = p.shown_default or "must be bound"
         table.add_row(*(Text(printable(text)) for text in (f"{entry.selector}.{p.name}", p.type, default)))
     console.print(table)
 
