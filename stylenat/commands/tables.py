@@ -57,10 +57,12 @@ def print_explanation(entry: Listed) -> None:
 
 def print_dry_run(experiment: Experiment) -> None:
     """Builds the experiment without memory for its weights, and shows sizes, attention and data."""
+    from stylenat.evaluation.evaluate import check_images
     from stylenat.training.settings import Training
     from stylenat.training.sizes import sized
 
     settings: Training = experiment.get("train")()
+    check_images(settings.metrics, settings.dataset, settings.evaluation_samples)
     networks = sized(settings)
     generator = networks["generator"].network
     sizes = Table(title=Text(printable(f"{experiment.name} at {generator.resolution}x{generator.resolution}")))
