@@ -3,9 +3,9 @@
 from registry.experiment import Experiment, arguments, load_experiment
 from registry.hooks import hookimpl
 from registry.kinds import API_VERSION, KINDS, OLDEST_API_VERSION, Kind
-from registry.listing import Listed, explain, listing
 from registry.names import Entry, Origin, PluginFile, Registry, Suspect
 from registry.plugins import load_plugins
+from registry.signatures import Parameter, signature_of
 from registry.values import (
     AttentionSite,
     Bounds,
@@ -33,9 +33,9 @@ __all__ = [
     "Finite",
     "HeadGroup",
     "Kind",
-    "Listed",
     "NotNegative",
     "Origin",
+    "Parameter",
     "PluginFile",
     "Positive",
     "Registry",
@@ -44,9 +44,8 @@ __all__ = [
     "UserError",
     "arguments",
     "even_groups",
-    "explain",
     "hookimpl",
-    "listing",
     "load_experiment",
     "load_plugins",
+    "signature_of",
 ]

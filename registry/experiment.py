@@ -1,9 +1,10 @@
 """An experiment: gin files and bindings, checked before anything starts, and built from what they bind."""
 
-import copy
 import functools
 import hashlib
+import math
 import re
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,11 +44,11 @@ class Experiment:
     plugins: dict[str, str]
     _config: Config = field(repr=False)
     _settings: tuple[Setting, ...] = field(repr=False)
-    _singletons: dict[str, Any] = field(default_factory=dict, repr=False)
+    _singletons: dict[str, Callable[[], Any]] = field(default_factory=dict, repr=False)
 
     def get(self, name: str) -> Callable[..., Any]:
         """One of the core's own configurables, such as ``train``, with its parameters bound."""
-        return self._configured(("", self._config.registry.find(name).selector), str(self.paths[-1]))
+        return self._configured(Call("", self._config.registry.find(name).selector), str(self.paths[-1]))
 
     def value(self, parameter: str) -> Any:
         """The value of one parameter, such as ``train.dataset``; of a reference, the object, newly built.
@@ -56,13 +57,13 @@ class Experiment:
         """
         selector, _, name = parameter.rpartition(".")
         entry = self._config.registry.find(selector)
-        own = self._config.signature(entry.selector).find(entry, name)
-        bound = self._bound(("", entry.selector))
-        if name in bound:
-            return self._built(("", entry.selector), name, *bound[name])
-        if own.default is MISSING:
+        default = self._config.signature(entry.selector).find(entry, name).default
+        call = Call("", entry.selector)
+        if name in (bound := self._bound(call)):
+            return self._built(call, name, *bound[name])
+        if default is MISSING:
             raise UserError(f"{parameter} is bound nowhere and has no default; add a line `{parameter} = ...`")
-        return own.default
+        return default
 
     def operative_text(self) -> str:
         """Everything in use, defaults included, with full selectors and no macros or includes.
@@ -73,30 +74,20 @@ class Experiment:
         header = f"# All that {self.name}-{self.hash} uses, defaults included; --gin and this file repeat it."
         return "\n".join([header, f"# Plugins in use: {plugins}", "", *map(str, self._settings), ""])
 
-    def config_text(self) -> str:
-        """What the gin files and bindings bind, in use or not, with full selectors; macros first."""
-        macros = [f"{name} = {render(bound.value)}" for name, bound in self._config.macros.items()]
-        others = [
-            f"{scoped(scope, selector)}.{parameter} = {render(bound.value)}"
-            for (scope, selector), parameters in self._config.bindings.items()
-            for parameter, bound in parameters.items()
-        ]
-        return "\n".join([*sorted(macros), *sorted(others), ""])
-
     def settings(self) -> dict[str, str]:
         """Everything in use as gin text by parameter, such as ``{"train.batch_size": "32"}``."""
         return {setting.shown: render(setting.value) for setting in self._settings}
 
     def differences(self, other_text: str, label: str = "there") -> list[str]:
-        """How another ``operative_text`` or ``config_text`` differs in what it uses; empty if it does not.
+        """How another ``operative_text`` differs in what it uses; empty if it does not.
 
         Args:
             other_text: gin text without includes.
             label: what to call the other one, in ``train.batch_size: 32 here, 16 there``.
         """
         try:
-            other_config = checked_config(self._config.registry, gintext.read_text(other_text, label))
-            theirs = {setting.shown: render(setting.value) for setting in other_config.settings(label)}
+            config = checked_config(self._config.registry, gintext.read_text(other_text, label))
+            theirs = {setting.shown: render(setting.value) for setting in config.settings(label)}
         except UserError as error:  # Written with other plugins or another version: that is the difference.
             return [str(error)]
         mine = self.settings()
@@ -108,52 +99,44 @@ class Experiment:
 
     def _bound(self, call: Call) -> dict[str, tuple[Any, str]]:
         """What a call is given: values with macros spelt out, and the lines that bind them."""
-        bound = {
-            name: (self._config.spelt_out(value), where)
-            for name, (value, where) in self._config.in_force(*call).items()
-        }
+        in_force = self._config.in_force(call)
+        bound = {name: (self._config.spelt_out(found.value), found.where) for name, found in in_force.items()}
         # What is still to be bound by someone is not in use, or it would have been reported.
         return {name: pair for name, pair in bound.items() if REQUIRED not in leaves(pair[0])}
 
     def _built(self, call: Call, parameter: str, value: Any, where: str) -> Any:
         """A parameter's value as its call takes it, anew each time, with references built."""
-        signature, entry = self._config.signature(call[1]), self._config.registry.entries[call[1]]
-        value = converted(signature.find(entry, parameter), value, self._config.target_of)
+        signature, entry = self._config.signature(call.selector), self._config.registry.entries[call.selector]
 
         def built(leaf: Any) -> Any:
             if not isinstance(leaf, Reference):
                 return leaf
-            configured = self._configured((leaf.scope or call[0], leaf.selector), where)
+            configured = self._configured(call.referred(leaf), where)
             return configured() if leaf.evaluate else configured
 
-        return replace(value, built)
+        return replace(converted(signature.find(entry, parameter), value, self._config.target_of), built)
 
     def _configured(self, call: Call, where: str) -> Callable[..., Any]:
         """The target of a call, whose bound parameters are given to it unless the caller gives others.
 
         ``where``: the line that refers to it. What the target refuses is reported with the lines that bind it.
         """
-        scope, selector = call
-        target = self._config.registry.entries[selector].load()
-        names = list(self._config.signature(selector).parameters)
+        target = self._config.registry.entries[call.selector].load()
+        names = list(self._config.signature(call.selector).parameters)
 
         @functools.wraps(target, updated=())
         def configured(*args: Any, **kwargs: Any) -> Any:
-            if selector == SINGLETON and scope in self._singletons:
-                return self._singletons[scope]
             given = {*names[: len(args)], *kwargs}
-            options = {
-                name: self._built(call, name, *pair) for name, pair in self._bound(call).items() if name not in given
-            }
+            bound = {name: pair for name, pair in self._bound(call).items() if name not in given}
+            options = {name: self._built(call, name, *pair) for name, pair in bound.items()}
             try:
-                made = target(*args, **options, **kwargs)
+                return target(*args, **options, **kwargs)
             except Exception as error:
                 self._locate(error, call, where)
                 raise
-            if selector == SINGLETON:
-                self._singletons[scope] = made
-            return made
 
+        if call.selector == SINGLETON:
+            return lambda: self._singletons.setdefault(call.scope, functools.cache(configured))()
         return configured
 
     def _locate(self, error: Exception, call: Call, where: str) -> None:
@@ -163,23 +146,19 @@ class Experiment:
         """
         if isinstance(error, UserError) and error.located:
             return
-        message = str(error)
-        rows = list(self._lines(call))
-        named = [row for row in rows if re.search(rf"\b{row[1]}\b", message)]
-        rows = named or [row for row in rows if row[0] == self._shown(call)]
-        lines = list(dict.fromkeys(f"{line}: {selector}.{parameter}" for selector, parameter, line in rows))
-        prefix = ", ".join([*lines[:3], *(["..."] if len(lines) > 3 else [])]) or at(where, self._shown(call))
+        message, rows = " ".join(str(error).split()), list(self._lines(call))
+        rows = [r for r in rows if re.search(rf"\b{r[1]}\b", message)] or [r for r in rows if r[0] == self._shown(call)]
+        lines = [line if f"{name}.{end}" in message else f"{line}: {name}.{end}" for name, end, line in rows]
+        lines = list(dict.fromkeys(lines)) or [at(where, self._shown(call))]
+        prefix = ", ".join([*lines[:3], *(["..."] if len(lines) > 3 else [])])
         if isinstance(error, UserError):
             error.args, error.located = (f"{prefix}: {message}",), True
-        elif isinstance(error, ValueError) and _raised_by(error) == _package(self._config.registry, call):
-            refused = UserError(f"{prefix}: {' '.join(message.split())}")
+        elif isinstance(error, ValueError) and _raised_by(error) == self._package(call):
+            refused = UserError(f"{prefix}: {message}")
             refused.located = True
             raise refused from error
         else:
             error.add_note(f"while building {self._shown(call)}, bound at {prefix}")
-
-    def _shown(self, call: Call) -> str:
-        return scoped(call[0], self._config.registry.entries[call[1]].shown)
 
     def _lines(self, call: Call) -> Iterator[tuple[str, str, str]]:
         """(selector, parameter, line) of every binding of a call and of the instances that it is given."""
@@ -187,19 +166,19 @@ class Experiment:
             yield self._shown(call), parameter, where
             for leaf in leaves(value):
                 if isinstance(leaf, Reference) and leaf.evaluate:
-                    yield from self._lines((leaf.scope or call[0], leaf.selector))
+                    yield from self._lines(call.referred(leaf))
+
+    def _shown(self, call: Call) -> str:
+        return scoped(call.scope, self._config.registry.entries[call.selector].shown)
+
+    def _package(self, call: Call) -> str:
+        return self._config.registry.entries[call.selector].load().__module__.partition(".")[0]
 
 
 def _raised_by(error: Exception) -> str:
     """The package of the code that raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] if trace else ""
-
-
-def _package(registry: Registry, call: Call) -> str:
-    return registry.entries[call[1]].load().__module__.partition(".")[0]
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def load_experiment(
@@ -227,6 +206,7 @@ def load_experiment(
     config = checked_config(registry, gintext.read(files, bindings, search_path), registry.say_once)
     paths = tuple(gintext.find_file(str(file), search_path) for file in files)
     settings = config.settings(str(paths[-1]))
+    config.budget = math.inf  # All is known to be bounded.
     chosen = "\n".join(str(setting) for setting in settings if not setting.is_default)
     # What has no parameters has no settings, but is referred to.
     references = (leaf for setting in settings for leaf in leaves(setting.value) if isinstance(leaf, Reference))
@@ -256,28 +236,25 @@ def arguments(
     Raises UserError as ``load_experiment`` does, for a value that is itself to be built, and for a parameter that
     nothing binds and that has no default.
     """
-    entry = registry.find(selector)
+    entry, bound = registry.find(selector), {}
     config = checked_config(registry, gintext.read(files, bindings, search_path))
     signature = config.signature(entry.selector)
-    bound = {}
-    for name, (raw, _) in config.in_force("", entry.selector).items():
-        value = config.spelt_out(raw)
+    for name, found in config.in_force(Call("", entry.selector)).items():
+        value = config.spelt_out(found.value)
         if any(isinstance(leaf, Reference) for leaf in leaves(value)):
             raise UserError(f"{entry.shown}.{name} = {render(value)}: only plain values can be used here")
         bound[name] = converted(signature.find(entry, name), value, config.target_of)
     for name, parameter in signature.parameters.items():
         if parameter.required and name not in bound:
             raise UserError(f"{entry.shown} needs {name!r}: add --bind '{entry.shown}.{name} = ...'")
-    return copy.deepcopy(bound)
+    return bound
 
 
 def _nested(settings: Sequence[Setting]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for setting in settings:
-        entry = setting.entry
-        path = [entry.kind, scoped(setting.scope, entry.name)] if entry.kind in KINDS else [entry.name]
-        inner = nested
-        for part in path:
+        entry, inner = setting.entry, nested
+        for part in (entry.kind, scoped(setting.scope, entry.name)) if entry.kind in KINDS else (entry.name,):
             inner = inner.setdefault(part, {})
         inner[setting.parameter] = _as_tracked(setting.value)
     return nested

@@ -6,20 +6,26 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from registry import Experiment, Listed, Suspect
-from registry.signatures import Parameter
+from registry import KINDS, Experiment, Parameter, Suspect
 from registry.wording import printable
+from stylenat.commands._listing import Listed
 
 # Wide enough for the longest rows; a terminal's own width would cut names that people copy.
 WIDTH = 120
 
 
 def print_listing(entries: Sequence[Listed], suspects: Sequence[Suspect]) -> None:
-    """Every registered name with its origin and parameters; then the plugins that did not load."""
+    """Every kind and its registered names with origin and parameters; then the plugins that did not load."""
     console, table = Console(width=WIDTH), Table(show_lines=True)
     table.add_column("name, from", no_wrap=True)
     table.add_column("what it is, its parameters", overflow="fold")
+    kinds: set[str] = set()
     for entry in entries:
+        if (row := KINDS.get(entry.kind)) and entry.kind not in kinds:
+            kinds.add(entry.kind)
+            form = f"@{entry.kind}.NAME{'' if row.bound_as_class else '()'}"
+            form = Text(f"bound as {form}; Protocol {row.protocol}", "cyan")
+            table.add_row(Text(entry.kind, "bold"), Text("\n").join([Text(row.doc), form]))
         origin = printable(f"{entry.distribution} {entry.version}".strip())
         parameters = [Text(printable(_parameter(parameter)), "cyan") for parameter in entry.parameters]
         name = Text.assemble((printable(entry.selector), "bold"), "\n", origin)

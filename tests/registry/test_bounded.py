@@ -13,8 +13,8 @@ def doubling(count, made="B{} = [%B{}, %B{}]"):
 
 
 TEXTS = {
-    "macros that double": (doubling(28), "test.gin:18: more than 131,072 values"),
-    "macros that double, in dictionaries": (doubling(28, "B{} = {{1: %B{}, 2: %B{}}}"), "more than 131,072 values"),
+    "macros that double": (doubling(28), "more than 262,144 values"),
+    "macros that double, in dictionaries": (doubling(28, "B{} = {{1: %B{}, 2: %B{}}}"), "more than 262,144 values"),
     "objects that double": (
         "train.things = [@s0/partition.mix()]\n"
         + "\n".join(f"s{i}/partition.mix.parts = [@s{i + 1}/mix(), @s{i + 1}/mix()]" for i in range(28)),

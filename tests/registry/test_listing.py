@@ -1,6 +1,7 @@
 import pytest
 
-from registry import UserError, explain, listing
+from registry import UserError
+from stylenat.commands._listing import explain, listing
 
 
 def test_listing_gives_kind_name_origin_and_parameters(workshop):

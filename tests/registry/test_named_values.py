@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from registry import UserError, explain
+from registry import UserError
+from stylenat.commands._listing import explain
 
 PLUGIN = """
 import enum

@@ -3,10 +3,7 @@
 import inspect
 from dataclasses import dataclass
 
-from registry.kinds import KINDS
-from registry.names import Entry, Registry
-from registry.signatures import Parameter, signature_of
-from registry.wording import UserError
+from registry import KINDS, Entry, Parameter, Registry, UserError, signature_of
 
 
 @dataclass(frozen=True)
