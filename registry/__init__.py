@@ -1,14 +1,24 @@
 """How a name in a gin file becomes an object. Knows nothing of GANs, and imports no torch."""
 
-from registry.bounds import Bounds, Count, CountOrZero, Finite, NotNegative, Positive, Share
-from registry.errors import UserError
-from registry.experiment import Experiment, load_experiment
+from registry.experiment import Experiment, arguments, load_experiment
 from registry.hooks import hookimpl
 from registry.kinds import API_VERSION, KINDS, OLDEST_API_VERSION, Kind
-from registry.listing import Listed, arguments, explain, listing
 from registry.names import Entry, Origin, PluginFile, Registry, Suspect
 from registry.plugins import load_plugins
-from registry.values import AttentionSite, HeadGroup, even_groups
+from registry.signatures import Parameter, signature_of
+from registry.values import (
+    AttentionSite,
+    Bounds,
+    Count,
+    CountOrZero,
+    Finite,
+    HeadGroup,
+    NotNegative,
+    Positive,
+    Share,
+    even_groups,
+)
+from registry.wording import UserError
 
 __all__ = [
     "API_VERSION",
@@ -23,9 +33,9 @@ __all__ = [
     "Finite",
     "HeadGroup",
     "Kind",
-    "Listed",
     "NotNegative",
     "Origin",
+    "Parameter",
     "PluginFile",
     "Positive",
     "Registry",
@@ -34,9 +44,8 @@ __all__ = [
     "UserError",
     "arguments",
     "even_groups",
-    "explain",
     "hookimpl",
-    "listing",
     "load_experiment",
     "load_plugins",
+    "signature_of",
 ]

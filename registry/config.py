@@ -5,31 +5,28 @@ from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from typing import Any, NamedTuple
 
-from registry.checks import Parameter, Signature, mismatch, signature_of
-from registry.errors import UserError
-from registry.gintext import (
-    MACRO,
-    REQUIRED,
-    Macro,
-    Reference,
-    Statement,
-    leaves,
-    plain,
-    read_as,
-    render,
-    replace,
-    scoped,
-)
+from registry import gintext
+from registry.gintext import DEPTH, MACRO, REQUIRED, Macro, Reference, Statement, leaves, plain, render, replace, scoped
 from registry.kinds import KINDS, kind_of_parameter
-from registry.names import Entry, Registry
-from registry.wording import at, did_you_mean, listed
+from registry.names import SINGLETON, Entry, Registry
+from registry.signatures import Signature, mismatch, signature_of
+from registry.wording import UserError, at, did_you_mean, listed
+
+VALUES = 2**18
+"""Numbers, strings, brackets and references that may be looked at while an experiment loads, macros spelt out."""
+OBJECTS = 10_000
+"""That one call may build."""
 
 
-class Bound(NamedTuple):
-    """A value and the place that bound it."""
+class Call(NamedTuple):
+    """Something that is built: its scope and full selector."""
 
-    value: Any
-    where: str
+    scope: str
+    selector: str
+
+    def referred(self, reference: Reference) -> "Call":
+        """What a reference in a parameter of this call builds; without a scope of its own, in this call's."""
+        return Call(reference.scope or self.scope, reference.selector)
 
 
 class Setting(NamedTuple):
@@ -44,111 +41,131 @@ class Setting(NamedTuple):
     def __str__(self) -> str:
         return f"{scoped(self.scope, self.entry.selector)}.{self.parameter} = {render(self.value)}"
 
+    @property
+    def shown(self) -> str:
+        return f"{scoped(self.scope, self.entry.shown)}.{self.parameter}"
+
 
 @dataclass
 class Config:
-    """All bindings by (scope, full selector) and parameter, with gin's meaning of scopes.
+    """All statements in force, by call and parameter, with gin's meaning of scopes.
 
-    A macro stands for its text, wherever it is used; gin would open a scope of the macro's name.
-    Build one with ``checked_config``. Nothing in here touches gin's own state.
+    A macro stands for its text, wherever it is used. Build one with ``checked_config``.
+    ``budget``: values that may still be looked at.
     """
 
     registry: Registry
-    bindings: dict[tuple[str, str], dict[str, Bound]] = field(default_factory=dict)
-    signatures: dict[str, Signature] = field(default_factory=dict)
+    macros: dict[str, Statement] = field(default_factory=dict)
+    bindings: dict[Call, dict[str, Statement]] = field(default_factory=dict)
+    budget: float = VALUES
+    _signatures: dict[str, Signature] = field(default_factory=dict)
 
     def signature(self, selector: str) -> Signature:
-        if selector not in self.signatures:
-            self.signatures[selector] = signature_of(self.registry.entries[selector])
-        return self.signatures[selector]
+        if selector not in self._signatures:
+            self._signatures[selector] = signature_of(self.registry.entries[selector])
+        return self._signatures[selector]
 
-    def in_force(self, scope: str, selector: str) -> dict[str, Bound]:
-        """What a call in the scope gets: the bindings of no scope, then those of each inner one."""
-        parts = scope.split("/") if scope else []
-        bound: dict[str, Bound] = {}
+    def target_of(self, reference: Reference) -> Callable[..., Any]:
+        return self.registry.entries[reference.selector].load()
+
+    def in_force(self, call: Call) -> dict[str, Statement]:
+        """What a call gets: what is bound in no scope, then in each inner one."""
+        parts = call.scope.split("/") if call.scope else []
+        bound: dict[str, Statement] = {}
         for depth in range(len(parts) + 1):
-            bound |= self.bindings.get(("/".join(parts[:depth]), selector), {})
+            bound |= self.bindings.get(Call("/".join(parts[:depth]), call.selector), {})
         return bound
 
-    def macros(self) -> dict[str, Bound]:
-        return {name: bound["value"] for (name, selector), bound in self.bindings.items() if selector == MACRO}
-
-    def spelt_out(self, value: Any, path: tuple[str, ...] = ()) -> Any:
+    def spelt_out(self, value: Any, path: tuple[str, ...] = (), depth: int = 0) -> Any:
         """The value with every macro replaced by what it stands for.
 
-        Raises UserError for a macro that is not defined, or is defined by itself.
+        Args:
+            path: the macros that the value stands in; depth: levels of brackets and macros around it.
+
+        Raises:
+            UserError: a macro is not defined or is defined by itself, more than ``DEPTH`` levels, or no budget left.
         """
-        macros = self.macros()
+        self.budget -= 1
+        if self.budget < 0:
+            raise UserError(f"more than {VALUES:,} values with macros spelt out")
+        if depth > DEPTH:
+            raise UserError(f"more than {DEPTH} brackets and macros in each other")
+        if isinstance(value, list | tuple):
+            return type(value)(self.spelt_out(item, path, depth + 1) for item in value)
+        if isinstance(value, dict):
+            pairs = [[self.spelt_out(item, path, depth + 1) for item in pair] for pair in value.items()]
+            return {key: item for key, item in pairs}
+        if not isinstance(value, Macro) or value == REQUIRED:
+            return value
+        if value.name in path:
+            raise UserError(f"the macro {value} is defined by itself")
+        if value.name not in self.macros:
+            raise UserError(f"the macro {value} is not defined{self._what_was_meant(value.name)}")
+        return self.spelt_out(self.macros[value.name].value, (*path, value.name), depth + 1)
 
-        def spell(leaf: Any) -> Any:
-            if not isinstance(leaf, Macro) or leaf == REQUIRED:
-                return leaf
-            if leaf.name in path:
-                raise UserError(f"the macro {leaf} is defined by itself")
-            if leaf.name not in macros:
-                guess = did_you_mean(leaf.name, macros) or f"; define it by a line such as `{leaf.name} = 1`"
-                raise UserError(f"the macro {leaf} is not defined{guess}")
-            return self.spelt_out(macros[leaf.name].value, (*path, leaf.name))
-
-        return replace(value, spell)
+    def _what_was_meant(self, macro: str) -> str:
+        if guess := did_you_mean(macro, [*self.macros, REQUIRED.name]):
+            return guess
+        module, _, member = macro.rpartition(".")
+        if module:
+            return f", and gin's constants are not offered; write the member of an Enum as a string: {member!r}"
+        return f"; define it by a line such as `{macro} = 1`"
 
     def settings(self, where: str) -> list[Setting]:
         """Every value in use, starting from the core's own configurables and following references; sorted.
 
-        Raises UserError for a required parameter that nothing binds (``where``: a file that could), or an
-        object that needs itself to be built.
+        Raises UserError for a required parameter that nothing binds (``where``: a file that could), an object that
+        needs itself to be built, or more objects than ``OBJECTS``.
         """
-        found: dict[tuple[str, str], list[Setting]] = {}
-        classes = [("", entry.selector, where) for entry in self.registry.core()]
+        found: dict[Call, list[Setting]] = {}
+        objects: dict[Call, int] = {}
+        classes = [(Call("", entry.selector), where) for entry in self.registry.core()]
+
+        def visit(call: Call, where: str, path: tuple[Call, ...] = ()) -> int:
+            """Finds the settings of a call and of the instances it builds, which it counts; classes are built later."""
+            if call in path:
+                names = " -> ".join(str(Reference(*inner, True)) for inner in (*path, call))
+                raise UserError(at(where, f"{Reference(*call, True)} needs itself to be built: {names}"))
+            if len(path) > DEPTH:
+                raise UserError(at(where, f"more than {DEPTH} objects that need each other to be built"))
+            if call in found:
+                return objects[call]
+            found[call], objects[call] = list(self._call(call, where)), 1
+            for setting in found[call]:
+                for leaf in leaves(setting.value):
+                    if isinstance(leaf, Reference):
+                        line, inner = self.in_force(call)[setting.parameter].where, call.referred(leaf)
+                        if not leaf.evaluate:
+                            classes.append((inner, line))
+                            continue
+                        objects[call] += visit(inner, line, (*path, call))
+                        if objects[call] > OBJECTS:
+                            raise UserError(at(line, f"{setting.shown} takes more than {OBJECTS:,} objects to build"))
+            return objects[call]
+
         while classes:
-            classes += list(self._visit(*classes.pop(), found, ()))
-        return sorted((setting for call in found.values() for setting in call), key=str)
+            visit(*classes.pop())
+        return sorted((setting for settings in found.values() for setting in settings), key=str)
 
-    def _visit(
-        self,
-        scope: str,
-        selector: str,
-        where: str,
-        found: dict[tuple[str, str], list[Setting]],
-        path: tuple[str, ...],
-    ) -> Iterator[tuple[str, str, str]]:
-        """Adds the settings of a call and of the instances it builds; yields the classes, built later."""
-        name = str(Reference(scope, selector, True))
-        if name in path:
-            raise UserError(at(where, f"{name} needs itself to be built: {' -> '.join((*path, name))}"))
-        if (scope, selector) in found:
-            return
-        found[scope, selector] = call = list(self._call(scope, self.registry.entries[selector], where))
-        in_force = self.in_force(scope, selector)
-        for setting in call:
-            for leaf in leaves(setting.value):
-                if isinstance(leaf, Reference):
-                    place = in_force[setting.parameter].where
-                    inner = (leaf.scope or scope, leaf.selector, place)
-                    if leaf.evaluate:
-                        yield from self._visit(*inner, found, (*path, name))
-                    else:
-                        yield inner
-
-    def _call(self, scope: str, entry: Entry, where: str) -> Iterator[Setting]:
-        in_force = self.in_force(scope, entry.selector)
+    def _call(self, call: Call, where: str) -> Iterator[Setting]:
+        scope, entry, in_force = call.scope, self.registry.entries[call.selector], self.in_force(call)
         parameters = self.signature(entry.selector).parameters
         for name in {**parameters, **in_force}:
+            default = parameters[name].written_default if name in parameters else ...
             if name in in_force:
-                value = self.spelt_out(in_force[name].value)
-                if REQUIRED in leaves(value):
-                    raise UserError(at(in_force[name].where, f"{entry.shown}.{name} must be bound to a value"))
-                default = parameters[name].default if name in parameters else ...
+                try:
+                    value = self.spelt_out(in_force[name].value)
+                    if REQUIRED in leaves(value):
+                        raise UserError(f"{entry.shown}.{name} must be bound to a value")
+                except UserError as error:
+                    raise UserError(at(in_force[name].where, str(error))) from error
                 yield Setting(scope, entry, name, value, plain(default) and render(default) == render(value))
             elif parameters[name].required:
-                raise UserError(at(where, self._must_be_bound(scope, entry, parameters[name])))
-            elif not parameters[name].supplied and plain(parameters[name].default):
-                yield Setting(scope, entry, name, parameters[name].default, True)
-
-    def _must_be_bound(self, scope: str, entry: Entry, parameter: Parameter) -> str:
-        takes = f" (it takes {parameter.type})" if parameter.type else ""
-        line = f"{scoped(scope, entry.shown)}.{parameter.name} = ..."
-        return f"{entry.shown} needs its parameter {parameter.name!r}{takes}; add a line `{line}`"
+                takes = f" (it takes {parameters[name].type})" if parameters[name].type else ""
+                line = f"add a line `{scoped(scope, entry.shown)}.{name} = ...`"
+                raise UserError(at(where, f"{entry.shown} needs its parameter {name!r}{takes}; {line}"))
+            elif not parameters[name].supplied and plain(default):
+                yield Setting(scope, entry, name, default, True)
 
 
 def checked_config(
@@ -160,113 +177,86 @@ def checked_config(
 
     Raises:
         UserError: naming file and line, for an unknown name, parameter or macro, a value of the wrong type, a
-            reference of the wrong form, or an argument that the caller supplies.
+            reference of the wrong form, an argument that the caller supplies, or more than ``VALUES`` values.
     """
-    config = Config(registry)
-    statements = _in_new_names(registry, statements, say)
-    resolved = [_resolved(registry, statement) for statement in statements]
-    for statement in resolved:
-        bound = config.bindings.setdefault((statement.scope, statement.selector), {})
-        bound[statement.parameter] = Bound(statement.value, statement.where)
+    config = Config(registry, {s.scope: s for s in statements if s.selector == MACRO})
+    statements = [_resolved(registry, new) for s in statements for new in _in_new_names(config, s, say)]
     # Macros first: a mistake in one is then reported where it is defined, not where it is used.
-    for statement in sorted(resolved, key=lambda statement: statement.selector != MACRO):
+    statements.sort(key=lambda statement: statement.selector != MACRO)
+    for s in statements:
+        if s.selector == MACRO:
+            config.macros[s.scope] = s
+        else:
+            config.bindings.setdefault(Call(s.scope, s.selector), {})[s.parameter] = s
+    for s in statements:
         try:
-            _check(config, statement)
+            _check(config, s, config.spelt_out(s.value))
         except UserError as error:
-            raise UserError(at(statement.where, str(error))) from error
-    _check_old_and_new_are_not_mixed(registry, resolved)
-    _check_macros_are_used(resolved)
-    _check_scopes_are_opened(resolved)
+            raise UserError(at(s.where, str(error))) from error
+    _check_old_and_new_are_not_mixed(registry, statements)
+    _check_command_line(statements)
     return config
 
 
-def _in_new_names(
-    registry: Registry, statements: Sequence[Statement], say: Callable[[str], None] | None
-) -> list[Statement]:
-    """The statements with what stands for each binding of an old name in its place."""
-    macros = Config(registry)
-    for statement in statements:
-        if statement.selector == MACRO:
-            bound = macros.bindings.setdefault((statement.scope, MACRO), {})
-            bound["value"] = Bound(statement.value, statement.where)
-    result: list[Statement] = []
-    for statement in statements:
-        rename = None if statement.selector == MACRO else registry.rename_of(statement.selector, statement.parameter)
-        if rename is None:
-            result.append(statement)
-            continue
-        old, new = rename
-        try:
-            if callable(new):
-                text = new(macros.spelt_out(statement.value))
-            else:
-                text = f"{new} = {render(statement.value)}"
-        except UserError as error:
-            raise UserError(at(statement.where, f"{old}: {error}")) from error
-        found = read_as(text, statement, old)
-        if say is not None:
-            written = "; ".join(map(str, found)) or "nothing: leave it out"
-            say(at(statement.where, f"{old} is an old name, read as what is written now: {written}"))
-        result += found
-    return result
-
-
-def _check_old_and_new_are_not_mixed(registry: Registry, statements: Sequence[Statement]) -> None:
-    """Across files the later one wins as ever; within one file, or on one command line, one of the two is a mistake."""
-    direct = {(s.source, s.scope, s.selector, s.parameter): s for s in statements if not s.old}
-    for statement in statements:
-        new = direct.get((statement.source, statement.scope, statement.selector, statement.parameter))
-        if statement.old and new is not None:
-            name = f"{scoped(new.scope, registry.entries[new.selector].shown)}.{new.parameter}"
-            raise UserError(
-                f"{statement.where} binds {statement.old}, an old name, and {new.where} binds {name}, which it is read "
-                f"as; keep one of the two"
-            )
+def _in_new_names(config: Config, statement: Statement, say: Callable[[str], None] | None) -> list[Statement]:
+    """What the statement is read as: itself, or what stands for it where it binds an old name."""
+    rename = config.registry.rename_of(statement.selector, statement.parameter)
+    if rename is None:
+        return [statement]
+    old, new = rename
+    try:
+        text = f"{new} = {render(statement.value)}" if isinstance(new, str) else new(config.spelt_out(statement.value))
+        found = gintext.read_as(text, statement, old)
+    except UserError as error:
+        raise UserError(at(statement.where, f"{old}: {error}")) from error
+    if say is not None:
+        written = "; ".join(map(str, found)) or "nothing: delete the line"
+        say(at(statement.where, f"{old} is an old name; it is read as, and is now written: {written}"))
+    return found
 
 
 def _resolved(registry: Registry, statement: Statement) -> Statement:
     """The statement with every selector in full."""
 
-    def full(leaf: Any) -> Any:
-        if not isinstance(leaf, Reference):
-            return leaf
-        entry = registry.find(leaf.selector, statement.where)
-        return changed(leaf, selector=entry.selector)
+    def full(selector: str) -> str:
+        return registry.find(selector, statement.where).selector
 
-    selector = statement.selector
-    if selector != MACRO:
-        selector = registry.find(selector, statement.where).selector
-    return changed(statement, selector=selector, value=replace(statement.value, full))
+    selector = statement.selector if statement.selector == MACRO else full(statement.selector)
+    value = replace(
+        statement.value,
+        lambda leaf: changed(leaf, selector=full(leaf.selector)) if isinstance(leaf, Reference) else leaf,
+    )
+    return changed(statement, selector=selector, value=value)
 
 
-def _check(config: Config, statement: Statement) -> None:
-    entries = config.registry.entries
-    value = config.spelt_out(statement.value)
-    # gin.singleton is itself what builds the instance, so it alone takes the class of anything.
-    if statement.selector != "gin.singleton":
-        for leaf in leaves(statement.value):
-            if isinstance(leaf, Reference):
-                _check_form(entries[leaf.selector], leaf)
+def _check(config: Config, statement: Statement, value: Any) -> None:
+    """``value``: the statement's, with macros spelt out."""
+    registry = config.registry
+    references = [leaf for leaf in leaves(statement.value) if isinstance(leaf, Reference)]
+    # A singleton is itself what builds the instance, so it alone takes the class of anything.
+    for reference in references if statement.selector != SINGLETON else ():
+        kind = registry.entries[reference.selector].kind
+        if kind in KINDS and reference.evaluate is KINDS[kind].bound_as_class:
+            form = "a class, to be built by what uses it" if KINDS[kind].bound_as_class else "an instance"
+            right = changed(reference, evaluate=not reference.evaluate)
+            raise UserError(f"the kind {kind} is bound as {form}: write {right} instead of {reference}")
     if statement.selector == MACRO:
         return
-    entry = entries[statement.selector]
+    entry = registry.entries[statement.selector]
     parameter = config.signature(entry.selector).find(entry, statement.parameter)
     if REQUIRED in leaves(value):
         return
-    _check_kind(config.registry, entry, parameter.name, value)
-    problem = mismatch(parameter, value, lambda reference: entries[reference.selector].load())
-    if problem is not None:
-        raise UserError(f"{entry.shown}.{parameter.name} {problem}{_reference_meant(config.registry, value)}")
-
-
-def _check_kind(registry: Registry, entry: Entry, parameter: str, value: Any) -> None:
-    wanted = kind_of_parameter(parameter)
+    wanted = kind_of_parameter(parameter.name)
     for leaf in leaves(value):
-        if wanted is not None and isinstance(leaf, Reference):
-            kind = registry.entries[leaf.selector].kind
-            if kind in KINDS and kind != wanted:
+        if wanted is not None and isinstance(leaf, Reference) and registry.entries[leaf.selector].kind != wanted:
+            if registry.entries[leaf.selector].kind in KINDS:
                 names = listed(f"{wanted}.{name}" for name in registry.names(wanted))
-                raise UserError(f"{entry.shown}.{parameter} takes the kind {wanted}, not {leaf}; there are {names}")
+                raise UserError(
+                    f"{entry.shown}.{parameter.name} takes the kind {wanted}, not {leaf}; there are {names}"
+                )
+    problem = mismatch(parameter, value, config.target_of)
+    if problem is not None:
+        raise UserError(f"{entry.shown}.{parameter.name} {problem}{_reference_meant(registry, value)}")
 
 
 def _reference_meant(registry: Registry, value: Any) -> str:
@@ -278,37 +268,31 @@ def _reference_meant(registry: Registry, value: Any) -> str:
     return ""
 
 
-def _check_form(entry: Entry, reference: Reference) -> None:
-    if entry.kind in KINDS and reference.evaluate is KINDS[entry.kind].bound_as_class:
-        form = "a class, to be built by what uses it" if KINDS[entry.kind].bound_as_class else "an instance"
-        right = changed(reference, evaluate=not reference.evaluate)
-        raise UserError(f"the kind {entry.kind} is bound as {form}: write {right} instead of {reference}")
-
-
-def _check_macros_are_used(statements: Sequence[Statement]) -> None:
-    """A fragment may define macros for others; on a command line one that nothing uses is a misspelling."""
-    values = [leaf for statement in statements for leaf in leaves(statement.value)]
-    used = {leaf.name for leaf in values if isinstance(leaf, Macro)}
-    bound = [statement for statement in statements if statement.where.startswith("--bind")]
-    for statement in bound:
-        if statement.selector == MACRO and statement.scope not in used:
-            guess = did_you_mean(statement.scope, used) or "."
+def _check_old_and_new_are_not_mixed(registry: Registry, statements: Sequence[Statement]) -> None:
+    """Across files the later one wins as ever; within one file, or on one command line, it is a mistake."""
+    direct = {(s.source, s.scope, s.selector, s.parameter): s for s in statements if not s.old}
+    for old in filter(lambda statement: statement.old, statements):
+        if new := direct.get((old.source, old.scope, old.selector, old.parameter)):
+            name = f"{scoped(new.scope, registry.entries[new.selector].shown)}.{new.parameter}"
             raise UserError(
-                f"{statement.where}: nothing uses the macro %{statement.scope}{guess} Macros in use: "
-                f"{listed(used)}. To bind a parameter write NAME.PARAMETER = value"
+                f"{old.where} binds {old.old}, an old name, and {new.where} binds {name}, which it is read as; "
+                "keep one of the two"
             )
 
 
-def _check_scopes_are_opened(statements: Sequence[Statement]) -> None:
-    """A fragment may bind in scopes that another opens; on a command line one that nothing opens is a misspelling."""
+def _check_command_line(statements: Sequence[Statement]) -> None:
+    """A file may define macros and scopes for others; on a command line one that nothing uses is a misspelling."""
     values = [leaf for statement in statements for leaf in leaves(statement.value)]
-    opened = {leaf.scope for leaf in values if isinstance(leaf, Reference) and leaf.scope}
-    for statement in statements:
-        scope = statement.scope
-        if not statement.where.startswith("--bind") or statement.selector == MACRO or not scope:
-            continue
-        if not any(f"{other}/".startswith(f"{scope}/") for other in opened):
+    macros = {leaf.name for leaf in values if isinstance(leaf, Macro)}
+    scopes = {leaf.scope for leaf in values if isinstance(leaf, Reference) and leaf.scope}
+    for where, name, is_macro in ((s.where, s.scope, s.selector == MACRO) for s in statements if s.source == "--bind"):
+        if is_macro and name not in macros:
             raise UserError(
-                f"{statement.where}: nothing opens the scope {scope!r}{did_you_mean(scope, opened) or '.'} Scopes in "
-                f"use: {listed(opened)}; for a parameter everywhere write it without {scope}/"
+                f"{where}: nothing uses the macro %{name}{did_you_mean(name, macros) or '.'} Macros in use: "
+                f"{listed(macros)}. To bind a parameter write NAME.PARAMETER = value"
+            )
+        if not is_macro and name and not any(f"{scope}/".startswith(f"{name}/") for scope in scopes):
+            raise UserError(
+                f"{where}: nothing opens the scope {name!r}{did_you_mean(name, scopes) or '.'} Scopes in use: "
+                f"{listed(scopes)}; for a parameter everywhere write it without {name}/"
             )

@@ -1,32 +1,32 @@
-"""An experiment: gin files and bindings, checked as a whole and handed to gin."""
+"""An experiment: gin files and bindings, checked before anything starts, and built from what they bind."""
 
-import copy
 import functools
 import hashlib
+import math
+import re
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gin
-from gin import config as gin_config
-
 from registry import gintext
-from registry.checks import MISSING
-from registry.config import Config, Setting, checked_config
-from registry.errors import UserError
-from registry.gintext import MACRO, REQUIRED, Reference, leaves, render, replace, scoped
+from registry.config import Call, Config, Setting, checked_config
+from registry.gintext import CHARACTERS, REQUIRED, Reference, leaves, render, replace, scoped
 from registry.kinds import KINDS
-from registry.names import Registry
+from registry.names import SINGLETON, Registry
+from registry.signatures import MISSING, converted
+from registry.wording import UserError, at
 
-LOADED = "registry_loaded/gin.macro.value"
-"""Where the loaded experiment is noted: in gin's own state, so that clearing it clears the note."""
+
+def singleton(constructor: type) -> Any:
+    """One instance for all ``@scope/gin.singleton()`` of a scope. The experiment keeps it."""
+    return constructor()
 
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """What gin files and bindings say, ready to run. Only the last one loaded is: gin's state is global.
+    """What gin files and bindings say, ready to run.
 
     Attributes:
         name: stem of the first gin file.
@@ -44,35 +44,26 @@ class Experiment:
     plugins: dict[str, str]
     _config: Config = field(repr=False)
     _settings: tuple[Setting, ...] = field(repr=False)
+    _singletons: dict[str, Callable[[], Any]] = field(default_factory=dict, repr=False)
 
     def get(self, name: str) -> Callable[..., Any]:
         """One of the core's own configurables, such as ``train``, with its parameters bound."""
-        self._must_be_loaded()
-        configured = gin.get_configurable(self._config.registry.find(name).selector)
-
-        @functools.wraps(configured, updated=())
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with _one_line_errors():
-                return configured(*args, **kwargs)
-
-        return call
+        return self._configured(Call("", self._config.registry.find(name).selector), str(self.paths[-1]))
 
     def value(self, parameter: str) -> Any:
         """The value of one parameter, such as ``train.dataset``; of a reference, the object, newly built.
 
         Raises UserError for an unknown parameter, and for one with neither a binding nor a default.
         """
-        self._must_be_loaded()
         selector, _, name = parameter.rpartition(".")
         entry = self._config.registry.find(selector)
-        own = self._config.signature(entry.selector).find(entry, name)
-        bound = self._config.in_force("", entry.selector).get(name)
-        if bound is not None and REQUIRED not in leaves(bound.value):
-            with _one_line_errors():
-                return copy.deepcopy(gin.query_parameter(f"{entry.selector}.{name}"))
-        if own.default is MISSING or own.default is gin.REQUIRED:
+        default = self._config.signature(entry.selector).find(entry, name).default
+        call = Call("", entry.selector)
+        if name in (bound := self._bound(call)):
+            return self._built(call, name, *bound[name])
+        if default is MISSING:
             raise UserError(f"{parameter} is bound nowhere and has no default; add a line `{parameter} = ...`")
-        return own.default
+        return default
 
     def operative_text(self) -> str:
         """Everything in use, defaults included, with full selectors and no macros or includes.
@@ -83,48 +74,111 @@ class Experiment:
         header = f"# All that {self.name}-{self.hash} uses, defaults included; --gin and this file repeat it."
         return "\n".join([header, f"# Plugins in use: {plugins}", "", *map(str, self._settings), ""])
 
-    def config_text(self) -> str:
-        """What the gin files and bindings bind, in use or not, with full selectors; macros first."""
-        macros, others = [], []
-        for (scope, selector), bound in self._config.bindings.items():
-            for parameter, (value, _) in bound.items():
-                if selector == MACRO:
-                    macros.append(f"{scope} = {render(value)}")
-                else:
-                    others.append(f"{scoped(scope, selector)}.{parameter} = {render(value)}")
-        return "\n".join([*sorted(macros), *sorted(others), ""])
-
     def settings(self) -> dict[str, str]:
         """Everything in use as gin text by parameter, such as ``{"train.batch_size": "32"}``."""
-        return {_shown(setting): render(setting.value) for setting in self._settings}
+        return {setting.shown: render(setting.value) for setting in self._settings}
 
     def differences(self, other_text: str, label: str = "there") -> list[str]:
-        """How another ``operative_text`` or ``config_text`` differs in what it uses; empty if it does not.
+        """How another ``operative_text`` differs in what it uses; empty if it does not.
 
         Args:
             other_text: gin text without includes.
             label: what to call the other one, in ``train.batch_size: 32 here, 16 there``.
         """
         try:
-            other_config = checked_config(self._config.registry, gintext.read_text(other_text, label))
-            other_settings = other_config.settings(label)
+            config = checked_config(self._config.registry, gintext.read_text(other_text, label))
+            theirs = {setting.shown: render(setting.value) for setting in config.settings(label)}
         except UserError as error:  # Written with other plugins or another version: that is the difference.
             return [str(error)]
         mine = self.settings()
-        theirs = {_shown(setting): render(setting.value) for setting in other_settings}
         return [
             f"{name}: {mine.get(name, 'not in use')} here, {theirs.get(name, 'not in use')} {label}"
             for name in sorted(mine | theirs)
             if mine.get(name) != theirs.get(name)
         ]
 
-    def _must_be_loaded(self) -> None:
-        try:
-            loaded = gin.query_parameter(LOADED)
-        except ValueError:
-            loaded = None
-        if loaded is not self:
-            raise RuntimeError(f"{self.name}-{self.hash} is no longer loaded: load_experiment was called again since")
+    def _bound(self, call: Call) -> dict[str, tuple[Any, str]]:
+        """What a call is given: values with macros spelt out, and the lines that bind them."""
+        in_force = self._config.in_force(call)
+        bound = {name: (self._config.spelt_out(found.value), found.where) for name, found in in_force.items()}
+        # What is still to be bound by someone is not in use, or it would have been reported.
+        return {name: pair for name, pair in bound.items() if REQUIRED not in leaves(pair[0])}
+
+    def _built(self, call: Call, parameter: str, value: Any, where: str) -> Any:
+        """A parameter's value as its call takes it, anew each time, with references built."""
+        signature, entry = self._config.signature(call.selector), self._config.registry.entries[call.selector]
+
+        def built(leaf: Any) -> Any:
+            if not isinstance(leaf, Reference):
+                return leaf
+            configured = self._configured(call.referred(leaf), where)
+            return configured() if leaf.evaluate else configured
+
+        return replace(converted(signature.find(entry, parameter), value, self._config.target_of), built)
+
+    def _configured(self, call: Call, where: str) -> Callable[..., Any]:
+        """The target of a call, whose bound parameters are given to it unless the caller gives others.
+
+        ``where``: the line that refers to it. What the target refuses is reported with the lines that bind it.
+        """
+        target = self._config.registry.entries[call.selector].load()
+        names = list(self._config.signature(call.selector).parameters)
+
+        @functools.wraps(target, updated=())
+        def configured(*args: Any, **kwargs: Any) -> Any:
+            given = {*names[: len(args)], *kwargs}
+            bound = {name: pair for name, pair in self._bound(call).items() if name not in given}
+            options = {name: self._built(call, name, *pair) for name, pair in bound.items()}
+            try:
+                return target(*args, **options, **kwargs)
+            except Exception as error:
+                self._locate(error, call, where)
+                raise
+
+        if call.selector == SINGLETON:
+            return lambda: self._singletons.setdefault(call.scope, functools.cache(configured))()
+        return configured
+
+    def _locate(self, error: Exception, call: Call, where: str) -> None:
+        """Adds to an error of a target the lines that bound the parameters it names, or else all of its own.
+
+        Raises a UserError instead where the target's own package raised a ValueError: so it refuses an argument.
+        """
+        if isinstance(error, UserError) and error.located:
+            return
+        message, rows = " ".join(str(error).split()), list(self._lines(call))
+        rows = [r for r in rows if re.search(rf"\b{r[1]}\b", message)] or [r for r in rows if r[0] == self._shown(call)]
+        lines = [line if f"{name}.{end}" in message else f"{line}: {name}.{end}" for name, end, line in rows]
+        lines = list(dict.fromkeys(lines)) or [at(where, self._shown(call))]
+        prefix = ", ".join([*lines[:3], *(["..."] if len(lines) > 3 else [])])
+        if isinstance(error, UserError):
+            error.args, error.located = (f"{prefix}: {message}",), True
+        elif isinstance(error, ValueError) and _raised_by(error) == self._package(call):
+            refused = UserError(f"{prefix}: {message}")
+            refused.located = True
+            raise refused from error
+        else:
+            error.add_note(f"while building {self._shown(call)}, bound at {prefix}")
+
+    def _lines(self, call: Call) -> Iterator[tuple[str, str, str]]:
+        """(selector, parameter, line) of every binding of a call and of the instances that it is given."""
+        for parameter, (value, where) in self._bound(call).items():
+            yield self._shown(call), parameter, where
+            for leaf in leaves(value):
+                if isinstance(leaf, Reference) and leaf.evaluate:
+                    yield from self._lines(call.referred(leaf))
+
+    def _shown(self, call: Call) -> str:
+        return scoped(call.scope, self._config.registry.entries[call.selector].shown)
+
+    def _package(self, call: Call) -> str:
+        return self._config.registry.entries[call.selector].load().__module__.partition(".")[0]
+
+
+def _raised_by(error: Exception) -> str:
+    """The package of the code that raised."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def load_experiment(
@@ -134,9 +188,9 @@ def load_experiment(
     *,
     search_path: Sequence[Path] = (),
 ) -> Experiment:
-    """Reads gin files and then bindings, checks all of it before anything starts, and hands it to gin.
+    """Reads gin files and then bindings, and checks all of it before anything starts.
 
-    Only what the text names is imported. Forgets any experiment that was loaded before.
+    Only what the text names is imported.
 
     Args:
         registry: from ``load_plugins``.
@@ -152,6 +206,7 @@ def load_experiment(
     config = checked_config(registry, gintext.read(files, bindings, search_path), registry.say_once)
     paths = tuple(gintext.find_file(str(file), search_path) for file in files)
     settings = config.settings(str(paths[-1]))
+    config.budget = math.inf  # All is known to be bounded.
     chosen = "\n".join(str(setting) for setting in settings if not setting.is_default)
     # What has no parameters has no settings, but is referred to.
     references = (leaf for setting in settings for leaf in leaves(setting.value) if isinstance(leaf, Reference))
@@ -165,56 +220,43 @@ def load_experiment(
         _config=config,
         _settings=tuple(settings),
     )
-    _hand_to_gin(config)
-    gin.bind_parameter(LOADED, experiment)
-    gin.finalize()
+    if len(experiment.operative_text()) > CHARACTERS:
+        raise UserError(f"{paths[0]}: with macros spelt out, more than {CHARACTERS:,} characters")
     for suspect in registry.suspects:
         if suspect.outdated:
             registry.say_once(f"not loaded: {suspect}")
     return experiment
 
 
-def _hand_to_gin(config: Config) -> None:
-    """Replaces gin's state by the configuration. Macros are spelt out, so gin sees none."""
-    gin.clear_config()
-    named = {selector for _, selector in config.bindings if selector != MACRO}
-    named |= {entry.selector for entry in config.registry.core()}
-    for bound in config.bindings.values():
-        for value, _ in bound.values():
-            named |= {leaf.selector for leaf in leaves(config.spelt_out(value)) if isinstance(leaf, Reference)}
-    # An earlier experiment in this process may have registered another target of the same name.
-    with gin_config.interactive_mode():
-        for selector in sorted(named - {"gin.singleton"}):
-            entry = config.registry.entries[selector]
-            gin.external_configurable(entry.load(), name=entry.name, module=entry.kind)
+def arguments(
+    registry: Registry, selector: str, files: Sequence[str | Path], bindings: Sequence[str], search_path: Sequence[Path]
+) -> dict[str, Any]:
+    """What gin files and bindings, all of them checked, bind of one name's parameters, in no scope.
 
-    for (scope, selector), bound in config.bindings.items():
-        for parameter, (value, _) in bound.items():
-            spelt_out = config.spelt_out(value)
-            # What is still to be bound by someone is not in use here, or it would have been reported.
-            if selector != MACRO and REQUIRED not in leaves(spelt_out):
-                gin.bind_parameter((scope, selector, parameter), replace(spelt_out, _as_gin_has_it))
-
-
-def _as_gin_has_it(leaf: Any) -> Any:
-    if isinstance(leaf, Reference):
-        return gin_config.ConfigurableReference(scoped(leaf.scope, leaf.selector), leaf.evaluate)
-    return leaf
-
-
-def _shown(setting: Setting) -> str:
-    return f"{scoped(setting.scope, setting.entry.shown)}.{setting.parameter}"
+    Raises UserError as ``load_experiment`` does, for a value that is itself to be built, and for a parameter that
+    nothing binds and that has no default.
+    """
+    entry, bound = registry.find(selector), {}
+    config = checked_config(registry, gintext.read(files, bindings, search_path))
+    signature = config.signature(entry.selector)
+    for name, found in config.in_force(Call("", entry.selector)).items():
+        value = config.spelt_out(found.value)
+        if any(isinstance(leaf, Reference) for leaf in leaves(value)):
+            raise UserError(f"{entry.shown}.{name} = {render(value)}: only plain values can be used here")
+        bound[name] = converted(signature.find(entry, name), value, config.target_of)
+    for name, parameter in signature.parameters.items():
+        if parameter.required and name not in bound:
+            raise UserError(f"{entry.shown} needs {name!r}: add --bind '{entry.shown}.{name} = ...'")
+    return bound
 
 
 def _nested(settings: Sequence[Setting]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for setting in settings:
-        entry = setting.entry
-        path = [entry.kind, scoped(setting.scope, entry.name)] if entry.kind in KINDS else [entry.name]
-        place = nested
-        for part in path:
-            place = place.setdefault(part, {})
-        place[setting.parameter] = _as_tracked(setting.value)
+        entry, inner = setting.entry, nested
+        for part in (entry.kind, scoped(setting.scope, entry.name)) if entry.kind in KINDS else (entry.name,):
+            inner = inner.setdefault(part, {})
+        inner[setting.parameter] = _as_tracked(setting.value)
     return nested
 
 
@@ -225,12 +267,3 @@ def _as_tracked(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_as_tracked(item) for item in value]
     return str(value) if isinstance(value, Reference) else value
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Gin appends the call to the message of what is raised in it; a user's mistake keeps its one line."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(str(error).partition("\n  In call to configurable")[0]) from error

@@ -1,6 +1,10 @@
-"""Gin's text to statements that know their place, and values back to text. No names are looked up here."""
+"""Gin's text to statements that know their line, and values back to text. No names are looked up here.
+
+gin's parser reads the text. What it costs is bounded before it starts.
+"""
 
 import dataclasses
+import io
 import re
 import tokenize
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +14,17 @@ from typing import Any
 
 from gin import config_parser
 
-from registry.errors import UserError
-from registry.wording import did_you_mean, listed
+from registry.wording import UserError, at, did_you_mean, listed
 
-MACRO = "gin.macro"
-"""Gin keeps the macro ``width = 64`` as the parameter ``value`` of this selector, in the scope ``width``."""
+MACRO = "%"
+"""Selector of the statement ``width = 64``, whose scope is ``width``. No text can spell it."""
+CHARACTERS = 2**17
+"""Of all files, includes and bindings of an experiment together."""
+FILES = 1000
+DEPTH = 64
+"""Of brackets in brackets, macros in macros, and objects that need objects."""
+STRINGS = 100
+"""In a row, which Python joins; gin's parser reads them in quadratic time."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +61,17 @@ REQUIRED = Macro("gin.REQUIRED")
 class Statement:
     """``scope/selector.parameter = value``, found at ``where``: ``file:line`` or ``--bind 'text'``.
 
-    ``old``: the old name in the text, where the statement is what this name is read as.
+    ``source``: the file, or ``--bind`` for all bindings of the command line. ``old``: the old name in the text, where
+    the statement is what this name is read as.
     """
 
     where: str
+    source: str
     scope: str
     selector: str
     parameter: str
     value: Any
     old: str = ""
-
-    @property
-    def source(self) -> str:
-        """The file, or ``--bind`` for all bindings of the command line."""
-        return "--bind" if self.where.startswith("--bind ") else self.where.rpartition(":")[0]
 
     def __str__(self) -> str:
         name = self.scope if self.selector == MACRO else f"{scoped(self.scope, self.selector)}.{self.parameter}"
@@ -81,83 +88,106 @@ def read(files: Sequence[str | Path], bindings: Sequence[str], search_path: Sequ
     Files are searched in the current folder, the including file's folder and then ``search_path``.
 
     Raises:
-        UserError: with file and line, for a syntax error, an import, a missing file or an endless include.
+        UserError: with file and line, for a syntax error, an import, a missing file, an include that is not a gin file
+            or never ends, or more text than ``CHARACTERS``.
     """
-    statements: list[Statement] = []
-    for file in files:
-        statements += _read_file(find_file(str(file), search_path), search_path, ())
+    reader = _Reader(search_path)
+    statements = [s for file in files for s in reader.file(find_file(str(file), search_path))]
     for text in bindings:
-        statements += _read_binding(text, search_path)
+        place = f"--bind {text!r}"
+        statements += reader.text(text, lambda _, place=place: place, "--bind")  # type: ignore[misc]
     return statements
 
 
-def _read_binding(text: str, search_path: Sequence[Path]) -> list[Statement]:
-    return _read_text(text, lambda line: f"--bind {text!r}", Path(), search_path, ())
-
-
 def read_text(text: str, label: str) -> list[Statement]:
-    """The statements of a text that is no file; ``label`` stands in for the file's name."""
-    return _read_text(text, lambda line: f"{label}:{line}", Path(), (), ())
+    """The statements of a text that is not a file; ``label`` stands in for the file's name."""
+    return _Reader().text(text, lambda line: f"{label}:{line}", label)
 
 
 def read_as(text: str, old: Statement, name: str) -> list[Statement]:
     """The statements of the text that stands for ``old``, which binds the old name ``name``."""
-    found = _read_text(text, lambda line: old.where, Path(), (), ())
-    return [
-        dataclasses.replace(statement, scope=statement.scope or old.scope, old=name)
-        if statement.selector != MACRO
-        else statement
-        for statement in found
-    ]
+    found = _Reader().text(text, lambda _: old.where, old.source)
+    return [dataclasses.replace(s, scope=s.scope or old.scope, old=name) for s in found]
 
 
 def find_file(name: str, folders: Sequence[Path], where: str = "") -> Path:
     """The file as it was named, if it is there, or else in the first of the folders that has it."""
     for folder in (Path(), *folders):
         if (folder / name).is_dir() and name:
-            raise UserError(f"{where + ': ' if where else ''}{folder / name} is a folder, not a gin file")
+            raise UserError(at(where, f"{folder / name} is a folder, not a gin file"))
         if (folder / name).is_file():
             return folder / name
     known = {path.name for path in Path().glob("*.gin")}
     for folder in folders:
         known |= {str(path.relative_to(folder)) for path in (*folder.glob("*.gin"), *folder.glob("*/*.gin"))}
     searched = listed({"the current folder", *map(str, folders)})
-    place = f"{where}: " if where else ""
-    raise UserError(f"{place}there is no gin file {name!r} in {searched}{did_you_mean(name, known)}")
+    raise UserError(at(where, f"there is no gin file {name!r} in {searched}{did_you_mean(name, known)}"))
 
 
-def _read_file(path: Path, search_path: Sequence[Path], chain: tuple[Path, ...]) -> list[Statement]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a gin file: {error}") from error
-    chain = (*chain, path.resolve())
-    return _read_text(text, lambda line: f"{path}:{line}", path.parent, search_path, chain)
+class _Reader:
+    """Reads what one experiment consists of, and counts it."""
+
+    def __init__(self, search_path: Sequence[Path] = ()) -> None:
+        self.search_path, self.files, self.characters = search_path, 0, 0
+
+    def file(self, path: Path, chain: tuple[Path, ...] = ()) -> list[Statement]:
+        self.files += 1
+        if self.files > FILES:
+            raise UserError(f"{path}: more than {FILES} files are included; does one include itself twice?")
+        try:
+            with path.open(encoding="utf-8-sig") as opened:
+                text = opened.read(CHARACTERS + 1)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: cannot be read as a gin file: it is not UTF-8 text") from error
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read as a gin file: {error}") from error
+        return self.text(text, lambda line: f"{path}:{line}", str(path), path.parent, (*chain, path.resolve()))
+
+    def text(
+        self,
+        text: str,
+        where: Callable[[int], str],
+        source: str,
+        folder: Path = Path(),  # noqa: B008 - immutable
+        chain: tuple[Path, ...] = (),
+    ) -> list[Statement]:
+        """``chain``: the files that include each other, down to this one."""
+        self.characters += len(text)
+        if self.characters > CHARACTERS:
+            raise UserError(f"{source}: more than {CHARACTERS:,} characters of gin text, with all that is included")
+        statements: list[Statement] = []
+        # An included file may be one that the user never chose to show: its text is not quoted.
+        for found in _parsed(text, where, quote=len(chain) < 2):
+            line = where(found.location.line_num)
+            match found:
+                case config_parser.BindingStatement(scope, selector, "", value):
+                    statements.append(Statement(line, source, scoped(scope, selector), MACRO, "value", value))
+                case config_parser.BindingStatement(scope, selector, parameter, value):
+                    statements.append(Statement(line, source, scope, selector, parameter, value))
+                case config_parser.IncludeStatement(name):
+                    statements += self._included(name, folder, line, chain)
+                case config_parser.ImportStatement():
+                    raise UserError(f"{line}: `{found.format()}`: {_instead_of_import(found)}")
+        return statements
+
+    def _included(self, name: str, folder: Path, line: str, chain: tuple[Path, ...]) -> list[Statement]:
+        path = find_file(name, [folder, *self.search_path], line)
+        if path.resolve() in chain:
+            cycle = " -> ".join(link.name for link in (*chain, path))
+            raise UserError(f"{line}: this include never ends: {cycle}")
+        if {path.suffix, path.resolve().suffix} != {".gin"}:
+            raise UserError(f"{line}: {path} is not a gin file: the name of an included file ends in .gin")
+        return self.file(path, chain)
 
 
-def _read_text(
-    text: str, where: Callable[[int], str], folder: Path, search_path: Sequence[Path], chain: tuple[Path, ...]
-) -> list[Statement]:
-    statements: list[Statement] = []
-    for found in _parse(text, where):
-        place = where(found.location.line_num)
-        match found:
-            case config_parser.BindingStatement(scope, selector, "", value):
-                statements.append(Statement(place, scoped(scope, selector), MACRO, "value", value))
-            case config_parser.BindingStatement(scope, selector, parameter, value):
-                statements.append(Statement(place, scope, selector, parameter, value))
-            case config_parser.IncludeStatement(name):
-                path = find_file(name, [folder, *search_path], place)
-                if path.resolve() in chain:
-                    cycle = " -> ".join(link.name for link in (*chain, path))
-                    raise UserError(f"{place}: this include never ends: {cycle}")
-                statements += _read_file(path, search_path, chain)
-            case config_parser.ImportStatement():
-                raise UserError(
-                    f"{place}: `{found.format()}`: gin files import nothing here; "
-                    f"offer names from a plugin, and load it with --plugin {found.module}"
-                )
-    return statements
+def _instead_of_import(found: config_parser.ImportStatement) -> str:
+    module = found.module.rpartition(".")[0] if found.is_from else found.module
+    if module == "__gin__":
+        return "every registered name can be used here without it; delete the line"
+    return (
+        "gin files import nothing, and every installed plugin is found; delete the line. If it is a plugin that is not "
+        f"installed, add --plugin {module}"
+    )
 
 
 class _Delegate(config_parser.ParserDelegate):
@@ -169,10 +199,11 @@ class _Delegate(config_parser.ParserDelegate):
         return Macro(name)
 
 
-def _parse(text: str, where: Callable[[int], str]) -> Iterator[Any]:
-    """Gin's own parser, its complaints turned into one line with the place and the offending text."""
+def _parsed(text: str, where: Callable[[int], str], quote: bool) -> Iterator[Any]:
+    """Gin's own parser, its complaints turned into one line with the line number and, if ``quote``, the line."""
     lines = text.splitlines() or [""]
     line = 1
+    _check_brackets_and_strings(text, where)
     try:
         parser = config_parser.ConfigParser(text, _Delegate())
         while (statement := parser.parse_statement()) is not None:
@@ -183,7 +214,25 @@ def _parse(text: str, where: Callable[[int], str]) -> Iterator[Any]:
     except (SyntaxError, ValueError, TypeError, StopIteration) as error:
         if isinstance(error, SyntaxError) and len(error.args) > 1 and error.args[1]:
             line = min(error.args[1][1], len(lines))
-        raise UserError(f"{where(line)}: {_complaint(error)}: {lines[line - 1].strip()}") from error
+        problem = f"{_complaint(error)}: {lines[line - 1].strip()}" if quote else "this line is not gin syntax"
+        raise UserError(f"{where(line)}: {problem}") from error
+
+
+def _check_brackets_and_strings(text: str, where: Callable[[int], str]) -> None:
+    """Raises UserError for what gin's parser, which is recursive, would take too much stack or time for."""
+    depth = strings = 0
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.OP:
+                depth += (token.string in "([{") - (token.string in ")]}")
+            if token.type not in (tokenize.NL, tokenize.COMMENT):
+                strings = strings + 1 if token.type == tokenize.STRING else 0
+            if depth > DEPTH:
+                raise UserError(f"{where(token.start[0])}: more than {DEPTH} brackets in each other")
+            if strings > STRINGS:
+                raise UserError(f"{where(token.start[0])}: more than {STRINGS} strings in a row; is a comma missing?")
+    except (tokenize.TokenError, SyntaxError):
+        return  # The parser meets the same, and says in which statement.
 
 
 def _complaint(error: Exception) -> str:
@@ -193,7 +242,7 @@ def _complaint(error: Exception) -> str:
         return message.splitlines()[0].rstrip(".")
     if word[1].capitalize() in ("True", "False", "None"):
         return f"{word[1]} is written {word[1].capitalize()}"
-    return f"{word[1]} is no value; write text in quotes ('{word[1]}') and the names of things with an @"
+    return f"{word[1]} is not a value; quote strings ('{word[1]}'); prefix references with @"
 
 
 def render(value: Any) -> str:
@@ -207,8 +256,6 @@ def render(value: Any) -> str:
             return f"({', '.join(map(render, value))}{',' if len(value) == 1 else ''})"
         case dict():
             return "{" + ", ".join(f"{render(key)}: {render(item)}" for key, item in value.items()) + "}"
-        case Reference() | Macro():
-            return str(value)
     return repr(value)
 
 

@@ -1,6 +1,5 @@
 """The table of names: what each one stands for, who registered it, and what to say when it is not there."""
 
-import importlib
 import inspect
 import os
 import re
@@ -9,17 +8,18 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pluggy
 
-from registry.errors import UserError
-from registry.kinds import KINDS
-from registry.wording import at, did_you_mean, listed, printable, reason
+from registry.kinds import KINDS, imported
+from registry.wording import UserError, at, did_you_mean, listed, printable, reason
 
 Rename = str | Callable[[Any], str]
+"""What an old name is read as: the new name, or a function from the old value to gin text."""
+SINGLETON = "gin.singleton"
+"""Shares one instance among several consumers: ``@scope/gin.singleton()``, one a scope."""
 LAZY_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -67,14 +67,12 @@ class Entry:
         """
         if not isinstance(self.target, str):
             return self.target
-        module, _, attribute = self.target.partition(":")
         try:
-            return attrgetter(attribute)(importlib.import_module(module))
+            return imported(self.target)
         except (Exception, SystemExit) as error:
             traceback.print_exc(file=sys.stderr)
-            raise UserError(
-                f"{self.shown} ({self.origin}) cannot be imported from {self.target}: {reason(error)}"
-            ) from error
+            problem = f"({self.origin}) cannot be imported from {self.target}: {reason(error)}"
+            raise UserError(f"{self.shown} {problem}") from error
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ class Suspect:
 
 @dataclass
 class Registry:
-    """Everything that one ``load_plugins`` found. There is no other state than this object and gin's own.
+    """Everything that one ``load_plugins`` found. There is no other state than this object.
 
     Attributes:
         manager: pluggy's, with the hooks of ``registry.hooks``, as in ``manager.hook.run_started(run=run)``.
@@ -125,9 +123,9 @@ class Registry:
         contested: full selectors that two plugins claim, and the second claimant.
         suspects: plugins that failed to load.
         plugin_files: plugins named with ``--plugin``.
-        renames: by a parameter's old name, such as ``train.betas``: its new name, or a function from the old value to
-            gin text.
+        renames: by a parameter's old name, such as ``train.betas``.
         aside: selectors of the core that a gin file may bind, but that no experiment starts from.
+        said: lines that ``say_once`` printed.
     """
 
     manager: pluggy.PluginManager
@@ -154,6 +152,12 @@ class Registry:
         """What is registered of a kind, sorted."""
         return sorted(entry.name for entry in self.entries.values() if entry.kind == kind)
 
+    def check_kind(self, kind: str) -> None:
+        """Raises UserError unless there is such a kind."""
+        if kind not in KINDS:
+            guess = did_you_mean(kind, KINDS) or "."
+            raise UserError(f"there is no kind {kind!r}{guess} The kinds are {listed(KINDS)}")
+
     def add(self, kind: str, name: str, target: Callable[..., Any] | str, origin: Origin) -> None:
         """Registers one name.
 
@@ -161,34 +165,20 @@ class Registry:
             UserError: for an unknown kind, a name that is taken or that gin cannot spell, or a target that is
                 neither a class, a function nor ``"module:attribute"``.
         """
-        if kind not in KINDS:
-            raise UserError(
-                f"there is no kind {kind!r}{did_you_mean(kind, KINDS) or '.'} The kinds are {listed(KINDS)}"
-            )
+        self.check_kind(kind)
         entry = Entry(kind, name, target, origin)
+        lazy = isinstance(target, str) and LAZY_TARGET.fullmatch(target)
         if not isinstance(name, str) or not name.isidentifier() or not name.isascii():
             raise UserError(f"{name!r} cannot name a {kind} in a gin file; use letters, digits and underscores")
         if any(name == other.name for other in self.entries.values() if other.kind not in KINDS):
             raise UserError(f"{entry.selector} would make the core's own {name!r} ambiguous; choose another name")
-        if isinstance(target, str) and not LAZY_TARGET.fullmatch(target):
-            raise UserError(f"{entry.selector}: the target {target!r} is not of the form 'package.module:Attribute'")
-        if not isinstance(target, str) and not inspect.isroutine(target) and not inspect.isclass(target):
-            raise UserError(f"{entry.selector}: the target must be a class, a function or 'package.module:Attribute'")
+        if not lazy and not inspect.isroutine(target) and not inspect.isclass(target):
+            what = "a class, a function or 'package.module:Attribute'"
+            raise UserError(f"{entry.selector}: the target must be {what}, not {target!r}")
         if entry.selector in self.entries:
-            first = self.entries[entry.selector].origin
-            self.contested[entry.selector] = origin
+            first, self.contested[entry.selector] = self.entries[entry.selector].origin, origin
             raise UserError(f"{entry.selector} is registered by both {first} and {origin}; one of them must go")
         self.entries[entry.selector] = entry
-
-    def renamed(self, old: str, new: Rename) -> None:
-        """Has gin texts that bind the parameter ``old`` read as what ``new`` says (``hooks.stylenat_renamed``)."""
-        self.renames[old] = new
-
-    def rename_of(self, selector: str, parameter: str) -> tuple[str, Rename] | None:
-        """The old name and what to read instead, if a gin text's ``selector.parameter`` is one."""
-        full = [entry.selector for entry in self.entries.values() if entry.selector.endswith(f".{selector}")]
-        spelt = [f".{name}.{parameter}" for name in {selector, *full}]
-        return next((row for row in self.renames.items() if any(s.endswith(f".{row[0]}") for s in spelt)), None)
 
     def add_core(self, name: str, target: str, aside: bool = False) -> None:
         """Registers one of the core's configurables, such as ``"train", "stylenat.training.train:train"``.
@@ -204,6 +194,17 @@ class Registry:
         self.entries[entry.selector] = entry
         if aside:
             self.aside.add(entry.selector)
+
+    def renamed(self, old: str, new: Rename) -> None:
+        """Has gin texts that bind the parameter ``old`` read as what ``new`` says (``hooks.stylenat_renamed``)."""
+        self.renames[old] = new
+
+    def rename_of(self, selector: str, parameter: str) -> tuple[str, Rename] | None:
+        """The old name and what to read instead, if a gin text's ``selector.parameter`` is one."""
+        rows = [row for row in self.renames.items() if row[0].endswith(f".{parameter}")]
+        full = [name for name in self.entries if rows and name.endswith(f".{selector}")]
+        spelt = [f".{name}.{parameter}" for name in (selector, *full)]
+        return next((row for row in rows if any(text.endswith(f".{row[0]}") for text in spelt)), None)
 
     def find(self, selector: str, where: str = "") -> Entry:
         """The entry that a gin selector names: ``partition.split``, or ``split`` where that is enough.
@@ -234,11 +235,9 @@ class Registry:
             guess = did_you_mean(name, self.names(kind)).replace("mean '", f"mean '{kind}.")
         else:
             shown = {entry.shown for entry in self.entries.values() if entry.kind != "gin"}
-            short = {entry.name for entry in self.entries.values()}
             known = f"Known names: {listed(shown)}"
-            guess = did_you_mean(selector, shown) or did_you_mean(selector, short)
+            guess = did_you_mean(selector, shown) or did_you_mean(selector, {e.name for e in self.entries.values()})
         if self.suspects:
-            for suspect in filter(attrgetter("traceback"), self.suspects):
-                print(suspect.traceback, file=sys.stderr)
+            print(*(s.traceback for s in self.suspects if s.traceback), sep="\n", end="", file=sys.stderr)
             known += f". Plugins that failed to load: {'; '.join(map(str, self.suspects))}"
         return f"nothing is called {selector!r}{guess or '.'} {known}"

@@ -18,10 +18,9 @@ from typing import Any
 import pluggy
 
 from registry import hooks
-from registry.errors import UserError
 from registry.kinds import API_VERSION, CHANGES, OLDEST_API_VERSION
-from registry.names import Entry, Origin, PluginFile, Registry, Suspect
-from registry.wording import reason
+from registry.names import SINGLETON, Entry, Origin, PluginFile, Registry, Suspect
+from registry.wording import UserError, reason
 
 GROUP = "stylenat"
 SLOW = 2.0
@@ -50,8 +49,7 @@ def load_plugins(
     """
     registry = Registry(pluggy.PluginManager(hooks.PROJECT))
     registry.manager.add_hookspecs(hooks)
-    # gin's own way to share one instance between several consumers.
-    registry.entries["gin.singleton"] = Entry("gin", "singleton", "gin.config:singleton", Origin("gin-config"))
+    registry.entries[SINGLETON] = Entry("gin", "singleton", "registry.experiment:singleton", Origin("gin-config"))
     for name, target in (core or {}).items():
         registry.add_core(name, target)
     for name, target in (aside or {}).items():

@@ -1,7 +1,19 @@
-"""Turns of phrase that every error message shares."""
+"""What every error message shares: its exception and its turns of phrase."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake in what the user typed or supplied (a gin file, a path, an image, a plugin).
+
+    Command lines print its message as one line on stderr and exit with code 2; the message says what is
+    wrong and what to do about it. Unexpected faults must NOT be turned into this: they keep their traceback.
+
+    ``located``: the message already says which line of a gin file caused it.
+    """
+
+    located = False
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -35,5 +47,5 @@ def printable(text: object, limit: int = 2000) -> str:
 
 
 def at(where: str, message: str) -> str:
-    """``where: message``, or the message alone when no place is known."""
+    """``where: message``, or the message alone when no line is known."""
     return f"{where}: {message}" if where else message

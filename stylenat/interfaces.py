@@ -437,7 +437,9 @@ class Metric(Protocol):
     * ``protocol()``: plain values that define it beside ``needs``: its parameters, a version;
     * ``higher_is_better``: True for all its values; ``uses_real``: False when ``compare`` looks at ``fake`` alone;
     * ``names``: of its values where they are several, so that each is null when the metric fails;
-    * ``check()``: raises UserError when it cannot be measured here. The others go on.
+    * ``check()``: raises UserError when it cannot be measured here. The others go on;
+    * ``check_images(real, generated)``: raises UserError when it cannot be measured with so many images of each set
+      (``real`` is None where that is not known); asked before a run starts, and by a dry run.
 
     A metric that raises, or gives what is not finite, costs a line and its value; the others go on.
 

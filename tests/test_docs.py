@@ -30,7 +30,7 @@ def load(text: str, tmp_path: Path, *plugins: str):
 
 
 def test_the_one_file_plugin_trains_is_drawn_and_passes_its_test(tiny, tmp_path, monkeypatch, capsys):
-    plugin, test, _, version, _ = blocks("plugins.md", "python")
+    plugin, test, _, _, version, _ = blocks("plugins.md", "python")
     Path("fibonacci.py").write_text(plugin)
     assert plugin.startswith("# fibonacci.py\n") and test.startswith("# test_fibonacci.py\n")
     bind = ["--plugin", "fibonacci.py", "--bind", "block.hydra.partition = @partition.fibonacci()"]
@@ -46,9 +46,26 @@ def test_the_one_file_plugin_trains_is_drawn_and_passes_its_test(tiny, tmp_path,
     assert version.strip() == f"STYLENAT_API = {API_VERSION}"
 
 
+def test_the_bounds_that_plugins_are_shown_hold(tmp_path):
+    example = blocks("plugins.md", "python")[2]
+    register = "\n\nfrom registry import hookimpl\n\n\n@hookimpl\ndef stylenat_register(register):\n"
+    Path(tmp_path / "bounds_example.py").write_text(example + register + '    register("metric", "example", Example)\n')
+    good = {"count": 3, "rate": 0.5, "side": 7, "mode": "exact", "folder": "somewhere"}
+    for name, bad in {"count": 0, "rate": 0, "side": 2000, "mode": "slow", "folder": 1, "": 0}.items():
+        values = good | ({name: bad} if name else {})
+        lines = [f"metric.example.{parameter} = {value!r}" for parameter, value in values.items()]
+        text = "\n".join(["include 'quickstart.gin'", *lines])
+        if name:
+            with pytest.raises(UserError, match=f"metric.example.{name} takes "):
+                load(text, tmp_path, str(tmp_path / "bounds_example.py"))
+        else:
+            load(text, tmp_path, str(tmp_path / "bounds_example.py"))
+    del sys.modules["bounds_example"]
+
+
 def test_the_renamed_parameters_that_plugins_are_shown_are_gin_text():
     names, renames = {"hookimpl": hookimpl}, {}
-    exec(blocks("plugins.md", "python")[4], names)
+    exec(blocks("plugins.md", "python")[5], names)
     names["stylenat_renamed"](renames.__setitem__)
     text = renames["train.margin"](0.5)
     statements = [(s.selector, s.parameter, str(s.value)) for s in read_text(text, "docs")]
@@ -60,7 +77,7 @@ def test_the_renamed_parameters_that_plugins_are_shown_are_gin_text():
 def test_the_draws_that_plugins_are_shown_are_the_whole_batchs(shard):
     def drawn(shard):
         names = {"torch": torch, "images": torch.zeros(4 // shard.of, 3, 8, 8), "random": ShardGenerator(5, shard)}
-        exec(blocks("plugins.md", "python")[2], names)
+        exec(blocks("plugins.md", "python")[3], names)
         return names["shift"].T, names["noise"], torch.stack(names["by_pixel"])
 
     for part, whole in zip(drawn(shard), drawn(Shard()), strict=True):

@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from registry import AttentionSite, Count, Finite, Positive
+from registry import AttentionSite, Finite, Positive
 from stylenat.attention.hydra import FullAttention, HydraAttention, checked_groups
 from stylenat.interfaces import AttentionBackend, Partition
 from stylenat.networks.layers import AdaIN
 from stylenat.networks.mlp import mlp
 from stylenat.networks.pieces import add_linear, linear_into, pieces, without_graph
+from stylenat.networks.widths import Width
 
 
 class HydraBlock(nn.Module):
@@ -29,7 +30,7 @@ class HydraBlock(nn.Module):
         site: AttentionSite,
         style_dim: int,
         partition: Partition,
-        mlp_ratio: Count = 4,
+        mlp_ratio: Width = 4,
         qkv_bias: bool = True,
         qk_scale: Positive | None = None,
         backend: str | AttentionBackend | None = None,

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from registry import AttentionSite, Count, Finite, Positive, UserError
 from stylenat.networks.layers import AdaIN
+from stylenat.networks.widths import Width
 
 
 def shifted_window_mask(resolution: int, window: int) -> Tensor:
@@ -122,7 +123,7 @@ class SwinBlock(nn.Module):
         style_dim: int,
         window: Count = 8,
         full_resolution: Count = 8,
-        mlp_ratio: Count = 4,
+        mlp_ratio: Width = 4,
         qkv_bias: bool = True,
         qk_scale: Positive | None = None,
         gamma_bias: Finite = 0.0,

@@ -7,6 +7,7 @@ from plugins.blocks.swin import from_windows, shifted_window_mask, to_windows, w
 from registry import AttentionSite, Count, Finite, Positive, UserError
 from stylenat.attention.hydra import FullAttention
 from stylenat.networks.layers import AdaIN
+from stylenat.networks.widths import Width
 
 
 class WindowAttention(FullAttention):
@@ -67,7 +68,7 @@ class AttentionBlock(nn.Module):
         style_dim: int,
         full_resolution: Count = 32,
         window: Count = 8,
-        mlp_ratio: Count = 4,
+        mlp_ratio: Width = 4,
         qkv_bias: bool = True,
         qk_scale: Positive | None = None,
         gamma_bias: Finite = 0.0,

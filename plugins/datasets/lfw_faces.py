@@ -33,6 +33,9 @@ class LfwFaces(LmdbImages):
         """The LMDB, while it is not there."""
         return None if self.path.exists() else self.path
 
+    def __len__(self) -> int:
+        return super().__len__() if self.path.exists() else FACES
+
     def prepare(self) -> None:
         if not self.path.exists():
             try:

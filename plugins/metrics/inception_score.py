@@ -35,6 +35,13 @@ class InceptionScore:
         if hasattr(self.needs, "check"):
             self.needs.check()
 
+    def check_images(self, real: int | None, generated: int) -> None:
+        """Raises UserError unless every split can have an image."""
+        if generated < self.splits:
+            raise UserError(
+                f"metric.inception_score.splits = {self.splits} needs as many generated images; there are {generated}"
+            )
+
     def protocol(self) -> dict[str, Any]:
         return {"version": 1, "splits": self.splits, "shuffled": True, "seed": self.seed, "logits": "without bias"}
 
@@ -45,8 +52,7 @@ class InceptionScore:
         from torch_fidelity.metric_isc import isc_features_to_metric
 
         features = fake.all().to(fake.device)
-        if len(features) < self.splits:
-            raise UserError(f"inception_score needs at least {self.splits} images; bind metric.inception_score.splits")
+        self.check_images(None, len(features))
         found = isc_features_to_metric(self.needs.logits(features), self.splits, True, self.seed)
         spread = found["inception_score_std"] if self.splits > 1 else None
         return Measured(found["inception_score_mean"], spread)

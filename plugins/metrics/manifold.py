@@ -3,7 +3,7 @@
 from typing import Any
 
 from plugins.metrics.frechet import named
-from registry import Count
+from registry import Count, UserError
 from stylenat.evaluation.accumulators import Rows, both
 from stylenat.evaluation.manifold import density_and_coverage, precision_and_recall
 from stylenat.interfaces import Features
@@ -11,6 +11,7 @@ from stylenat.interfaces import Features
 
 class _Neighbours:
     higher_is_better = True
+    selector: str
 
     def __init__(self, name: str, values: tuple[str, str], features: Features | None, k: int) -> None:
         from plugins.features.inception import Inception
@@ -23,6 +24,15 @@ class _Neighbours:
         """Raises UserError when the extractor's weights are missing."""
         if hasattr(self.needs, "check"):
             self.needs.check()
+
+    def check_images(self, real: int | None, generated: int) -> None:
+        """Raises UserError unless every image can have ``k`` neighbours in its set."""
+        for count, what in ((real, "real"), (generated, "generated")):
+            if count is not None and count <= self.k:
+                raise UserError(
+                    f"{self.selector}.k = {self.k} needs more than {self.k} images of each set; there are {count} "
+                    f"{what} ones: bind a smaller k, or more images"
+                )
 
     def protocol(self) -> dict[str, Any]:
         return {"version": 2, "k": self.k}  # 1: distances were rounded to float32.
@@ -40,6 +50,8 @@ class PrecisionRecall(_Neighbours):
         k: neighbours.
     """
 
+    selector = "metric.precision_recall"
+
     def __init__(self, features: Features | None = None, k: Count = 3) -> None:
         super().__init__("precision_recall", ("precision", "recall"), features, k)
 
@@ -53,6 +65,8 @@ class DensityCoverage(_Neighbours):
     Args:
         features: as of ``precision_recall``; k: neighbours.
     """
+
+    selector = "metric.density_coverage"
 
     def __init__(self, features: Features | None = None, k: Count = 5) -> None:
         super().__init__("density_coverage", ("density", "coverage"), features, k)

@@ -1,17 +1,20 @@
 """Metric ``swd``: sliced Wasserstein distance between local patches (Progressive GAN, section 5)."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from registry import Count
+from registry import Bounds, Count
 from stylenat.evaluation.accumulators import Rows
 
 MOST = 8192
 """Images of each set that are looked at, the first ones: what bounds the memory."""
+PATCH = 7
+"""Side of a patch: no pyramid level can be smaller."""
+Side = Annotated[int, Bounds(PATCH)]
 
 
 class _Patches:
@@ -80,13 +83,15 @@ class SlicedWasserstein:
     Args:
         patches: drawn of each image and level.
         projections: random directions a level.
-        smallest: side of the coarsest pyramid level.
+        smallest: side of the coarsest pyramid level, at least that of a patch, 7.
         seed: of patches and directions.
     """
 
     name = "swd"
 
-    def __init__(self, patches: Count = 64, projections: Count = 256, smallest: Count = 16, seed: int = 0) -> None:
+    def __init__(
+        self, patches: Count = 64, projections: Count = 256, smallest: Annotated[int, Bounds(PATCH)] = 16, seed: int = 0
+    ) -> None:
         self.patches, self.projections, self.smallest, self.seed = patches, projections, smallest, seed
 
     def protocol(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from registry.gintext import render
 from registry.wording import did_you_mean
 from stylenat import checkpoint
 from stylenat.ablation.variants import Ablation, Variant
+from stylenat.evaluation.evaluate import check_images
 from stylenat.files import read_bounded
 from stylenat.training.build import sized
 from stylenat.training.run import write_text
@@ -167,6 +168,7 @@ def planned(
             for metric in training.metrics:
                 if hasattr(metric, "check"):
                     metric.check()
+            check_images(training.metrics, training.dataset, training.evaluation_samples)
         except UserError as error:
             raise UserError(f"variant {variant.name!r}: {error}") from error
         for other in variants:

@@ -28,9 +28,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
             with signals_are_ctrl_c():
                 return main(argv)
         except UserError as error:
-            # Gin appends where it was when a configurable's own code raised.
-            line = str(error).partition(chr(10) + "  In call to configurable")[0]
-            print(f"error: {printable(line)}", file=sys.stderr)
+            print(f"error: {printable(error)}", file=sys.stderr)
             return USER_ERROR
         except KeyboardInterrupt:
             print("stopped at once; what was saved stays", file=sys.stderr)

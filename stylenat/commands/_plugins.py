@@ -12,8 +12,8 @@ from importlib import metadata
 from pathlib import Path
 
 from registry import PluginFile, Registry, UserError, load_plugins
-from registry.remembered import remember, remembered
 from stylenat.commands._command import ASIDE, CORE
+from stylenat.commands._remembered import remember, remembered
 from stylenat.files import read_bounded
 from stylenat.training.run import recorded_plugins
 

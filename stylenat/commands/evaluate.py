@@ -104,7 +104,7 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     import torch
 
     from stylenat.evaluation.cache import StatisticsCache, statistics_folder
-    from stylenat.evaluation.evaluate import Evaluator, usable, warnings_for
+    from stylenat.evaluation.evaluate import Evaluator, check_images, usable, warnings_for
     from stylenat.evaluation.progress import ProgressLine
     from stylenat.random_streams import BLOCK
     from stylenat.sampling import default_batch, sampler_of
@@ -131,6 +131,7 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     if any(getattr(metric, "uses_real", True) for metric in metrics):
         _prepare(dataset, arguments, manifest.get("dataset"))
     samples = experiment.value("train.evaluation_samples")
+    check_images(metrics, dataset, samples, arguments.real_samples)
     for line in warnings_for(samples):
         _say(f"note: {line}")
 

@@ -74,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, began: float, argv: Sequence[str] | None) -> int:
     with signals_end_the_process(STOPPED):  # Until all that is imported is.
-        from registry import explain, listing, load_experiment
+        from registry import load_experiment
+        from stylenat.commands._listing import explain, listing
 
         registry = loaded_plugins(arguments.plugin, _runs_of(arguments.gin), "run", argv)
         if arguments.list is not None:

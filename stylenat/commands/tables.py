@@ -6,20 +6,26 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from registry import Experiment, Listed, Suspect
-from registry.listing import ListedParameter
+from registry import KINDS, Experiment, Parameter, Suspect
 from registry.wording import printable
+from stylenat.commands._listing import Listed
 
 # Wide enough for the longest rows; a terminal's own width would cut names that people copy.
 WIDTH = 120
 
 
 def print_listing(entries: Sequence[Listed], suspects: Sequence[Suspect]) -> None:
-    """Every registered name with its origin and parameters; then the plugins that did not load."""
+    """Every kind and its registered names with origin and parameters; then the plugins that did not load."""
     console, table = Console(width=WIDTH), Table(show_lines=True)
     table.add_column("name, from", no_wrap=True)
     table.add_column("what it is, its parameters", overflow="fold")
+    kinds: set[str] = set()
     for entry in entries:
+        if (row := KINDS.get(entry.kind)) and entry.kind not in kinds:
+            kinds.add(entry.kind)
+            form = f"@{entry.kind}.NAME{'' if row.bound_as_class else '()'}"
+            form = Text(f"bound as {form}; Protocol {row.protocol}", "cyan")
+            table.add_row(Text(entry.kind, "bold"), Text("\n").join([Text(row.doc), form]))
         origin = printable(f"{entry.distribution} {entry.version}".strip())
         parameters = [Text(printable(_parameter(parameter)), "cyan") for parameter in entry.parameters]
         name = Text.assemble((printable(entry.selector), "bold"), "\n", origin)
@@ -29,10 +35,10 @@ def print_listing(entries: Sequence[Listed], suspects: Sequence[Suspect]) -> Non
         console.print(printable(f"did not load: {suspect}"), soft_wrap=True, markup=False, highlight=False)
 
 
-def _parameter(parameter: ListedParameter) -> str:
+def _parameter(parameter: Parameter) -> str:
     """``kernel_size: int = 7``, as in a signature; without a default it must be bound."""
     type_ = f": {parameter.type}" if parameter.type else ""
-    return f"{parameter.name}{type_}" + ("" if parameter.default is None else f" = {parameter.default}")
+    return f"{parameter.name}{type_}" + ("" if parameter.required else f" = {parameter.shown_default}")
 
 
 def print_explanation(entry: Listed) -> None:
@@ -50,17 +56,19 @@ def print_explanation(entry: Listed) -> None:
     for column in ("parameter", "type", "default"):
         table.add_column(column, overflow="fold")
     for p in entry.parameters:
-        default = "must be bound" if p.default is None else p.default
+        default = p.shown_default or "must be bound"
         table.add_row(*(Text(printable(text)) for text in (f"{entry.selector}.{p.name}", p.type, default)))
     console.print(table)
 
 
 def print_dry_run(experiment: Experiment) -> None:
     """Builds the experiment without memory for its weights, and shows sizes, attention and data."""
+    from stylenat.evaluation.evaluate import check_images
     from stylenat.training.build import sized
     from stylenat.training.settings import Training
 
     settings: Training = experiment.get("train")()
+    check_images(settings.metrics, settings.dataset, settings.evaluation_samples)
     networks = sized(settings)
     generator = networks["generator"].network
     sizes = Table(title=Text(printable(f"{experiment.name} at {generator.resolution}x{generator.resolution}")))

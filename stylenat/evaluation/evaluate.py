@@ -76,6 +76,27 @@ def usable(metrics: Sequence[Metric], say: Callable[[str], None]) -> list[Metric
     return left
 
 
+def check_images(metrics: Sequence[Metric], dataset: Dataset, generated: int, real: int | None = None) -> None:
+    """Asks each metric whether it can be measured with so many images.
+
+    Args:
+        generated: images an evaluation.
+        real: of the data set, its first ones; None for all. One that cannot be opened, as in a dry run without data, is
+            not counted.
+
+    Raises:
+        UserError: it cannot.
+    """
+    asked = [metric for metric in metrics if hasattr(metric, "check_images")]
+    if asked and real is None:
+        try:
+            real = len(dataset)
+        except UserError:
+            real = None
+    for metric in asked:
+        metric.check_images(real, generated)
+
+
 class Evaluator:
     """Metrics against one real set, whose statistics are gathered once, on first use.
 

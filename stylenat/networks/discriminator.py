@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from registry import Count, UserError
 from stylenat import ranks
 from stylenat.networks.layers import GAIN, SLOPE, Blur, EqualWeight, SpectralNorm, leaky_relu
-from stylenat.networks.widths import resolutions, widths
+from stylenat.networks.widths import Width, resolutions, widths
 
 
 def haar_filters() -> Tensor:
@@ -110,8 +110,8 @@ class WaveletDiscriminator(nn.Module):
         self,
         *,
         resolution: int,
-        channel_multiplier: Count = 2,
-        channels: list[Count] | None = None,
+        channel_multiplier: Width = 2,
+        channels: list[Width] | None = None,
         spectral_norm: bool = True,
         stddev_group: Count = 4,
     ) -> None:

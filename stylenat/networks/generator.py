@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from registry import AttentionSite, Count, Finite, Positive, UserError
+from registry import AttentionSite, Finite, Positive, UserError
 from stylenat.networks.layers import EqualLinear, PixelNorm, UpsampleImage, leaky_relu
 from stylenat.networks.pieces import pieces, without_graph
-from stylenat.networks.widths import resolutions, widths
+from stylenat.networks.widths import Width, resolutions, widths
 
 LARGE = 2**20
 """Numbers in a sample's feature map from which samples of a batch are taken one by one where no graph is kept."""
@@ -138,14 +138,14 @@ class StyleGenerator(nn.Module):
         *,
         resolution: int,
         block: Callable[..., nn.Module],
-        channel_multiplier: Count = 2,
-        channels: list[Count] | None = None,
-        latent_dim: Count = 512,
-        style_dim: Count = 512,
-        mapping_layers: Count = 8,
+        channel_multiplier: Width = 2,
+        channels: list[Width] | None = None,
+        latent_dim: Width = 512,
+        style_dim: Width = 512,
+        mapping_layers: Width = 8,
         mapping_lr_multiplier: Positive = 0.01,
-        head_dim: Count = 32,
-        min_heads: Count = 4,
+        head_dim: Width = 32,
+        min_heads: Width = 4,
         to_rgb_gain: Finite = 0.02,
     ) -> None:
         super().__init__()

@@ -1,12 +1,17 @@
 """The published channel widths of both networks, and what may be asked for instead."""
 
-from registry import UserError
+from typing import Annotated
+
+from registry import Bounds, UserError
+
+Width = Annotated[int, Bounds(1, 2**16)]
+"""Of a layer, or of a stack of layers: more is a mistake that would cost hours or all memory to find."""
 
 
 def resolutions(resolution: int, parameter: str) -> list[int]:
-    """[4, 8, ..., resolution]. Raises UserError naming ``parameter`` unless it is a power of two from 8."""
-    if resolution < 8 or resolution & (resolution - 1):
-        raise UserError(f"{parameter} must be a power of two of at least 8; got {resolution}")
+    """[4, 8, ..., resolution]. Raises UserError naming ``parameter`` unless it is a power of two from 8 to 65536."""
+    if not 8 <= resolution <= 2**16 or resolution & (resolution - 1):
+        raise UserError(f"{parameter} must be a power of two from 8 to {2**16}; got {resolution}")
     return [2**i for i in range(2, resolution.bit_length())]
 
 

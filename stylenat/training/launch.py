@@ -15,7 +15,7 @@ from registry.wording import printable
 from stylenat import checkpoint, ranks, weights
 from stylenat.data.identity import differences, identity
 from stylenat.evaluation.cache import StatisticsCache, statistics_folder
-from stylenat.evaluation.evaluate import Evaluator, usable, warnings_for
+from stylenat.evaluation.evaluate import Evaluator, check_images, usable, warnings_for
 from stylenat.evaluation.table import metrics_table
 from stylenat.evaluation.yardsticks import yardsticks
 from stylenat.files import disk_full
@@ -75,6 +75,7 @@ def run_experiment(
     first_alone(settings.dataset.prepare)
     state.dataset = identity(settings.dataset)
     must_agree({f"data set, {name}": str(value) for name, value in state.dataset.items()})
+    check_images(settings.metrics, settings.dataset, settings.evaluation_samples)
 
     # Before the folder is claimed: bad weights leave nothing behind.
     initial, own = None, directory / "checkpoints"

@@ -85,11 +85,13 @@ def test_what_must_be_bound_is_explained_without_a_picture(capsys):
 
 
 def test_the_listing_has_types_defaults_and_the_plugins_that_did_not_load(capsys):
-    from registry import Origin, Suspect, listing
+    from registry import Origin, Suspect
+    from stylenat.commands._listing import listing
 
     registry = load_plugins()
     registry.suspects.append(Suspect("bad", Origin("bad", "0.3"), "RuntimeError: [no] way", ""))
     print_listing(listing(registry, "partition"), registry.suspects)
     out = capsys.readouterr().out
+    assert "splits the heads of a layer" in out and "bound as @partition.NAME(); Protocol stylenat.interfaces:P" in out
     assert "kernel_size: int (at least 1) = 7" in out and "stylenat 0.1.0" in out
     assert "did not load: bad (bad 0.3): RuntimeError: [no] way" in out

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from registry.remembered import remembered, remembered_file
 from stylenat import checkpoint, weights
+from stylenat.commands._remembered import remembered, remembered_file
 from stylenat.commands.compare import main as compare
 from stylenat.commands.evaluate import main as evaluate
 from stylenat.commands.export_weights import main as export_weights

@@ -223,3 +223,25 @@ def test_a_run_folders_name_is_no_markup(tiny, capsys):
     assert main([*arguments, "--bind", "train.iterations = 2"]) == 0
     assert main([*arguments, "--resume-with-changes"]) == 0
     assert "continuing from runs/z[/b]-[lr=1e-3]/checkpoints" in capsys.readouterr().out
+
+
+IMPOSSIBLE = {
+    "metric.swd.smallest = 4": "metric.swd.smallest takes int (at least 7), not 4 (int)",
+    "metric.precision_recall.k = 100": "k = 100 needs more than 100 images of each set; there are 100 real ones",
+    "metric.precision_recall.k = 16": "there are 16 generated ones",
+    "partition.split.kernel_size = 4": "--bind 'partition.split.kernel_size = 4': partition.split.kernel_size: ",
+    "generator.style.channels = [1000000000000, 8, 8]": "takes list[int (1 to 65536)] | None",
+}
+
+
+@pytest.mark.parametrize("how", [["--dry-run"], ["--run-dir", "impossible"]])
+@pytest.mark.parametrize("binding", IMPOSSIBLE)
+def test_what_cannot_be_built_or_measured_is_refused_before_the_run_starts(binding, how, tiny, capsys):
+    features = "metric.precision_recall.features = @features.random_convolution()"
+    metrics = "train.metrics = [@metric.swd(), @metric.precision_recall()]"
+    bind = ["--bind", metrics, "--bind", features, "--bind", "train.evaluation_samples = 16", "--bind", binding]
+    if "k = 100" in binding:
+        bind += ["--bind", "train.evaluation_samples = 1000"]
+    assert main([*tiny, *bind, *how]) == 2
+    error = capsys.readouterr().err.strip()
+    assert IMPOSSIBLE[binding] in error and "\n" not in error and not Path("impossible").exists()

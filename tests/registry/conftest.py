@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
-import gin
 import pytest
 
 from registry import Experiment, Registry, load_experiment, load_plugins
@@ -173,7 +172,6 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksh
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]
-    gin.clear_config()
 
 
 @pytest.fixture

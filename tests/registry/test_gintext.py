@@ -56,8 +56,8 @@ def test_any_text_is_read_or_refused_with_its_place(text):
         ("a.b = 1\na.b = [1, 2", 1, "not closed"),
         ("a.b = @foo(3)", 1, "a.b = @foo(3)"),
         ("a.b = {[1]: 2}", 1, "unhashable"),
-        ("a.b = foo", 1, "write text in quotes ('foo')"),
-        ("a.b = partition.split()", 1, "names of things with an @"),
+        ("a.b = foo", 1, "quote strings ('foo')"),
+        ("a.b = partition.split()", 1, "prefix references with @"),
         ("a.b = true", 1, "true is written True"),
         ("a..b = 1", 1, "a..b = 1"),
         ("block.hydra:\nx = 1", 2, "Expected indentation"),
@@ -72,14 +72,22 @@ def test_a_syntax_error_names_the_full_path_line_and_text(workshop, text, line, 
 
 
 def test_a_syntax_error_in_a_binding_shows_the_binding():
-    with pytest.raises(UserError, match=r"^--bind 'train.name = foo': .*quotes \('foo'\)"):
+    with pytest.raises(UserError, match=r"^--bind 'train.name = foo': .*quote strings \('foo'\)"):
         read([], ["train.name = foo"], [])
 
 
-@pytest.mark.parametrize("line", ["import toy_plugin", "from toy_plugin import Split"])
-def test_import_statements_are_refused_in_favour_of_plugins(workshop, line):
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("import toy_plugin", r"delete the line.* --plugin toy_plugin$"),
+        ("from toy_plugin import Split", r"delete the line.* --plugin toy_plugin$"),
+        ("import numpy.linalg as la", r"every installed plugin is found; delete the line.* --plugin numpy.linalg$"),
+        ("from __gin__ import dynamic_registration", "every registered name can be used .* delete the line$"),
+    ],
+)
+def test_import_statements_are_refused_with_what_to_do_instead(workshop, line, advice):
     workshop.write("a.gin", f"# first\n{line}")
-    with pytest.raises(UserError, match=f"^a.gin:2: `{line}`: .*--plugin toy_plugin"):
+    with pytest.raises(UserError, match=f"^a.gin:2: `{line}`: .*{advice}"):
         read(["a.gin"], [], [])
 
 

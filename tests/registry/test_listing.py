@@ -1,6 +1,7 @@
 import pytest
 
-from registry import UserError, explain, listing
+from registry import UserError
+from stylenat.commands._listing import explain, listing
 
 
 def test_listing_gives_kind_name_origin_and_parameters(workshop):
@@ -8,8 +9,8 @@ def test_listing_gives_kind_name_origin_and_parameters(workshop):
     assert (split.kind, split.name, split.selector) == ("partition", "split", "partition.split")
     assert (split.doc, split.distribution, split.version) == ("Half and half.", "toy", "1.2")
     [kernel_size] = split.parameters
-    assert (kernel_size.name, kernel_size.type, kernel_size.default) == ("kernel_size", "int", "7")
-    assert table.parameters[0].default is None and table.parameters[0].type == "dict[int, list[int]]"
+    assert (kernel_size.name, kernel_size.type, kernel_size.shown_default) == ("kernel_size", "int", "7")
+    assert table.parameters[0].shown_default is None and table.parameters[0].type == "dict[int, list[int]]"
 
 
 def test_listing_everything_starts_with_the_core(workshop):

@@ -137,6 +137,15 @@ def test_too_few_images_for_neighbours_is_one_line():
         precision_and_recall(torch.zeros(3, 2), torch.zeros(3, 2), 3)
 
 
+@pytest.mark.parametrize("counts", [(200, 1000), (1000, 200)])
+def test_neighbours_that_no_image_can_have_are_refused_before_anything_is_measured(counts):
+    metric = PrecisionRecall(RandomConvolution(), k=200)
+    with pytest.raises(UserError, match=r"^metric.precision_recall.k = 200 needs more than 200 images.*there are 200"):
+        metric.check_images(*counts)
+    metric.check_images(201, 201)
+    metric.check_images(None, 201)
+
+
 def test_kid_is_unbiased_where_fid_is_not():
     """Over two sets of one distribution its mean is 0, whatever their size; the Fréchet distance's is not."""
     random = torch.Generator().manual_seed(0)

@@ -10,7 +10,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from registry.names import PluginFile
+from registry import PluginFile
 
 KEPT = 1000
 """Entries; the oldest are forgotten first."""
