@@ -66,6 +66,7 @@ def save(directory: Path, step: int, networks: Mapping[str, Mapping[str, Tensor]
             "format_version": FORMAT_VERSION,
             "step": step,
             "images": state.get("images"),
+            "classes": state.get("classes"),
             "dataset": state.get("dataset"),
             "sha256": {path.name: _checksum(path) for path in files},
         }

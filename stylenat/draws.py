@@ -84,6 +84,11 @@ class Draw:
         return draw(count, *self.shape, generator=random)
 
 
+def conditions(labels: Tensor | None) -> tuple[Tensor, ...]:
+    """What a network is given beside its input: networks of unconditional experiments need not take labels."""
+    return () if labels is None else (labels,)
+
+
 def uniform(random: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Uniform in [0, 1), of this shape, whose LAST dimension is the batch that was given."""
     return _drawn(lambda shape, source: torch.rand(shape, generator=source, dtype=dtype), random, shape)

@@ -69,26 +69,43 @@ class DescribedBlock(Protocol):
 
 
 class Generator(Protocol):
-    """Kind ``generator`` (bound as a class): an ``nn.Module`` from latents to images, in two halves."""
+    """Kind ``generator`` (bound as a class): an ``nn.Module`` from latents to images.
+
+    It may also have ``num_classes`` (0 where it is not said), above which it is given labels, one-hot float
+    [batch, num_classes]; and ``draws``, names to ``stylenat.draws.Draw``: tensors [batch, *shape] that it is given by
+    these names and does not draw itself.
+    """
 
     resolution: int
     latent_dim: int
+
+    def __call__(self, latents: Tensor, labels: Tensor | None = None, **draws: Tensor) -> Tensor:
+        """[batch, latent_dim] to images [batch, 3, resolution, resolution]."""
+
+
+class StyleBased(Generator, Protocol):
+    """A generator in two halves. Only such a one is truncated, mixed and inverted, and has path lengths."""
+
     num_styles: int
 
-    def mapping(self, latents: Tensor) -> Tensor:
+    def mapping(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """[batch, latent_dim] to styles w [batch, style_dim]."""
 
-    def synthesis(self, styles: Tensor) -> Tensor:
+    def synthesis(self, styles: Tensor, **draws: Tensor) -> Tensor:
         """[batch, num_styles, style_dim] (w+) to images [batch, 3, resolution, resolution]."""
 
 
 class Discriminator(Protocol):
-    """Kind ``discriminator`` (bound as a class): an ``nn.Module`` from images to logits."""
+    """Kind ``discriminator`` (bound as a class): an ``nn.Module`` from images to logits.
+
+    It may also have ``num_classes``, as a generator; and ``features(images)``.
+    """
 
     resolution: int
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """[batch, 3, resolution, resolution] to logits [batch, 1]. Raises UserError for a batch it cannot take."""
+    def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[batch, 3, resolution, resolution] to logits [batch, any number]. Raises UserError for a batch it cannot
+        take."""
 
 
 class Loss(Protocol):
@@ -341,6 +358,22 @@ class Identified(Protocol):
         files' names and sizes. A resume on a data set with other values is refused."""
 
 
+class Labelled(Protocol):
+    """What a data set of labelled images also offers, once it is prepared. An experiment uses labels where its networks
+    have ``num_classes``.
+
+    Attributes:
+        num_classes: 0 where there are no labels.
+        class_names: one each, for grids and tables.
+    """
+
+    num_classes: int
+    class_names: Sequence[str]
+
+    def label(self, index: int) -> int:
+        """The class of an image, from 0."""
+
+
 class Creates(Protocol):
     """What a data set must also offer if its ``prepare()`` creates files.
 
@@ -379,7 +412,10 @@ class Sampler(Protocol):
     def latents(self, start: int, count: int) -> Tensor:
         """[count, latent_dim] of those sample indices."""
 
-    def styles(self, latents: Tensor) -> Tensor:
+    def labels(self, start: int, count: int) -> Tensor | None:
+        """[count, num_classes] of those sample indices; None where there are no classes."""
+
+    def styles(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Truncated styles [count, style_dim]."""
 
     def pixels(self, styles: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylenat.draws import Shard, ShardGenerator, derived_seed
+from stylenat.draws import Draw, Shard, ShardGenerator, derived_seed
 
 # Latents by index are drawn in blocks, so that the i-th is the same however many are asked for at once.
 BLOCK = 16
@@ -56,10 +56,12 @@ class RandomStreams:
 
 def latents_by_index(seed: int, start: int, count: int, latent_dim: int) -> Tensor:
     """Latents number ``start`` to ``start + count``, [count, latent_dim]: each depends on (seed, its index) alone."""
+    return draw_by_index(Draw((latent_dim,)), seed, "sample", start, count)
+
+
+def draw_by_index(draw: Draw, seed: int, name: str, start: int, count: int) -> Tensor:
+    """[count, *shape]: the draws of those sample indices, each from (seed, name, its index) alone."""
     blocks = range(start // BLOCK, -(-(start + count) // BLOCK))
-    drawn = [
-        torch.randn(BLOCK, latent_dim, generator=torch.Generator().manual_seed(derived_seed(seed, "sample", b)))
-        for b in blocks
-    ]
+    drawn = [draw(BLOCK, torch.Generator().manual_seed(derived_seed(seed, name, block))) for block in blocks]
     skip = start - blocks.start * BLOCK
-    return torch.cat(drawn)[skip : skip + count] if drawn else torch.empty(0, latent_dim)
+    return torch.cat(drawn)[skip : skip + count] if drawn else torch.empty(0, *draw.shape)

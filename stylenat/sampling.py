@@ -1,23 +1,37 @@
 """From latents to pictures: truncation towards the mean style, in batches."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from registry import UserError
+from stylenat.classes import Classes, ClassOf
+from stylenat.draws import conditions
 from stylenat.pixels import NotFinite, to_pixels, to_uint8
-from stylenat.random_streams import BLOCK, blocks_of, latents_by_index
+from stylenat.random_streams import BLOCK, blocks_of, draw_by_index, latents_by_index
 
 MEAN_STYLE_SAMPLES = 4096
 
 
 @torch.no_grad()
-def mean_style(generator: nn.Module, seed: int = 0) -> Tensor:
-    """The average style [1, style_dim] over many latents, the centre that truncation pulls towards."""
+def mean_style(generator: nn.Module, seed: int = 0, classes: Classes | None = None) -> Tensor:
+    """The average style [1, style_dim] over many latents, the centre that truncation pulls towards.
+
+    Where there are classes, over labels as often as in the data (StyleGAN2-ADA)."""
     device = next(generator.parameters()).device
     latents = latents_by_index(seed, 0, MEAN_STYLE_SAMPLES, generator.latent_dim).to(device)
-    return generator.mapping(latents).mean(dim=0, keepdim=True)
+    if classes is None:
+        return generator.mapping(latents).mean(dim=0, keepdim=True)
+    numbers = classes.as_in_the_data(seed)(0, MEAN_STYLE_SAMPLES)
+    return generator.mapping(latents, classes.one_hot(numbers).to(device)).mean(dim=0, keepdim=True)
+
+
+def is_style_based(generator: nn.Module) -> bool:
+    """Whether it has the two halves of ``interfaces.StyleBased``."""
+    return hasattr(generator, "mapping") and hasattr(generator, "synthesis")
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,7 @@ class Sampler:
         centre: the mean style, needed when ``truncation_psi`` is not 1.
         batch: images made at once. Others may round the last bit differently, so samples to be compared bit by bit
             need equal ones.
+        classes: of a conditional generator; class_of: of each sample, and what a protocol says of that.
     """
 
     generator: nn.Module
@@ -38,6 +53,21 @@ class Sampler:
     truncation_psi: float = 1.0
     centre: Tensor | None = None
     batch: int = BLOCK
+    classes: Classes | None = None
+    class_of: ClassOf | None = None
+    which_classes: str | None = None
+
+    def in_rows(self, columns: int) -> "Sampler":
+        """For a grid of so many columns: one class a row. An unconditional sampler is as it was."""
+        if self.classes is None:
+            return self
+        return replace(self, class_of=self.classes.in_rows(columns), which_classes="one a row")
+
+    def of_class(self, number: int) -> "Sampler":
+        """Images of one class. Raises UserError where there is no such class, or there are none."""
+        if self.classes is None:
+            raise UserError("the generator has no classes; it was trained without labels")
+        return replace(self, class_of=self.classes.one(number), which_classes=f"class {number}")
 
     def __call__(self, start: int, count: int) -> Tensor:
         """uint8 [count, 3, resolution, resolution] of those sample indices, on the generator's device.
@@ -72,9 +102,13 @@ class Sampler:
 
     def images(self, batch: range) -> Tensor:
         """uint8 [len(batch), 3, resolution, resolution], made at once. Raises NotFinite."""
-        styles = self.styles(self.latents(batch.start, len(batch)))
+        latents, labels = self.latents(batch.start, len(batch)), self.labels(batch.start, len(batch))
+        draws = self.draws(batch.start, len(batch))
         try:
-            return to_uint8(self._synthesis(styles))
+            if not is_style_based(self.generator):
+                with torch.no_grad():
+                    return to_uint8(self.generator(latents, *conditions(labels), **draws))
+            return to_uint8(self._synthesis(self.styles(latents, labels), draws))
         except NotFinite as error:
             message = (
                 "the generator's images are not finite (NaN or infinite pixels); use weights from before it diverged"
@@ -86,10 +120,22 @@ class Sampler:
         device = next(self.generator.parameters()).device
         return latents_by_index(self.seed, start, count, self.generator.latent_dim).to(device)
 
+    def labels(self, start: int, count: int) -> Tensor | None:
+        """[count, num_classes] of those sample indices, on the generator's device; None where there are no classes."""
+        if self.classes is None or self.class_of is None:
+            return None
+        return self.classes.one_hot(self.class_of(start, count)).to(next(self.generator.parameters()).device)
+
+    def draws(self, start: int, count: int) -> dict[str, Tensor]:
+        """What the generator declares to draw, [count, *shape] by name, of those sample indices."""
+        device = next(self.generator.parameters()).device
+        declared = getattr(self.generator, "draws", {})
+        return {name: draw_by_index(draw, self.seed, name, start, count).to(device) for name, draw in declared.items()}
+
     @torch.no_grad()
-    def styles(self, latents: Tensor) -> Tensor:
+    def styles(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Truncated styles [count, style_dim] of latents [count, latent_dim]."""
-        styles = self.generator.mapping(latents)
+        styles = self.generator.mapping(latents, *conditions(labels))
         return styles if self.truncation_psi == 1 else self.centre + self.truncation_psi * (styles - self.centre)
 
     @torch.no_grad()
@@ -98,8 +144,8 @@ class Sampler:
         return torch.cat([to_pixels(self._synthesis(part)) for part in styles.split(self.batch)])
 
     @torch.no_grad()
-    def _synthesis(self, styles: Tensor) -> Tensor:
-        return self.generator.synthesis(styles[:, None].expand(-1, self.generator.num_styles, -1))
+    def _synthesis(self, styles: Tensor, draws: Mapping[str, Tensor] | None = None) -> Tensor:
+        return self.generator.synthesis(styles[:, None].expand(-1, self.generator.num_styles, -1), **(draws or {}))
 
     def protocol(self) -> dict[str, Any]:
         """What a result says of the generated images."""
@@ -112,6 +158,7 @@ class Sampler:
             "truncation_centre": f"mean of {MEAN_STYLE_SAMPLES} styles, seed 0" if truncated else None,
             "precision": f"{precision}, TF32" if _tf32(self.generator) else precision,
             "batch": self.batch,
+            **({} if self.which_classes is None else {"labels": self.which_classes}),
         }
 
 
@@ -125,7 +172,24 @@ def default_batch(batch_size: int) -> int:
     return min(batch_size, BLOCK)
 
 
-def sampler_of(generator: nn.Module, seed: int, truncation_psi: float = 1.0, batch: int = BLOCK) -> Sampler:
-    """With the mean style that truncation needs."""
-    centre = mean_style(generator) if truncation_psi != 1 else None
-    return Sampler(generator, seed, truncation_psi, centre, batch)
+def sampler_of(
+    generator: nn.Module,
+    seed: int,
+    truncation_psi: float = 1.0,
+    batch: int = BLOCK,
+    classes: Classes | None = None,
+) -> Sampler:
+    """With the mean style that truncation needs, and labels drawn as often as in the data.
+
+    Raises:
+        UserError: truncation of a generator without styles.
+    """
+    if truncation_psi != 1 and not is_style_based(generator):
+        raise UserError(
+            f"truncation_psi is {truncation_psi:g}, but {type(generator).__name__} has no styles to truncate; use 1"
+        )
+    centre = mean_style(generator, classes=classes) if truncation_psi != 1 else None
+    sampler = Sampler(generator, seed, truncation_psi, centre, batch)
+    if classes is None:
+        return sampler
+    return replace(sampler, classes=classes, class_of=classes.as_in_the_data(seed), which_classes="as in the data")

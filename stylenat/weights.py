@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from registry import UserError
 from registry.wording import printable
 from stylenat import checkpoint
+from stylenat.classes import Classes, must_have_classes, read_classes
 from stylenat.files import read_bounded, save_tensors
 from stylenat.untrusted import refusal, tensors_of, unpickled
 
@@ -203,6 +204,22 @@ def check_finite(state: Mapping[str, Tensor], network: nn.Module, where: str) ->
                 f"{where}: {count} of {tensor.numel()} values of {name} are not finite; the training that wrote them "
                 "had diverged: use an earlier checkpoint"
             )
+
+
+def classes_of_weights(folder: Path, generator: nn.Module) -> Classes | None:
+    """The classes of a weights folder's training, for its generator; None for an unconditional one.
+
+    Raises:
+        UserError: the generator has classes, and the folder does not say which, or says others.
+    """
+    number = getattr(generator, "num_classes", 0)
+    if not number:
+        return None
+    classes = read_classes(manifest_of(folder).get("classes"), str(folder))
+    if classes is None:
+        return Classes((1,) * number, tuple(map(str, range(number))))
+    must_have_classes(number, classes, f"the training that wrote {folder}")
+    return classes
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:

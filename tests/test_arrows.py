@@ -35,8 +35,9 @@ def test_the_gin_folder_never_shadows_gin_config():
 
 
 FLOORS = [
-    ("files", "draws", "random_streams", "ranks", "devices", "native", "interfaces", "pixels", "grids", "untrusted",
-     "checkpoint"),
+    ("files", "draws", "random_streams",
+     "classes", "ranks", "devices", "native", "interfaces",
+     "pixels", "grids", "untrusted", "checkpoint"),
     ("attention",),
     ("networks", "receptive_field"),
     ("data",),

@@ -1,5 +1,6 @@
 """Data set ``subset``: fewer images of another one, to see what a small data set does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,18 @@ class Subset:
         random = torch.Generator().manual_seed(derived_seed(self.seed, "subset"))
         self._chosen = sorted(torch.randperm(whole, generator=random)[: self.count].tolist())
 
+    @property
+    def num_classes(self) -> int:
+        return getattr(self.dataset, "num_classes", 0)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        return getattr(self.dataset, "class_names", ())
+
+    def label(self, index: int) -> int:
+        """That of the image in the whole set."""
+        return self.dataset.label(self._indices()[index])
+
     def identity(self) -> dict[str, Any]:
         """That of the whole set: which images are drawn from it, the parameters say."""
         return {f"whole {name}": value for name, value in identity(self.dataset).items()}
@@ -51,7 +64,10 @@ class Subset:
         return self.count
 
     def __getitem__(self, index: int) -> Tensor:
+        return self.dataset[self._indices()[index]]
+
+    def _indices(self) -> list[int]:
         if self._chosen is None:
             self.prepare()
         assert self._chosen is not None
-        return self.dataset[self._chosen[index]]
+        return self._chosen

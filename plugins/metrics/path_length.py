@@ -13,6 +13,7 @@ from registry import CountOrZero, Positive, UserError
 from stylenat.evaluation.accumulators import Rows
 from stylenat.interfaces import Measured, Sampler
 from stylenat.random_streams import BLOCK, derived_seed
+from stylenat.sampling import is_style_based
 
 
 class Steps:
@@ -54,14 +55,20 @@ class Steps:
         """float32 [count, 1] of the samples number ``start`` to ``start + count``."""
         if not hasattr(sampler, "styles"):
             raise UserError("ppl measures a generator; these are only images")
+        if not is_style_based(getattr(sampler, "generator", sampler)):
+            raise UserError("ppl measures a style-based generator; this one has no mapping and synthesis")
         # Sample i walks from latent 2i towards latent 2i + 1.
         latents = sampler.latents(2 * start, 2 * count)
         at = _uniform(start, count).to(latents) if self.sampling == "full" else latents.new_zeros(count, 1)
-        ends = latents if self.space == "z" else sampler.styles(latents)
+        # Both ends have the class of the first: the way is within it.
+        labels = sampler.labels(2 * start, 2 * count)
+        of_pair = None if labels is None else labels[0::2]
+        of_ends = None if of_pair is None else of_pair.repeat_interleave(2, dim=0)
+        ends = latents if self.space == "z" else sampler.styles(latents, of_ends)
         here, there = ends[0::2], ends[1::2]
         way = _arc if self.space == "z" else torch.lerp
         steps = [way(here, there, at), way(here, there, at + self.epsilon)]
-        styles = [sampler.styles(step) if self.space == "z" else step for step in steps]
+        styles = [sampler.styles(step, of_pair) if self.space == "z" else step for step in steps]
         one, other = (sampler.pixels(style) for style in styles)
         return (self.lpips(one, other).float() / self.epsilon**2)[:, None]
 

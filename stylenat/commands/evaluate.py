@@ -66,6 +66,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--yardsticks", action="store_true", help="measure real halves, blurred and mean images as well"
     )
+    one_of = parser.add_mutually_exclusive_group()
+    one_of.add_argument(
+        "--class", dest="number", type=int, metavar="K", help="of a conditional generator: class K against its images"
+    )
+    one_of.add_argument("--per-class", action="store_true", help="every class by itself, and the mean over them")
     parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
     return parser
 
@@ -104,14 +109,16 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     import torch
 
     from stylenat.evaluation.cache import StatisticsCache, statistics_folder
-    from stylenat.evaluation.evaluate import Evaluator, check_images, usable, warnings_for
+    from stylenat.evaluation.evaluate import Evaluation, Evaluator, check_images, usable, warnings_for
+    from stylenat.evaluation.one_class import mean_over_classes, of_class
     from stylenat.evaluation.progress import ProgressLine
     from stylenat.random_streams import BLOCK
-    from stylenat.sampling import default_batch, sampler_of
+    from stylenat.sampling import Sampler, default_batch, sampler_of
     from stylenat.training.agreement import facts_of, must_agree
     from stylenat.training.forward import use_tf32
     from stylenat.training.memory import out_of_memory_is_one_line, smaller_batch
     from stylenat.training.processes import pick_device
+    from stylenat.weights import classes_of_weights
 
     threads = experiment.value("train.threads")
     if threads is not None:
@@ -131,7 +138,17 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     if any(getattr(metric, "uses_real", True) for metric in metrics):
         _prepare(dataset, arguments, manifest.get("dataset"))
     samples = experiment.value("train.evaluation_samples")
-    check_images(metrics, dataset, samples, arguments.real_samples)
+    classes = classes_of_weights(folder, generator)
+    numbers: list[int | None] = [arguments.number]
+    if arguments.number is not None:
+        if classes is None:
+            raise UserError("--class: the generator has no classes; it was trained without labels")
+        classes.one(arguments.number)
+    if arguments.per_class:
+        if classes is None:
+            raise UserError("--per-class: the generator has no classes; it was trained without labels")
+        numbers = list(range(len(classes)))
+    check_images(metrics, of_class(dataset, numbers[0]), samples, arguments.real_samples)
     for line in warnings_for(samples):
         _say(f"note: {line}")
 
@@ -139,32 +156,50 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     seed, psi = experiment.value("train.seed"), experiment.value("train.truncation_psi")
     cache = None if arguments.no_cache else StatisticsCache(arguments.cache or statistics_folder(), _say)
     failures: list[str] = []
-    evaluator = Evaluator(
-        dataset, metrics, device, cache, arguments.real_samples, failures.append, arguments.batch or BLOCK
-    )
-
-    def one() -> None:
-        evaluator.embed(sampler_of(generator.to(device), seed, psi, batch=1)(0, 1))
-
     progress = ProgressLine("generated"), ProgressLine("real")
-    at_once = max(batch, evaluator.batch)
-    with out_of_memory_is_one_line(lambda: at_once, one, device, smaller_batch):
-        sampler = sampler_of(generator.to(device), seed, psi, batch)
-        try:
-            evaluation = evaluator.evaluate(sampler, samples, *progress)
-        finally:
-            for line in progress:
-                line.close()
-        if set(evaluation.failed) == set(evaluation.metrics):
-            raise UserError(f"{folder}: nothing is measured and nothing written: {'; '.join(failures)}")
-        for text in failures:
-            _say(text)
-        evaluator.say = _say
-        evaluation.protocol["generated"]["weights_sha256"] = manifest["sha256"][f"{network}.safetensors"]
-        _report(evaluation, evaluator, samples, arguments.yardsticks)
-    step = manifest.get("step")
-    _write(out, step, manifest.get("images"), evaluation)
-    for tracker in trackers:
+    step, images = manifest.get("step"), manifest.get("images")
+    at_once = max(batch, arguments.batch or BLOCK)
+
+    def sampler(number: int | None, batch: int) -> Sampler:
+        made = sampler_of(generator.to(device), seed, psi, batch, classes)
+        return made if number is None else made.of_class(number)
+
+    found: list[Evaluation] = []
+    for number in numbers:
+        evaluator = Evaluator(
+            of_class(dataset, number),
+            metrics,
+            device,
+            cache,
+            arguments.real_samples,
+            failures.append,
+            arguments.batch or BLOCK,
+        )
+
+        def one(evaluator: Evaluator = evaluator, number: int | None = number) -> None:
+            evaluator.embed(sampler(number, 1)(0, 1))
+
+        with out_of_memory_is_one_line(lambda: at_once, one, device, smaller_batch):
+            try:
+                evaluation = evaluator.evaluate(sampler(number, batch), samples, *progress)
+            finally:
+                for line in progress:
+                    line.close()
+            if set(evaluation.failed) == set(evaluation.metrics):
+                raise UserError(f"{folder}: nothing is measured and nothing written: {'; '.join(failures)}")
+            for text in failures:
+                _say(text)
+            failures.clear()
+            evaluator.say = _say
+            evaluation.protocol["generated"]["weights_sha256"] = manifest["sha256"][f"{network}.safetensors"]
+            _report(evaluation, evaluator, samples, arguments.yardsticks)
+        _write(out, step, images, evaluation)
+        found.append(evaluation)
+    if arguments.per_class:
+        evaluation = mean_over_classes(found)
+        _report(evaluation, None, samples, False)
+        _write(out, step, images, evaluation)
+    for tracker in trackers if arguments.number is None else ():
         tracker.record_evaluation(step, evaluation.metrics, evaluation.details())
     return 0
 
@@ -241,10 +276,13 @@ def _report(evaluation: "Evaluation", evaluator: Any, samples: int, with_yardsti
 
     sticks = yardsticks(evaluator) if with_yardsticks and evaluator.real.used else {}
     if rank() == 0:
-        real = evaluator.real
-        against = f", {real.count} of {real.dataset.describe()}" if real.used else ""
+        what = f"{samples} generated images"
+        if evaluator is None:
+            what = f"mean over classes, {what} each"
+        elif (real := evaluator.real).used:
+            what += f", {real.count} of {real.dataset.describe()}"
         console = Console(width=None if sys.stdout.isatty() else 120)
-        console.print(printable(f"{samples} generated images{against}"), soft_wrap=True, highlight=False, markup=False)
+        console.print(printable(what), soft_wrap=True, highlight=False, markup=False)
         console.print(metrics_table(evaluation, sticks))
 
 

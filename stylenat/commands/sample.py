@@ -40,6 +40,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images at once (default: as in the run, 16 at most; another number may round pixels differently)",
     )
+    parser.add_argument(
+        "--class", dest="number", type=int, metavar="K", help="of a conditional generator: only class K"
+    )
     parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
     return parser
 
@@ -57,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--batch must be at least 1; got {arguments.batch}")
 
     from stylenat import weights
+    from stylenat.weights import classes_of_weights
 
     folder = weights.weights_folder(arguments.run)
     config = weights.config_of(folder)
@@ -68,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from stylenat.evaluation.progress import ProgressLine
     from stylenat.evaluation.samples import GRID, SampleFolder
     from stylenat.pixels import NotFinite
-    from stylenat.sampling import default_batch, sampler_of
+    from stylenat.sampling import Sampler, default_batch, sampler_of
     from stylenat.training.forward import use_tf32
     from stylenat.training.memory import out_of_memory_is_one_line, smaller_batch
     from stylenat.training.processes import pick_device
@@ -82,18 +86,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     psi = psi if arguments.truncation_psi is None else arguments.truncation_psi
     generator, network = weights.generator_of(folder, experiment.value("train.generator"))
     checksum = weights.manifest_of(folder)["sha256"][f"{network}.safetensors"]
-    out = SampleFolder(arguments.out, {"weights_sha256": checksum, "seed": seed, "truncation_psi": psi})
+    classes = classes_of_weights(folder, generator)
+    origin = {"weights_sha256": checksum, "seed": seed, "truncation_psi": psi}
+    if classes is not None:
+        origin["labels"] = "as in the data" if arguments.number is None else f"class {arguments.number}"
+    out = SampleFolder(arguments.out, origin)
     missing = out.missing(seeds)
     there = len(seeds) - len(missing)
 
+    def sampler(batch: int) -> Sampler:
+        made = sampler_of(generator.to(device), seed, psi, batch, classes)
+        return made if arguments.number is None else made.of_class(arguments.number)
+
     def one() -> None:
-        sampler_of(generator.to(device), seed, psi, batch=1)(0, 1)
+        sampler(1)(0, 1)
 
     batch, line = arguments.batch or default_batch(batch_size), ProgressLine("samples")
     try:
         with out_of_memory_is_one_line(lambda: batch, one, device, smaller_batch):
-            sampler = sampler_of(generator.to(device), seed, psi, batch)
-            out.write(sampler, missing, lambda done: line(there + done, len(seeds)))
+            out.write(sampler(batch), missing, lambda done: line(there + done, len(seeds)))
         out.write_grid(seeds[:GRID], generator.resolution)
     except NotFinite as error:
         raise UserError(f"{folder}: {error}") from error

@@ -28,6 +28,7 @@ class LmdbImages:
         self._environment: lmdb.Environment | None = None
         self._process = 0
         self._layout: lmdb_layout.Layout | None = None
+        self._labels: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_environment": None}
@@ -65,6 +66,20 @@ class LmdbImages:
     def classes(self) -> list[str]:
         """Names of the classes; empty when none were stored."""
         return (self.layout.manifest or {}).get("classes", [])
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.classes
+
+    def label(self, index: int) -> int:
+        """The class of an image. Raises UserError when none were stored."""
+        if self._labels is None:
+            self._labels = self.labels()
+        return int(self._labels[index])
 
     def content_hash(self) -> str | None:
         """Of all records and the resolution that is read; None where the LMDB has no manifest or an old one."""

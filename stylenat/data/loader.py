@@ -114,6 +114,10 @@ class ImageStream:
         """Which images make up this process's part of the batch after ``seen`` images."""
         return [self.order[seen + i] for i in range(self.rank, self.batch_size, self.world_size)]
 
+    def labels(self, seen: int) -> Tensor:
+        """int64 [batch_size / world_size]: the classes of this process's part of the batch after ``seen`` images."""
+        return torch.tensor([self.dataset.label(index) for index, _ in self.places(seen)])
+
     def fill(self, start: int, number: int, batch: Tensor) -> None:
         """Decodes this process's part of the batch ``number``, counted from ``start``, into memory for it."""
         images = self._decoded or self.dataset

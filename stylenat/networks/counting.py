@@ -9,11 +9,11 @@ def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def macs(network: nn.Module, example: Tensor) -> int:
-    """Multiply-accumulates of products and convolutions in ``network(example)``.
+def macs(network: nn.Module, *example: Tensor, **draws: Tensor) -> int:
+    """Multiply-accumulates of products and convolutions in ``network(*example, **draws)``.
 
     On the meta device neighborhood attention counts its useful products: kernel_size² keys a query, twice.
     """
     with FlopCounterMode(display=False) as counter:
-        network(example)
+        network(*example, **draws)
     return counter.get_total_flops() // 2

@@ -1,12 +1,14 @@
 """StyleSwin's wavelet discriminator (arXiv 2112.10762, section 3.4): Haar bands of an image pyramid."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from registry import Count, UserError
+from registry import Count, CountOrZero, UserError
 from stylenat import ranks
-from stylenat.networks.layers import GAIN, SLOPE, Blur, EqualWeight, SpectralNorm, leaky_relu
+from stylenat.networks.layers import GAIN, SLOPE, Blur, EqualLinear, EqualWeight, SpectralNorm, given, leaky_relu
 from stylenat.networks.widths import Width, resolutions, widths
 
 
@@ -104,6 +106,8 @@ class WaveletDiscriminator(nn.Module):
         channels: widths at 4, 8, ..., resolution / 2 instead of the published ones.
         spectral_norm: on every convolution and linear; an equalised learning rate when False.
         stddev_group: images a group of the minibatch standard deviation; min(batch, this) must divide the batch.
+        num_classes: of a class-conditional discriminator, whose logit has the product of its last features with an
+            embedding of the label added (projection, arXiv 1802.05637); 0 for an unconditional one.
     """
 
     def __init__(
@@ -114,6 +118,7 @@ class WaveletDiscriminator(nn.Module):
         channels: list[Width] | None = None,
         spectral_norm: bool = True,
         stddev_group: Count = 4,
+        num_classes: CountOrZero = 0,
     ) -> None:
         super().__init__()
         # The Haar transform halves the side: features live at 4, 8, ..., resolution / 2. The published network
@@ -143,6 +148,8 @@ class WaveletDiscriminator(nn.Module):
         # checkpoints and its parameter count.
         self.activation_bias = nn.Parameter(torch.zeros(width[4])) if spectral_norm else None
         self.logit = Linear(width[4], 1, spectral_norm)
+        self.num_classes = num_classes
+        self.embed = EqualLinear(num_classes, width[4]) if num_classes else None
 
     def check_batch(self, batch: int) -> None:
         """Raises UserError when the minibatch standard deviation's groups cannot be formed."""
@@ -167,8 +174,16 @@ class WaveletDiscriminator(nn.Module):
         for module in (*self.from_wavelet[:layers], *self.blocks[:layers]):
             module.requires_grad_(False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """[batch, 3, resolution, resolution] to logits [batch, 1]."""
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[batch, 3, resolution, resolution] and labels [batch, num_classes] to logits [batch, 1]."""
+        x = self.features(images)
+        if self.embed is None:
+            return self.logit(x)
+        embedded = self.embed(given(labels, self.num_classes))
+        return self.logit(x) + (embedded * x).sum(dim=1, keepdim=True) / math.sqrt(x.shape[1])
+
+    def features(self, images: Tensor) -> Tensor:
+        """[batch, 3, resolution, resolution] to the features [batch, channels] that the logit is linear in."""
         self.check_batch(images.shape[0] * ranks.world_size())
         x = self.from_wavelet[0](images)
         for block, from_wavelet in zip(self.blocks, self.from_wavelet[1:], strict=True):
@@ -179,4 +194,4 @@ class WaveletDiscriminator(nn.Module):
         x = self.final_linear(x.flatten(1))
         if self.activation_bias is not None:
             x = x + self.activation_bias
-        return self.logit(leaky_relu(x))
+        return leaky_relu(x)

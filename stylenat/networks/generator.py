@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from registry import AttentionSite, Finite, Positive, UserError
-from stylenat.networks.layers import EqualLinear, PixelNorm, UpsampleImage, leaky_relu
+from registry import AttentionSite, CountOrZero, Finite, Positive, UserError
+from stylenat.networks.layers import EqualLinear, PixelNorm, UpsampleImage, given, leaky_relu
 from stylenat.networks.pieces import pieces, without_graph
 from stylenat.networks.widths import Width, resolutions, widths
 
@@ -17,18 +17,28 @@ LARGE = 2**20
 
 
 class Mapping(nn.Module):
-    """Latents z [batch, latent_dim] to styles w [batch, style_dim]."""
+    """Latents z [batch, latent_dim], and labels [batch, num_classes] if there are classes, to styles w
+    [batch, style_dim].
 
-    def __init__(self, latent_dim: int, style_dim: int, layers: int, lr_multiplier: float) -> None:
+    Labels are embedded linearly, normalised like the latents and put beside them (StyleGAN2-ADA, arXiv 2006.06676,
+    appendix D).
+    """
+
+    def __init__(
+        self, latent_dim: int, style_dim: int, layers: int, lr_multiplier: float, num_classes: int = 0
+    ) -> None:
         super().__init__()
         self.norm = PixelNorm()
+        self.embed = EqualLinear(num_classes, style_dim) if num_classes else None
+        inputs = latent_dim + (style_dim if num_classes else 0)
         self.layers = nn.ModuleList(
-            EqualLinear(latent_dim if i == 0 else style_dim, style_dim, lr_multiplier=lr_multiplier)
-            for i in range(layers)
+            EqualLinear(inputs if i == 0 else style_dim, style_dim, lr_multiplier=lr_multiplier) for i in range(layers)
         )
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         styles = self.norm(latents)
+        if self.embed is not None:
+            styles = torch.cat([styles, self.norm(self.embed(given(labels, self.embed.weight.shape[1])))], dim=1)
         for layer in self.layers:
             styles = leaky_relu(layer(styles))
         return styles
@@ -131,6 +141,7 @@ class StyleGenerator(nn.Module):
         mapping_layers, mapping_lr_multiplier: of the mapping network.
         head_dim: channels a head, where that leaves at least ``min_heads`` heads.
         to_rgb_gain: Xavier gain of the ToRGB layers' initial weights.
+        num_classes: of a class-conditional generator, whose mapping sees labels; 0 for an unconditional one.
     """
 
     def __init__(
@@ -147,13 +158,15 @@ class StyleGenerator(nn.Module):
         head_dim: Width = 32,
         min_heads: Width = 4,
         to_rgb_gain: Finite = 0.02,
+        num_classes: CountOrZero = 0,
     ) -> None:
         super().__init__()
         sides = resolutions(resolution, "generator.style.resolution")
         width = widths(sides, channel_multiplier, channels, "generator.style.channels")
         self.resolution, self.latent_dim, self.style_dim = resolution, latent_dim, style_dim
         self.num_styles = 2 * len(sides)
-        self.mapping = Mapping(latent_dim, style_dim, mapping_layers, mapping_lr_multiplier)
+        self.num_classes = num_classes
+        self.mapping = Mapping(latent_dim, style_dim, mapping_layers, mapping_lr_multiplier, num_classes)
         self.constant = nn.Parameter(torch.randn(1, 4, 4, width[4]))
         self.sites = [
             [AttentionSite(side, max(width[side] // head_dim, min_heads), width[side], i) for i in (0, 1)]
@@ -186,9 +199,9 @@ class StyleGenerator(nn.Module):
             x, image = stage(x, [styles[:, 2 * i], styles[:, 2 * i + 1]], image)
         return image
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """z [batch, latent_dim] to images [batch, 3, resolution, resolution]."""
-        return self.synthesis(self.mapping(latents)[:, None].expand(-1, self.num_styles, -1))
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """z [batch, latent_dim] and labels [batch, num_classes] to images [batch, 3, resolution, resolution]."""
+        return self.synthesis(self.mapping(latents, labels)[:, None].expand(-1, self.num_styles, -1))
 
 
 def _initialise(module: nn.Module) -> None:

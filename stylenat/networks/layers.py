@@ -18,6 +18,14 @@ def leaky_relu(x: Tensor) -> Tensor:
     return F.leaky_relu(x, SLOPE) * GAIN
 
 
+def given(labels: Tensor | None, num_classes: int) -> Tensor:
+    """The labels of a network that needs them. Raises ValueError where they are missing or of other classes."""
+    if labels is None or labels.shape[1:] != (num_classes,):
+        got = "none" if labels is None else list(labels.shape)
+        raise ValueError(f"a network with num_classes = {num_classes} needs labels [batch, {num_classes}]; got {got}")
+    return labels
+
+
 class EqualLinear(nn.Module):
     """Linear layer with an equalised learning rate (Progressive GAN, section 4.1).
 

@@ -1,12 +1,13 @@
 """The contracts of kinds ``block``, ``generator`` and ``discriminator``, which gin binds as classes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from registry import AttentionSite
+from stylenat.sampling import is_style_based
 from stylenat.testing.contract import (
     built,
     noise,
@@ -62,35 +63,43 @@ def check_generator(generator: Callable[..., nn.Module], **options: Any) -> None
     """Builds the generator twice and runs it forward and backward. Choose options that make it small.
 
     Raises:
-        ContractError: see ``_check_network``; moreover missing attributes, wrong shapes, or a ``forward`` that is
-            not ``synthesis`` of the mapped latents, one copy a style.
+        ContractError: see ``_check_network``; moreover missing attributes, wrong shapes, labels that make no
+            difference where there are classes, or, of a style-based one, a ``forward`` that is not ``synthesis`` of the
+            mapped latents, one copy a style.
     """
 
     def make() -> nn.Module:
         return built(generator, **options)
 
     network = make()
-    for name in ("resolution", "latent_dim", "num_styles"):
+    style_based = is_style_based(network)
+    for name in ("resolution", "latent_dim", *(["num_styles"] if style_based else [])):
         require(type(getattr(network, name, None)) is int, f"it needs the attribute {name}, a whole number")
     latents = noise(3, network.latent_dim).requires_grad_()
+    inputs, labels = {"latents": latents}, _labels(network, 3)
+    declared = getattr(network, "draws", {})
+    drawn = {name: draw(3, torch.Generator().manual_seed(8)) for name, draw in declared.items()}
     shape = (3, 3, network.resolution, network.resolution)
-    _check_network(make, {"latents": latents}, shape)
+    _check_network(make, inputs | labels, shape, draws=drawn)
+    if not style_based:
+        return
     with torch.no_grad():
-        styles = network.mapping(latents)
+        styles = network.mapping(latents, *labels.values())
         require(
             styles.ndim == 2 and len(styles) == 3, f"mapping must give [batch, style_dim]; got {list(styles.shape)}"
         )
         each = styles[:, None].expand(-1, network.num_styles, -1)
-        images = require_tensor(network.synthesis(each), shape, torch.float32, "synthesis(styles)")
-        require_close(images, network(latents), 1e-4, "synthesis of the mapped latents is not what forward gives")
+        images = require_tensor(network.synthesis(each, **drawn), shape, torch.float32, "synthesis(styles)")
+        whole = network(latents, *labels.values(), **drawn)
+        require_close(images, whole, 1e-4, "synthesis of the mapped latents is not what forward gives")
 
 
 def check_discriminator(discriminator: Callable[..., nn.Module], **options: Any) -> None:
     """Builds the discriminator twice and runs it forward, backward, and backward through its gradient (R1).
 
     Raises:
-        ContractError: see ``_check_network``; moreover logits that are not [batch, 1], or a gradient penalty that
-            cannot be differentiated.
+        ContractError: see ``_check_network``; moreover logits that are not [batch, any number], labels that make no
+            difference where there are classes, or a gradient penalty that cannot be differentiated.
     """
 
     def make() -> nn.Module:
@@ -99,14 +108,26 @@ def check_discriminator(discriminator: Callable[..., nn.Module], **options: Any)
     network = make()
     require(type(getattr(network, "resolution", None)) is int, "it needs the attribute resolution, a whole number")
     images = noise(4, 3, network.resolution, network.resolution).requires_grad_()
+    labels = _labels(network, 4)
+    logits = network(images, *labels.values())
+    require(logits.ndim == 2, f"logits must be [batch, any number]; got {list(logits.shape)}")
     # Batch statistics are the discriminator's right: minibatch standard deviation is one.
-    _check_network(make, {"images": images}, (4, 1), independent=False)
-    (gradient,) = torch.autograd.grad(network(images).sum(), images, create_graph=True)
+    _check_network(make, {"images": images} | labels, tuple(logits.shape), independent=False)
+    (gradient,) = torch.autograd.grad(network(images, *labels.values()).sum(), images, create_graph=True)
     penalty = gradient.square().sum()
     require(penalty.requires_grad, "the gradient of its logits cannot be differentiated, which R1 needs")
     found = torch.autograd.grad(penalty, list(network.parameters()), allow_unused=True)
     finite = all(bool(torch.isfinite(g).all()) for g in found if g is not None)
     require(finite and any(g is not None for g in found), "the gradient of a gradient penalty is not finite")
+
+
+def _labels(network: nn.Module, batch: int) -> dict[str, Tensor]:
+    """Labels by the parameter's name, which a gradient must reach, where the network has classes; else nothing."""
+    classes = getattr(network, "num_classes", 0)
+    require(type(classes) is int and classes >= 0, f"num_classes must be a whole number from 0; got {classes!r}")
+    if not classes:
+        return {}
+    return {"labels": nn.functional.one_hot(torch.arange(batch) % classes, classes).float().requires_grad_()}
 
 
 def _check_network(
@@ -116,6 +137,7 @@ def _check_network(
     *,
     optional: tuple[str, ...] = (),
     independent: bool = True,
+    draws: Mapping[str, Tensor] | None = None,
 ) -> None:
     """What every network keeps.
 
@@ -125,7 +147,7 @@ def _check_network(
             finite gradient; an image depends on the others in its batch (``independent``); weights do not survive
             safetensors, a deep copy, or the meta device.
     """
-    network, again = make(), make()
+    network, again, draws = make(), make(), draws or {}
     require(isinstance(network, nn.Module), f"it must be a torch.nn.Module; got {type(network).__name__}")
     same = all(
         torch.equal(a, b) for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True)
@@ -133,22 +155,25 @@ def _check_network(
     require(same, "two builds from one seed differ; draw initial weights from torch's generator alone")
 
     with untouched(**inputs):
-        out = network(*inputs.values())
+        out = network(*inputs.values(), **draws)
     require_tensor(out, shape, torch.float32, "its result")
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     require_gradients(out, inputs | parameters, optional=optional)
 
     network.eval()
     with torch.no_grad():
-        whole = network(*inputs.values())
-        require_close(network(*inputs.values()), whole, 1e-5, "in eval mode the same input gives another result")
+        whole = network(*inputs.values(), **draws)
+        require_close(
+            network(*inputs.values(), **draws), whole, 1e-5, "in eval mode the same input gives another result"
+        )
         if independent:
-            one = network(*(value[:1] for value in inputs.values()))
+            first = {name: value[:1] for name, value in draws.items()}
+            one = network(*(value[:1] for value in inputs.values()), **first)
             require_close(one, whole[:1], BATCH_TOLERANCE, "an item's result depends on the others in its batch")
         for parameter in again.parameters():
             parameter.add_(1)
         require_weights_round_trip(network, again)
-        restored = again.eval()(*inputs.values())
+        restored = again.eval()(*inputs.values(), **draws)
         require_close(
             restored,
             whole,
@@ -157,4 +182,9 @@ def _check_network(
         )
     require_copyable(network)
     empty = [tuple(value.shape) for value in inputs.values()]
-    runs_on_meta(make, lambda module: module(*(torch.empty(size) for size in empty)), shape)
+    declared = {name: tuple(value.shape) for name, value in draws.items()}
+
+    def forward(module: nn.Module) -> Tensor:
+        return module(*map(torch.empty, empty), **{name: torch.empty(size) for name, size in declared.items()})
+
+    runs_on_meta(make, forward, shape)

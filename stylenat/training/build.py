@@ -32,6 +32,12 @@ def build_networks(settings: Training, device: torch.device) -> tuple[nn.Module,
     if len(set(sides.values())) > 1:
         listed = ", ".join(f"{name} {side}" for name, side in sides.items())
         raise UserError(f"resolutions differ: {listed}; bind the same resolution to all three")
+    classes = {
+        name: num_classes(network) for name, network in (("generator", generator), ("discriminator", discriminator))
+    }
+    if len(set(classes.values())) > 1:
+        listed = ", ".join(f"{name} {number}" for name, number in classes.items())
+        raise UserError(f"numbers of classes differ: {listed}; bind the same num_classes to both")
     if settings.frozen_discriminator_layers:
         if not hasattr(discriminator, "freeze"):
             raise UserError("train.frozen_discriminator_layers needs a discriminator that can freeze layers")
@@ -40,6 +46,11 @@ def build_networks(settings: Training, device: torch.device) -> tuple[nn.Module,
         discriminator.check_batch(settings.batch_size)
     check_microbatches(settings, getattr(discriminator, "stddev_group", 1))
     return generator.to(device), discriminator.to(device)
+
+
+def num_classes(network: nn.Module) -> int:
+    """Classes of a network that sees labels; 0 for any other."""
+    return getattr(network, "num_classes", 0)
 
 
 def shards_of(settings: Training) -> list[Shard]:
@@ -91,7 +102,9 @@ def sized(settings: Training) -> dict[str, Size]:
         generator, discriminator = build_networks(settings, meta)
         latents = torch.empty(1, generator.latent_dim)
         images = torch.empty(1, 3, generator.resolution, generator.resolution)
+        labels = (torch.empty(1, classes),) if (classes := num_classes(generator)) else ()
+        draws = {name: torch.empty(1, *draw.shape) for name, draw in getattr(generator, "draws", {}).items()}
         return {
-            "generator": Size(generator, parameters(generator), macs(generator, latents)),
-            "discriminator": Size(discriminator, parameters(discriminator), macs(discriminator, images)),
+            "generator": Size(generator, parameters(generator), macs(generator, latents, *labels, **draws)),
+            "discriminator": Size(discriminator, parameters(discriminator), macs(discriminator, images, *labels)),
         }

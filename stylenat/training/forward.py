@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from stylenat.draws import conditions
 from stylenat.training.settings import Training
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -42,11 +43,6 @@ class Forward:
 
     def _laid_out(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last) if self._channels_last and x.dim() == 4 else x
-
-
-def conditions(labels: Tensor | None) -> tuple[Tensor, ...]:
-    """What a network is given beside its input: networks of unconditional experiments need not take labels."""
-    return () if labels is None else (labels,)
 
 
 def use_tf32(allowed: bool) -> None:

@@ -73,6 +73,7 @@ def run_experiment(
     settings.metrics = usable(settings.metrics, lambda line: console.print(printable(line)))
     state = TrainingState(settings, device)
     first_alone(settings.dataset.prepare)
+    state.find_classes()
     state.dataset = identity(settings.dataset)
     must_agree({f"data set, {name}": str(value) for name, value in state.dataset.items()})
     check_images(settings.metrics, settings.dataset, settings.evaluation_samples)

@@ -1,5 +1,6 @@
 """The training loop: one straight function of time. What an iteration computes is in ``step``."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -7,8 +8,10 @@ import torch
 from torch import Tensor
 
 from stylenat import ranks
+from stylenat.classes import Classes
 from stylenat.data.ahead import sent_ahead
 from stylenat.data.loader import ImageStream
+from stylenat.devices import sent
 from stylenat.evaluation.cache import StatisticsCache, statistics_folder
 from stylenat.evaluation.collect import generated_images
 from stylenat.evaluation.evaluate import Evaluation, Evaluator
@@ -60,11 +63,11 @@ def train(
     with StopRequest(deadline) as stop, Checkpoints(settings, state, run, hook) as checkpoints:
         hook.run_started(run=run)
         try:
-            images = reals(stream, state.drawn, device)
+            images = reals(stream, state.drawn, device, state.classes)
             while not state.finished:
                 if reason := checkpoints.trouble():
                     checkpoints.roll_back(reason, scalars)
-                    images = reals(stream, state.drawn, device)
+                    images = reals(stream, state.drawn, device, state.classes)
 
                 # Before what is due after the iterations so far, which may fail or be stopped; and once that is done.
                 checkpoints.save_if_due()
@@ -99,14 +102,20 @@ def train(
     return status, evaluation
 
 
-def reals(stream: ImageStream, start: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """This process's batches on ``device``: images in the networks' space, and labels if there are classes.
+def reals(
+    stream: ImageStream, start: int, device: torch.device, classes: Classes | None
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """This process's batches on ``device``: images in the networks' space, and labels [batch, num_classes].
 
     Args:
         start: images taken from the stream so far, over all processes.
+        classes: of a conditional experiment; None for an unconditional one, which has no labels.
     """
-    for images in sent_ahead(stream.batches(start), device):
-        yield to_networks(images) if images.dtype == torch.uint8 else images, None
+    for number, images in enumerate(sent_ahead(stream.batches(start), device)):
+        labels = None
+        if classes is not None:
+            labels = sent(classes.one_hot(stream.labels(start + number * stream.batch_size)), device)
+        yield to_networks(images) if images.dtype == torch.uint8 else images, labels
 
 
 def due(settings: Training, step: int) -> list[str]:
@@ -117,14 +126,17 @@ def due(settings: Training, step: int) -> list[str]:
 
 def sampler(settings: Training, state: TrainingState) -> Sampler:
     """Images by their sample index, from the average's weights."""
-    return sampler_of(state.sampled, settings.seed, settings.truncation_psi, default_batch(settings.batch_size))
+    batch = default_batch(settings.batch_size)
+    return sampler_of(state.sampled, settings.seed, settings.truncation_psi, batch, state.classes)
 
 
 def save_samples(settings: Training, state: TrainingState, run: Run, hook: Any, stop: StopRequest) -> None:
-    """Writes ``samples/step-...png``, always from the same latents. All processes draw, process 0 writes."""
+    """Writes ``samples/step-...png``, always from the same latents, of one class a row where there are classes. All
+    processes draw, process 0 writes."""
     path = run.directory / "samples" / f"step-{state.step:09d}.png"
     with stop.at_once():
-        images = generated_images(sampler(settings, state), settings.sample_count)
+        columns = math.ceil(math.sqrt(settings.sample_count))
+        images = generated_images(sampler(settings, state).in_rows(columns), settings.sample_count)
         if ranks.rank() == 0:
             save_png(path, image_grid(images))
     state.pending.remove("samples")

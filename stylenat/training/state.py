@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from registry import UserError
 from stylenat import checkpoint, ranks
+from stylenat.classes import Classes, classes_of, must_have_classes, read_classes
 from stylenat.devices import sent
 from stylenat.draws import Shard, ShardGenerator, augmented
 from stylenat.evaluation.evaluate import Evaluation
 from stylenat.interfaces import Microbatch, Time, at
 from stylenat.random_streams import RandomStreams, derived_seed, seed_everything
-from stylenat.training.build import build_networks, shards_of
+from stylenat.training.build import build_networks, num_classes, shards_of
 from stylenat.training.forward import Forward, Running
 from stylenat.training.guards import Guard
 from stylenat.training.settings import Training
@@ -37,6 +38,7 @@ class TrainingState:
         step, images: iterations done, and the real images seen in them over all processes.
         drawn: real images taken from the stream, which are more where an iteration takes several batches.
         pending: what is still to be done after them, of ``samples`` and ``evaluation``.
+        classes: of the data, in a conditional experiment, once the data set is prepared; None in an unconditional one.
         dataset: the identity of the images, as ``stylenat.data.identity`` has it; None where it is not known.
         best, best_steps: of each metric, the best value so far and its step.
     """
@@ -61,6 +63,7 @@ class TrainingState:
         self.guard = Guard()
         self.step = self.images = self.drawn = 0
         self.pending: list[str] = []
+        self.classes: Classes | None = None
         self.dataset: dict[str, Any] | None = None
         self.best: dict[str, float] = {}
         self.best_steps: dict[str, int] = {}
@@ -98,6 +101,16 @@ class TrainingState:
     def _noise_seed(self) -> int:
         roll_backs = self.guard.roll_backs
         return derived_seed(self.settings.seed, "roll-back", roll_backs) if roll_backs else self.settings.seed
+
+    def find_classes(self) -> None:
+        """Counts the data set's classes, which must be those of the networks; the data set is prepared.
+
+        Raises:
+            UserError: they differ.
+        """
+        networks, dataset = num_classes(self.generator), self.settings.dataset
+        self.classes = classes_of(dataset) if networks else None
+        must_have_classes(networks, self.classes, dataset.describe())
 
     @property
     def sampled(self) -> nn.Module:
@@ -154,7 +167,13 @@ class TrainingState:
         latents = torch.randn(count, self.generator.latent_dim, generator=self.streams["latents"])
         declared = getattr(self.generator, "draws", {})
         draws = {name: draw(count, self.streams["network"]) for name, draw in declared.items()}
+        numbers = self.classes.drawn(count, self.streams["labels"]) if self.classes is not None else None
         for batch in batches:
+            if numbers is not None and self.classes is not None:
+                # A pair of a relativistic loss has one class.
+                paired = getattr(self.settings.loss, "paired", False)
+                drawn = sent(self.classes.one_hot(batch.shard(numbers)).to(dtype), device)
+                batch.fake_labels = batch.labels if paired else drawn
             batch.latents = sent(batch.shard(latents).to(dtype), device)
             batch.draws = {name: sent(batch.shard(drawn).to(dtype), device) for name, drawn in draws.items()}
             batch.fake = batch.kept = None
@@ -183,6 +202,7 @@ class TrainingState:
             "images": self.images,
             "drawn": self.drawn,
             "pending": self.pending,
+            "classes": None if self.classes is None else self.classes.plain(),
             "dataset": self.dataset,
             "best": self.best,
             "best_steps": self.best_steps,
@@ -231,6 +251,8 @@ class TrainingState:
             UserError: it cannot be read, or belongs to another experiment.
         """
         state = checkpoint.state(path)
+        before = read_classes(state.get("classes"), str(path))
+        must_have_classes(num_classes(self.generator), before, f"the training that wrote {path}")
         for name, network in self.networks().items():
             try:
                 network.load_state_dict(checkpoint.weights(path, name))

@@ -206,10 +206,32 @@ class Discriminator(nn.Module):
         return self.linear(flat.tanh() if self.twice else flat.relu())
 
 
-def test_a_discriminator_owes_one_logit_an_image_and_a_second_derivative():
+def test_a_discriminator_owes_logits_an_image_and_a_second_derivative():
     check_discriminator(Discriminator)
-    with pytest.raises(ContractError, match=r"must have the shape \[4, 1\]"):
-        check_discriminator(Discriminator, outputs=2)
+    check_discriminator(Discriminator, outputs=2)
+
+    class Flat(Discriminator):
+        def forward(self, images):
+            return super().forward(images)[:, 0]
+
+    with pytest.raises(ContractError, match="logits must be"):
+        check_discriminator(Flat)
+
+
+def test_networks_of_classes_are_given_labels_and_must_use_them():
+    class Conditional(Discriminator):
+        num_classes = 3
+
+        def forward(self, images, labels):
+            return super().forward(images) + labels[:, :1]
+
+    class Deaf(Conditional):
+        def forward(self, images, labels):
+            return Discriminator.forward(self, images)
+
+    check_discriminator(Conditional)
+    with pytest.raises(ContractError, match="labels"):
+        check_discriminator(Deaf)
 
 
 class Wrong(Dense):
