@@ -16,7 +16,7 @@ class Compiled:
     """Backend ``compiled``, for float32 on a CPU with a C++ compiler. Twice differentiable, the second time through
     ``tiled``. The same bits whatever the number of threads.
 
-    Extra memory: one number a query and head, and for each thread about ``2 * kernel_size`` rows of one head
+    Extra memory: two numbers a query and head, and for each thread about ``2 * kernel_size`` rows of one head
     (backward: 70 more, and the weights of one row of queries), whatever the height of the image.
     """
 
@@ -68,7 +68,7 @@ class _Kernels:
     def forward(
         groups: Sequence[HeadGroup], scale: float, qkv: Sequence[Tensor], biases: Biases, out: Tensor
     ) -> Tensor:
-        logsum = torch.empty(out.shape[0], out.shape[3], *out.shape[1:3])
+        logsum = torch.empty(out.shape[0], out.shape[3], 2, *out.shape[1:3])
         for heads, group, bias in each(groups, biases):
             sizes = _Problem.of(out[..., heads, :], group, scale)
             table, scratch = _table(bias, group), _scratch(sizes, backward=False)

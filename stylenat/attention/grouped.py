@@ -21,7 +21,7 @@ class Kernels(Protocol):
     """What a backend computes. q, k, v: [batch, height, width, heads, dim], views whose last stride is 1."""
 
     def forward(self, groups: Sequence[HeadGroup], scale: float, qkv: Sequence[Tensor], biases: Biases, out: Tensor):
-        """Writes ``out``; returns the logarithms of the softmax's sums [batch, heads, height, width]."""
+        """Writes ``out``; returns what the backward needs of the softmax's sums, in numbers a query and head."""
 
     def backward(
         self,
@@ -35,7 +35,7 @@ class Kernels(Protocol):
         """Writes the gradients of q, k and v into ``grads``; returns those of the biases.
 
         Args:
-            saved: the output, the logarithms of the sums, and the gradient of the output.
+            saved: the output, what ``forward`` returned, and the gradient of the output.
         """
 
 

@@ -81,8 +81,12 @@ class HydraAttention(_Attention):
         self.groups = list(groups)
         self.backend = backend
         self._calls = _calls(self.groups)
+        # Indices are kept where the layer is: a list of numbers would be sent to a GPU at every call.
+        for i, call in enumerate(self._calls):
+            self.register_buffer(f"heads_{i}", None if call.consecutive else torch.tensor(call.heads), persistent=False)
         order = [head for call in self._calls for head in call.heads]
-        self._back = None if order == sorted(order) else sorted(range(num_heads), key=order.__getitem__)
+        back = None if order == sorted(order) else torch.tensor(sorted(range(num_heads), key=order.__getitem__))
+        self.register_buffer("back", back, persistent=False)
         self.relative_position_bias = nn.ParameterList(
             nn.Parameter(nn.init.trunc_normal_(torch.empty(g.num_heads, span, span), std=0.02))
             for g in self.groups
@@ -108,11 +112,11 @@ class HydraAttention(_Attention):
             return self.proj(heads.flatten(3))
         q, k, v = qkv.unbind(3)
         out = []
-        for call in self._calls:
+        for i, call in enumerate(self._calls):
             tables = [self.relative_position_bias[i] for i in call.groups]
             out.append(
                 neighborhood_attention(
-                    *(t[:, :, :, call.index] for t in (q, k, v)),
+                    *(self._selected(t, i) for t in (q, k, v)),
                     kernel_size=call.kernel_size,
                     dilation=call.dilation,
                     bias=torch.cat(tables) if len(tables) > 1 else tables[0],
@@ -121,7 +125,12 @@ class HydraAttention(_Attention):
                 )
             )
         heads = torch.cat(out, dim=3) if len(out) > 1 else out[0]
-        return self.proj((heads if self._back is None else heads[:, :, :, self._back]).flatten(3))
+        return self.proj((heads if self.back is None else heads.index_select(3, self.back)).flatten(3))
+
+    def _selected(self, t: Tensor, number: int) -> Tensor:
+        """The heads of one call: a view where they are consecutive, else a copy."""
+        call, index = self._calls[number], getattr(self, f"heads_{number}")
+        return t[:, :, :, call.heads[0] : call.heads[-1] + 1] if index is None else t.index_select(3, index)
 
 
 @dataclass(frozen=True)
@@ -134,10 +143,8 @@ class _Call:
     heads: tuple[int, ...]
 
     @property
-    def index(self) -> slice | list[int]:
-        """A view of the heads where they are consecutive, else a selection."""
-        first, last = self.heads[0], self.heads[-1] + 1
-        return slice(first, last) if last - first == len(self.heads) else list(self.heads)
+    def consecutive(self) -> bool:
+        return self.heads[-1] + 1 - self.heads[0] == len(self.heads)
 
 
 def _calls(groups: list[HeadGroup]) -> list[_Call]:

@@ -160,7 +160,7 @@ struct Forward {
 };
 
 struct Backward : Forward {
-    float *given, *result, *weights, *slopes, *grad_k, *grad_v, *log, *delta;
+    float *given, *result, *weights, *slopes, *grad_k, *grad_v, *largest, *log, *delta;
     Lanes* grad_bias;
 
     Backward(const Problem& p, Memory& memory)
@@ -172,6 +172,7 @@ struct Backward : Forward {
           slopes(memory.take(p.kernel * p.span() * p.pitch()) + p.margin()),
           grad_k(memory.take(p.band() * p.row())),
           grad_v(memory.take(p.band() * p.row())),
+          largest(memory.take(p.pitch())),
           log(memory.take(p.pitch())),
           delta(memory.take(p.pitch())),
           grad_bias(memory.take<Lanes>(p.span() * p.span() * LANES)) {}
@@ -251,7 +252,7 @@ void forward_block(const Problem& p, const Task& task, const Row& row, const Blo
               work.sum, LANES);
     from_lanes(p, out, work.sum, LANES, block, 1.0f / weight, out.at(task.b, row.y, task.head));
     for (int64_t lane = 0; lane < block.columns; lane++)
-        logsum[block.x + lane] = largest[lane] + std::log(weight[lane]);
+        logsum[block.x + lane] = largest[lane], logsum[p.height * p.width + block.x + lane] = std::log(weight[lane]);
 }
 
 // Weights and logits' gradients of the window's rows [low, high); if the query is the task's own, its gradient too.
@@ -267,8 +268,8 @@ void backward_queries(const Problem& p, const Task& task, const Row& row, const 
         for (int64_t j = 0; j < n; j++) {
             const int64_t entry = (row.bias_row + r) * p.span() + block.offset + j;
             const int64_t at = (r * p.span() + block.offset + j) * p.pitch() + x;
-            const Lanes weight =
-                exponential(scores[j] + bias[entry] + load(block.mask + j * LANES) - load(work.log + x));
+            const Lanes score = scores[j] + bias[entry] + load(block.mask + j * LANES);
+            const Lanes weight = exponential(score - load(work.largest + x) - load(work.log + x));
             scores[j] = weight * (products[j] - load(work.delta + x));  // Softmax's backward.
             store(work.weights + at, weight);
             store(work.slopes + at, scores[j]);
@@ -304,7 +305,8 @@ int64_t scratch_floats(const Problem* p, int64_t backward) {
     return p->threads * (backward ? floats<Backward>(*p) : floats<Forward>(*p));
 }
 
-// out, and the logarithm of each query's sum of exponentials [batch, heads, height, width]; logsum_batch: its stride.
+// out, and logsum [batch, heads, 2, height, width]: each query's largest score, and the logarithm of its sum of
+// exponentials of scores less that one. Added up, a bias of -1e9 would round the logarithm away. logsum_batch: its stride.
 void forward(const Problem* problem, const View* q, const View* k, const View* v, const float* bias, const View* out,
              float* logsum, int64_t logsum_batch, float* scratch) {
     const Problem& p = *problem;
@@ -320,7 +322,7 @@ void forward(const Problem* problem, const View* q, const View* k, const View* v
                 const Row row(p, task, i);
                 work.ring.advance(task, *k, *v, row.first);
                 to_lanes(p, *q, q->at(task.b, row.y, task.head), p.scale, work.query);
-                float* log = logsum + task.b * logsum_batch + (task.head * p.height + row.y) * p.width;
+                float* log = logsum + task.b * logsum_batch + (2 * task.head * p.height + row.y) * p.width;
                 for (int64_t b = 0; b < p.blocks(); b++)
                     forward_block(p, task, row, Block(p, work.columns, b), table, *out, log, work);
             }
@@ -350,12 +352,13 @@ void backward(const Problem* problem, const View* q, const View* k, const View* 
                 const int64_t high = std::min(task.last - row.first, p.kernel);
                 if (low >= high) continue;  // It sees none of the task's keys.
                 const bool own = task.first <= i && i < task.last;
-                const float* log = logsum + task.b * logsum_batch + (task.head * p.height + row.y) * p.width;
+                const float* log = logsum + task.b * logsum_batch + (2 * task.head * p.height + row.y) * p.width;
                 work.ring.advance(task, *k, *v, row.first);
                 to_lanes(p, *q, q->at(task.b, row.y, task.head), p.scale, work.query);
                 to_lanes(p, *grad, grad->at(task.b, row.y, task.head), 1, work.given);
                 to_lanes(p, *out, out->at(task.b, row.y, task.head), 1, work.result);
-                std::copy(log, log + p.width, work.log);
+                std::copy(log, log + p.width, work.largest);
+                std::copy(log + p.height * p.width, log + (p.height + 1) * p.width, work.log);
                 for (int64_t b = 0; b < p.blocks(); b++) {
                     const Block block(p, work.columns, b);
                     Lanes delta = {};

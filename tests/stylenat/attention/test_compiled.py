@@ -216,3 +216,17 @@ def test_without_a_graph_a_layer_gives_the_same_and_leaves_its_input_alone():
     with torch.no_grad():
         out = layer(given)
     assert torch.equal(out, layer(x).detach()) and torch.equal(given, x)
+
+
+@needs_kernel
+def test_gradients_are_exact_where_a_bias_of_minus_a_billion_lies_on_every_key_of_a_query():
+    q, k, v, bias = tensors((1, 9, 9, 2, 4), 3)
+    bias = torch.zeros_like(bias)
+    bias[0], bias[1, 1:4, 1:4] = -1e9, -1e9  # Of the second head, the keys of queries away from the border.
+    given = [torch.zeros_like(q).requires_grad_(), k, v, bias.requires_grad_()]  # Scores that lose nothing beside it.
+    for ours, exact in zip(
+        torch.autograd.grad(op(given, 3, 1, "compiled"), given, cotangent(q)),
+        torch.autograd.grad(op([t.double() for t in given], 3, 1, "dense"), given, cotangent(q).double()),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, exact, rtol=1e-5, atol=1e-5)

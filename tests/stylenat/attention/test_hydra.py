@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pretended_gpu import pretended_gpu
 
 from registry import HeadGroup
 from stylenat.attention import hydra
@@ -54,3 +55,16 @@ def test_a_layers_bias_of_minus_infinity_masks_and_heads_without_keys_add_nothin
         if graph:
             out.sum().backward()
             assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
+
+
+def test_on_a_gpu_heads_that_are_not_consecutive_are_chosen_without_a_transfer():
+    groups = [HeadGroup(1, 3, 2), HeadGroup(1, 3, 1), HeadGroup(1, 3, 2), HeadGroup(1, 3, 1)]
+    layer = hydra.HydraAttention(16, 4, groups, backend="tiled")
+    assert not {"back", "heads_0", "heads_1"} & set(layer.state_dict())
+    with pretended_gpu() as gpu:
+        layer = layer.to("cuda")
+        x = torch.randn(1, 9, 8, 16).to("cuda")
+        layer(x)  # The plan of this shape is sent once.
+        gpu.events.clear()
+        layer(x).sum().backward()
+        assert not gpu.events
