@@ -18,8 +18,8 @@ from registry.wording import UserError, at, did_you_mean, listed
 
 MACRO = "%"
 """Selector of the statement ``width = 64``, whose scope is ``width``. No text can spell it."""
-CHARACTERS = 2**17
-"""Of all files, includes and bindings of an experiment together."""
+CHARACTERS = 2**16
+"""Of all files, includes and bindings of an experiment together: more than ten times the longest one shipped."""
 FILES = 1000
 DEPTH = 64
 """Of brackets in brackets, macros in macros, and objects that need objects."""
