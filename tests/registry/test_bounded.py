@@ -3,7 +3,7 @@
 import pytest
 
 from registry import UserError
-from registry.gintext import CHARACTERS, DEPTH, FILES, STRINGS, read
+from registry.gintext import CHARACTERS, DEPTH, FILES, STRINGS, read, read_text
 
 GOOD = "train.iterations = 1\n"
 
@@ -97,7 +97,15 @@ def test_an_include_of_a_file_that_is_not_gin_names_it_and_quotes_nothing(worksh
     workshop.write("number.gin", "a.b = hunter2")
     (workshop.folder / "bytes.gin").write_bytes(b"hunter2\xff\n")
     (workshop.folder / "link.gin").symlink_to("secret.txt")
-    workshop.write("test.gin", f"\ninclude '{name}'")
-    with pytest.raises(UserError) as caught:
-        read(["test.gin"], [], [])
-    assert name in str(caught.value) and "hunter2" not in str(caught.value) and "\n" not in str(caught.value)
+    text = f"\ninclude '{name}'"
+    workshop.write("test.gin", text)
+    for reading in (lambda: read(["test.gin"], [], []), lambda: read_text(text, "config.gin")):
+        with pytest.raises(UserError) as caught:
+            reading()
+        assert name in str(caught.value) and "hunter2" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 5000, "\\0", "\\ud800", ""])
+def test_a_name_that_no_file_can_have_is_a_file_that_is_not_there(name):
+    with pytest.raises(UserError, match="^test:1: there is no gin file"):
+        read_text(f"include '{name}'", "test")

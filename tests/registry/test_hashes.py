@@ -1,4 +1,4 @@
-"""The shipped experiments keep the hashes of their run folders, so that a run is continued by the command that began it."""
+"""The shipped experiments keep the hashes of their run folders, so that a run is continued by its own command."""
 
 import pytest
 
