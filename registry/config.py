@@ -12,7 +12,7 @@ from registry.names import SINGLETON, Entry, Registry
 from registry.signatures import Signature, mismatch, signature_of
 from registry.wording import UserError, at, did_you_mean, listed
 
-VALUES = 2**18
+VALUES = 2**17
 """Numbers, strings, brackets and references that may be looked at while an experiment loads, macros spelt out."""
 OBJECTS = 10_000
 """That one call may build."""
@@ -240,6 +240,8 @@ def _check(config: Config, statement: Statement, value: Any) -> None:
             form = "a class, to be built by what uses it" if KINDS[kind].bound_as_class else "an instance"
             right = changed(reference, evaluate=not reference.evaluate)
             raise UserError(f"the kind {kind} is bound as {form}: write {right} instead of {reference}")
+    if max(scope.count("/") for scope in (statement.scope, *(reference.scope for reference in references))) >= DEPTH:
+        raise UserError(f"more than {DEPTH} scopes in each other")
     if statement.selector == MACRO:
         return
     entry = registry.entries[statement.selector]

@@ -5,6 +5,7 @@ gin's parser reads the text. What it costs is bounded before it starts.
 
 import dataclasses
 import io
+import os
 import re
 import tokenize
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +19,8 @@ from registry.wording import UserError, at, did_you_mean, listed
 
 MACRO = "%"
 """Selector of the statement ``width = 64``, whose scope is ``width``. No text can spell it."""
-CHARACTERS = 2**17
-"""Of all files, includes and bindings of an experiment together."""
+CHARACTERS = 2**16
+"""Of all files, includes and bindings of an experiment together: more than ten times the longest one shipped."""
 FILES = 1000
 DEPTH = 64
 """Of brackets in brackets, macros in macros, and objects that need objects."""
@@ -113,9 +114,9 @@ def read_as(text: str, old: Statement, name: str) -> list[Statement]:
 def find_file(name: str, folders: Sequence[Path], where: str = "") -> Path:
     """The file as it was named, if it is there, or else in the first of the folders that has it."""
     for folder in (Path(), *folders):
-        if (folder / name).is_dir() and name:
+        if os.path.isdir(folder / name) and name:
             raise UserError(at(where, f"{folder / name} is a folder, not a gin file"))
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):  # Unlike pathlib's, False for a name that no file can have.
             return folder / name
     known = {path.name for path in Path().glob("*.gin")}
     for folder in folders:
@@ -130,7 +131,7 @@ class _Reader:
     def __init__(self, search_path: Sequence[Path] = ()) -> None:
         self.search_path, self.files, self.characters = search_path, 0, 0
 
-    def file(self, path: Path, chain: tuple[Path, ...] = ()) -> list[Statement]:
+    def file(self, path: Path, chain: tuple[Path, ...] = (), quote: bool = True) -> list[Statement]:
         self.files += 1
         if self.files > FILES:
             raise UserError(f"{path}: more than {FILES} files are included; does one include itself twice?")
@@ -141,7 +142,7 @@ class _Reader:
             raise UserError(f"{path}: cannot be read as a gin file: it is not UTF-8 text") from error
         except OSError as error:
             raise UserError(f"{path}: cannot be read as a gin file: {error}") from error
-        return self.text(text, lambda line: f"{path}:{line}", str(path), path.parent, (*chain, path.resolve()))
+        return self.text(text, lambda line: f"{path}:{line}", str(path), path.parent, (*chain, path.resolve()), quote)
 
     def text(
         self,
@@ -150,14 +151,14 @@ class _Reader:
         source: str,
         folder: Path = Path(),  # noqa: B008 - immutable
         chain: tuple[Path, ...] = (),
+        quote: bool = True,
     ) -> list[Statement]:
-        """``chain``: the files that include each other, down to this one."""
+        """``chain``: the files that include each other, down to this one; ``quote``: whether errors show its text."""
         self.characters += len(text)
         if self.characters > CHARACTERS:
             raise UserError(f"{source}: more than {CHARACTERS:,} characters of gin text, with all that is included")
         statements: list[Statement] = []
-        # An included file may be one that the user never chose to show: its text is not quoted.
-        for found in _parsed(text, where, quote=len(chain) < 2):
+        for found in _parsed(text, where, quote):
             line = where(found.location.line_num)
             match found:
                 case config_parser.BindingStatement(scope, selector, "", value):
@@ -177,7 +178,8 @@ class _Reader:
             raise UserError(f"{line}: this include never ends: {cycle}")
         if {path.suffix, path.resolve().suffix} != {".gin"}:
             raise UserError(f"{line}: {path} is not a gin file: the name of an included file ends in .gin")
-        return self.file(path, chain)
+        # What a foreign text includes may be a file that the user does not want to show.
+        return self.file(path, chain, quote=False)
 
 
 def _instead_of_import(found: config_parser.ImportStatement) -> str:

@@ -123,7 +123,7 @@ class Registry:
         contested: full selectors that two plugins claim, and the second claimant.
         suspects: plugins that failed to load.
         plugin_files: plugins named with ``--plugin``.
-        renames: by a parameter's old name, such as ``train.betas``.
+        renames: by a parameter's old name, such as ``train.betas``, what it is read as (``hooks.stylenat_renamed``).
         aside: selectors of the core that a gin file may bind, but that no experiment starts from.
         said: lines that ``say_once`` printed.
     """
@@ -194,10 +194,6 @@ class Registry:
         self.entries[entry.selector] = entry
         if aside:
             self.aside.add(entry.selector)
-
-    def renamed(self, old: str, new: Rename) -> None:
-        """Has gin texts that bind the parameter ``old`` read as what ``new`` says (``hooks.stylenat_renamed``)."""
-        self.renames[old] = new
 
     def rename_of(self, selector: str, parameter: str) -> tuple[str, Rename] | None:
         """The old name and what to read instead, if a gin text's ``selector.parameter`` is one."""

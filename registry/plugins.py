@@ -1,4 +1,4 @@
-"""Finds plugins and calls the ``stylenat_register`` of each by itself: a broken one takes no other along."""
+"""Finds plugins and calls the ``stylenat_register`` of each by itself: a broken one does not affect the others."""
 
 import hashlib
 import importlib
@@ -8,12 +8,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pluggy
 
@@ -63,28 +63,28 @@ def load_plugins(
         try:
             with _patience(f"{entry_point.name} ({origin})"):
                 plugin = entry_point.load()
-            _take_in(registry, plugin, origin)
+            _register(registry, plugin, origin)
         except (Exception, SystemExit) as error:
-            # Whatever a stranger's module raises: kept with its traceback, for when a name is missing.
+            # Whatever foreign code raises: kept with its traceback, for when a name is missing.
             declared = _declared_in_source(entry_point.module)
-            outdated = declared is not None and declared < OLDEST_API_VERSION
-            other_api = _other_api(declared)
-            why, trace = (other_api, "") if other_api else (reason(error), traceback.format_exc())
+            why, trace = _other_api(declared), ""
+            outdated = bool(why) and declared is not None and declared < OLDEST_API_VERSION
+            if not why:
+                why, trace = reason(error), traceback.format_exc()
             registry.suspects.append(Suspect(entry_point.name, origin, why, trace, outdated))
 
     for wanted in extra:
         name = wanted if isinstance(wanted, str) else wanted.name
         try:
             with _patience(f"--plugin {name}"):
-                if isinstance(wanted, str):
-                    plugin, file = _import(wanted)
-                else:
-                    plugin, file = _import_file(Path(wanted.path), wanted.sha256)[0], wanted
-            _take_in(registry, plugin, Origin(f"--plugin {name}"))
+                plugin, file = _import(wanted)
+            _register(registry, plugin, Origin(f"--plugin {name}"))
             registry.plugin_files.append(file)
         except UserError as error:
             raise UserError(f"--plugin {name}: {error}") from error
         except (Exception, SystemExit) as error:
+            if why := _other_api(_declared_in_source(name)):
+                raise UserError(f"--plugin {name}: {why}") from error
             traceback.print_exc(file=sys.stderr)
             raise UserError(f"--plugin {name} does not load: {reason(error)}") from error
     return registry
@@ -97,38 +97,29 @@ def _origin(entry_point: metadata.EntryPoint) -> Origin:
     return Origin(distribution.name, distribution.version)
 
 
-def _take_in(registry: Registry, plugin: object, origin: Origin) -> None:
-    """Registers a plugin's hooks and names; all of them or none."""
+def _register(registry: Registry, plugin: object, origin: Origin) -> None:
+    """Registers a plugin's hooks, names and old names; all of them or none."""
     manager = registry.manager
     if manager.is_registered(plugin):  # Installed and named with --plugin too, or offered by two entry points.
         return
-    _check_api(getattr(plugin, "STYLENAT_API", None))
+    declared = getattr(plugin, "STYLENAT_API", None)
+    if declared is not None and type(declared) is not int:
+        raise UserError(f"its STYLENAT_API is {declared!r}; it must be a number such as {API_VERSION}")
+    if why := _other_api(declared):
+        raise UserError(why)
     before, renames = dict(registry.entries), dict(registry.renames)
-
-    def register(kind: str, name: str, target: Callable[..., Any] | str) -> None:
-        registry.add(kind, name, target, origin)
-
     try:
         manager.register(plugin)
         manager.check_pending()  # A misspelt hook would never be called.
         others = [other for other in manager.get_plugins() if other is not plugin]
+        register = partial(registry.add, origin=origin)
         manager.subset_hook_caller("stylenat_register", others)(register=register)
-        manager.subset_hook_caller("stylenat_renamed", others)(renamed=registry.renamed)
+        manager.subset_hook_caller("stylenat_renamed", others)(renamed=registry.renames.__setitem__)
     except BaseException:
         if manager.is_registered(plugin):
             manager.unregister(plugin)
         registry.entries, registry.renames = before, renames
         raise
-
-
-def _check_api(declared: object) -> None:
-    """Raises UserError for a plugin that was written for another framework than this."""
-    if declared is None:
-        return
-    if type(declared) is not int:
-        raise UserError(f"its STYLENAT_API is {declared!r}; it must be a number such as {API_VERSION}")
-    if problem := _other_api(declared):
-        raise UserError(problem)
 
 
 def _other_api(declared: int | None) -> str:
@@ -137,15 +128,16 @@ def _other_api(declared: int | None) -> str:
         return ""
     if declared > API_VERSION:
         return f"it needs plugin API {declared} and this stylenat offers {API_VERSION}; upgrade stylenat"
-    moving = 'docs/plugins.md, "From API 1 to 2", says how to change it'
-    return f"it was written for plugin API {declared}, before {CHANGES}; {moving}"
+    changing = 'docs/plugins.md, "From API 1 to 2", says how to change it'
+    return f"it was written for plugin API {declared}, before {CHANGES}; {changing}"
 
 
-def _declared_in_source(module: str) -> int | None:
-    """The API that a module says it needs, when importing it has failed: most likely for want of that API."""
+def _declared_in_source(plugin: str) -> int | None:
+    """The API that a module or file says it needs, when importing it has failed: most likely for want of that API."""
     try:
-        spec = importlib.util.find_spec(module)
-        text = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+        spec = None if plugin.endswith(".py") else importlib.util.find_spec(plugin)
+        source = plugin if plugin.endswith(".py") else spec and spec.origin
+        text = Path(source).read_text(encoding="utf-8") if source else ""
     except (ImportError, OSError, ValueError):  # Its package is what fails, or there is no source to read.
         return None
     found = re.search(r"^STYLENAT_API\s*(?::\s*int\s*)?=\s*(\d+)", text, re.MULTILINE)
@@ -154,7 +146,7 @@ def _declared_in_source(module: str) -> int | None:
 
 @contextmanager
 def _patience(plugin: str) -> Iterator[None]:
-    """Says which plugin it is that keeps everybody waiting, while it does and with the total."""
+    """Says which plugin takes long to import, while it does and with the total."""
     began = time.monotonic()
     waiting = threading.Timer(SLOW, lambda: print(f"still importing the plugin {plugin} ...", file=sys.stderr))
     waiting.daemon = True
@@ -171,18 +163,20 @@ def _patience(plugin: str) -> Iterator[None]:
             )
 
 
-def _import(name: str) -> tuple[ModuleType, PluginFile]:
+def _import(wanted: str | PluginFile) -> tuple[ModuleType, PluginFile]:
+    if isinstance(wanted, PluginFile):
+        return _import_file(Path(wanted.path), wanted.sha256)[0], wanted
     importlib.invalidate_caches()
-    if name.endswith(".py"):
-        path = Path(name).absolute()
+    if wanted.endswith(".py"):
+        path = Path(wanted).absolute()
         module, digest = _import_file(path)
-        return module, PluginFile(name, str(path), digest)
+        return module, PluginFile(wanted, str(path), digest)
     _search(Path.cwd())
-    module = importlib.import_module(name)
-    source = Path(module.__file__).absolute() if module.__file__ else None  # A namespace package has no file.
-    if source is None:
-        return module, PluginFile(name, "", "")
-    return module, PluginFile(name, str(source), hashlib.sha256(source.read_bytes()).hexdigest())
+    module = importlib.import_module(wanted)
+    if not module.__file__:  # A namespace package.
+        return module, PluginFile(wanted, "", "")
+    source = Path(module.__file__).absolute()
+    return module, PluginFile(wanted, str(source), hashlib.sha256(source.read_bytes()).hexdigest())
 
 
 def _import_file(path: Path, expected: str = "") -> tuple[ModuleType, str]:
@@ -198,17 +192,16 @@ def _import_file(path: Path, expected: str = "") -> tuple[ModuleType, str]:
         taken = importlib.util.find_spec(path.stem)
         if taken is not None and taken.origin != str(path):
             raise UserError(f"{path.name} has the name of another module ({taken.origin}); rename the file")
+    source = path.read_bytes()
+    digest = hashlib.sha256(source).hexdigest()
+    if expected and digest != expected:
+        raise UserError("the file has changed meanwhile; give the command again")
     _search(path.parent)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     module.__dict__["__plugin_file__"] = True
     sys.modules[path.stem] = module
-    source = path.read_bytes()
-    digest = hashlib.sha256(source).hexdigest()
-    if expected and digest != expected:
-        del sys.modules[path.stem]
-        raise UserError("the file has changed meanwhile; give the command again")
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
     except BaseException:

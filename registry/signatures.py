@@ -165,7 +165,9 @@ def mismatch(parameter: Parameter, value: Any, target_of: TargetOf) -> str | Non
         type_name = "" if isinstance(value, Reference) else f" ({type(value).__name__})"
         options = [option for part in _parts(parameter.annotation) for option in _options(part)]
         guess = did_you_mean(value, options) if isinstance(value, str) else ""
-        return f"takes {parameter.type}, not {render(value)}{type_name}{guess}"
+        shown = render(value)
+        shown = shown if len(shown) < 300 else f"{shown[:200]} ..."
+        return f"takes {parameter.type}, not {shown}{type_name}{guess}"
     return None
 
 

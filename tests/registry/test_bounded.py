@@ -3,7 +3,7 @@
 import pytest
 
 from registry import UserError
-from registry.gintext import CHARACTERS, DEPTH, FILES, STRINGS, read
+from registry.gintext import CHARACTERS, DEPTH, FILES, STRINGS, read, read_text
 
 GOOD = "train.iterations = 1\n"
 
@@ -13,8 +13,8 @@ def doubling(count, made="B{} = [%B{}, %B{}]"):
 
 
 TEXTS = {
-    "macros that double": (doubling(28), "more than 262,144 values"),
-    "macros that double, in dictionaries": (doubling(28, "B{} = {{1: %B{}, 2: %B{}}}"), "more than 262,144 values"),
+    "macros that double": (doubling(28), "more than 131,072 values"),
+    "macros that double, in dictionaries": (doubling(28, "B{} = {{1: %B{}, 2: %B{}}}"), "more than 131,072 values"),
     "objects that double": (
         "train.things = [@s0/partition.mix()]\n"
         + "\n".join(f"s{i}/partition.mix.parts = [@s{i + 1}/mix(), @s{i + 1}/mix()]" for i in range(28)),
@@ -34,9 +34,10 @@ TEXTS = {
         f"more than {DEPTH} brackets and macros in each other",
     ),
     "brackets through macros": (
-        "\n".join(["B0 = 1", *(f"B{i + 1} = {'[' * 30}%B{i}{']' * 30}" for i in range(60))]),
+        "\n".join(["B0 = 1", *(f"B{i + 1} = {'[' * 30}%B{i}{']' * 30}" for i in range(30))]),
         f"more than {DEPTH} brackets and macros in each other",
     ),
+    "scopes": (f"train.things = [@{'a/' * 10_000}partition.mix()]", f"test.gin:2: more than {DEPTH} scopes"),
     "brackets": ("train.things = " + "[" * 5000 + "]" * 5000, f"test.gin:2: more than {DEPTH} brackets in each other"),
     "brackets that do not close": ("train.things = " + "[" * 5000, f"more than {DEPTH} brackets in each other"),
     "a long list": ("train.things = [" + "0," * 10**6 + "]", f"test.gin: more than {CHARACTERS:,} characters"),
@@ -62,10 +63,10 @@ def test_so_is_the_config_of_a_run_folder(name, workshop):
 
 def test_what_stays_below_the_bounds_is_read(workshop):
     experiment = workshop.experiment(
-        GOOD + doubling(8) + f"\ntrain.things = [{'[' * (DEPTH - 4)}1{']' * (DEPTH - 4)}, %B8, {'0,' * 5000}]"
+        GOOD + doubling(8) + f"\ntrain.things = [{'[' * (DEPTH - 4)}1{']' * (DEPTH - 4)}, %B8, {'0,' * 2000}]"
     )
     again = workshop.experiment(experiment.operative_text())
-    assert again.hash == experiment.hash and len(again.value("train.things")) == 5002
+    assert again.hash == experiment.hash and len(again.value("train.things")) == 2002
 
 
 def test_includes_that_double_are_refused(workshop):
@@ -96,7 +97,15 @@ def test_an_include_of_a_file_that_is_not_gin_names_it_and_quotes_nothing(worksh
     workshop.write("number.gin", "a.b = hunter2")
     (workshop.folder / "bytes.gin").write_bytes(b"hunter2\xff\n")
     (workshop.folder / "link.gin").symlink_to("secret.txt")
-    workshop.write("test.gin", f"\ninclude '{name}'")
-    with pytest.raises(UserError) as caught:
-        read(["test.gin"], [], [])
-    assert name in str(caught.value) and "hunter2" not in str(caught.value) and "\n" not in str(caught.value)
+    text = f"\ninclude '{name}'"
+    workshop.write("test.gin", text)
+    for reading in (lambda: read(["test.gin"], [], []), lambda: read_text(text, "config.gin")):
+        with pytest.raises(UserError) as caught:
+            reading()
+        assert name in str(caught.value) and "hunter2" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 5000, "\\0", "\\ud800", ""])
+def test_a_name_that_no_file_can_have_is_a_file_that_is_not_there(name):
+    with pytest.raises(UserError, match="^test:1: there is no gin file"):
+        read_text(f"include '{name}'", "test")

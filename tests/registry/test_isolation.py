@@ -73,6 +73,14 @@ def test_a_named_plugin_of_an_older_api_is_an_error(workshop):
         workshop.plugins("idea.py")
 
 
+@pytest.mark.parametrize("api", [1, API_VERSION + 1])
+def test_a_named_plugin_of_another_api_says_so_even_where_it_cannot_be_imported(workshop, api, capsys):
+    workshop.write("idea.py", f"STYLENAT_API = {api}\nfrom registry import SomethingThatIsNotThere")
+    with pytest.raises(UserError, match=f"^--plugin idea.py: it (needs|was written for) plugin API {api}"):
+        workshop.plugins("idea.py")
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("before", ["", f"STYLENAT_API = {API_VERSION}"])
 def test_a_plugin_of_the_present_api_and_one_that_does_not_say_are_loaded(workshop, before):
     workshop.distribution("good", "0.3", "good", REGISTERS.format(before=before))
