@@ -67,6 +67,7 @@ def save(directory: Path, step: int, networks: Mapping[str, Mapping[str, Tensor]
             "step": step,
             "images": state.get("images"),
             "classes": state.get("classes"),
+            "pixel_space": state.get("pixel_space"),
             "dataset": state.get("dataset"),
             "sha256": {path.name: _checksum(path) for path in files},
         }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from registry import UserError
 from stylenat.classes import Classes, ClassOf
 from stylenat.draws import conditions
-from stylenat.pixels import NotFinite, to_pixels, to_uint8
+from stylenat.pixels import SPACES, Name, NotFinite, to_pixels, to_uint8
 from stylenat.random_streams import BLOCK, blocks_of, draw_by_index, latents_by_index
 
 MEAN_STYLE_SAMPLES = 4096
@@ -46,6 +46,7 @@ class Sampler:
         batch: images made at once. Others may round the last bit differently, so samples to be compared bit by bit
             need equal ones.
         classes: of a conditional generator; class_of: of each sample, and what a protocol says of that.
+        pixel_space: of the generator's images.
     """
 
     generator: nn.Module
@@ -56,6 +57,7 @@ class Sampler:
     classes: Classes | None = None
     class_of: ClassOf | None = None
     which_classes: str | None = None
+    pixel_space: Name = "imagenet"
 
     def in_rows(self, columns: int) -> "Sampler":
         """For a grid of so many columns: one class a row. An unconditional sampler is as it was."""
@@ -103,12 +105,12 @@ class Sampler:
     def images(self, batch: range) -> Tensor:
         """uint8 [len(batch), 3, resolution, resolution], made at once. Raises NotFinite."""
         latents, labels = self.latents(batch.start, len(batch)), self.labels(batch.start, len(batch))
-        draws = self.draws(batch.start, len(batch))
+        draws, space = self.draws(batch.start, len(batch)), SPACES[self.pixel_space]
         try:
             if not is_style_based(self.generator):
                 with torch.no_grad():
-                    return to_uint8(self.generator(latents, *conditions(labels), **draws))
-            return to_uint8(self._synthesis(self.styles(latents, labels), draws))
+                    return to_uint8(self.generator(latents, *conditions(labels), **draws), space)
+            return to_uint8(self._synthesis(self.styles(latents, labels), draws), space)
         except NotFinite as error:
             message = (
                 "the generator's images are not finite (NaN or infinite pixels); use weights from before it diverged"
@@ -141,7 +143,9 @@ class Sampler:
     @torch.no_grad()
     def pixels(self, styles: Tensor) -> Tensor:
         """float32 [count, 3, resolution, resolution] of styles [count, style_dim], neither rounded nor clamped."""
-        return torch.cat([to_pixels(self._synthesis(part)) for part in styles.split(self.batch)])
+        return torch.cat(
+            [to_pixels(self._synthesis(part), SPACES[self.pixel_space]) for part in styles.split(self.batch)]
+        )
 
     @torch.no_grad()
     def _synthesis(self, styles: Tensor, draws: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -178,6 +182,7 @@ def sampler_of(
     truncation_psi: float = 1.0,
     batch: int = BLOCK,
     classes: Classes | None = None,
+    pixel_space: Name = "imagenet",
 ) -> Sampler:
     """With the mean style that truncation needs, and labels drawn as often as in the data.
 
@@ -189,7 +194,7 @@ def sampler_of(
             f"truncation_psi is {truncation_psi:g}, but {type(generator).__name__} has no styles to truncate; use 1"
         )
     centre = mean_style(generator, classes=classes) if truncation_psi != 1 else None
-    sampler = Sampler(generator, seed, truncation_psi, centre, batch)
+    sampler = Sampler(generator, seed, truncation_psi, centre, batch, pixel_space=pixel_space)
     if classes is None:
         return sampler
     return replace(sampler, classes=classes, class_of=classes.as_in_the_data(seed), which_classes="as in the data")

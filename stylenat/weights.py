@@ -23,6 +23,7 @@ from registry.wording import printable
 from stylenat import checkpoint
 from stylenat.classes import Classes, must_have_classes, read_classes
 from stylenat.files import read_bounded, save_tensors
+from stylenat.pixels import Name, must_be_of_space
 from stylenat.untrusted import refusal, tensors_of, unpickled
 
 NETWORKS = ("generator", "discriminator", "ema")
@@ -268,7 +269,7 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def initialise(networks: Mapping[str, nn.Module], path: Path) -> dict[str, Any]:
+def initialise(networks: Mapping[str, nn.Module], path: Path, pixel_space: Name = "imagenet") -> dict[str, Any]:
     """Starts a run's networks from a folder of weights: whichever of them are there.
 
     The generator and its average stand in for each other where one is missing; the discriminator keeps its own
@@ -281,11 +282,13 @@ def initialise(networks: Mapping[str, nn.Module], path: Path) -> dict[str, Any]:
         UserError: no weights there, or weights of other networks.
     """
     folder = weights_folder(path)
+    must_be_of_space(manifest_of(folder).get("pixel_space"), pixel_space, str(folder))
     there = {name: folder / f"{name}.safetensors" for name in NETWORKS}
     there = {name: file for name, file in there.items() if file.exists()}
-    stand_in = {"generator": "ema", "ema": "generator"}
     for name, network in networks.items():
-        source = name if name in there else stand_in.get(name)
+        # Averages of other widths than that of ``ema`` start where it does.
+        stand_in = "ema" if name == "generator" or name.startswith("ema-") else "generator" if name == "ema" else None
+        source = name if name in there else stand_in
         if source not in there:
             continue
         _load_into(network, there[source], f"the {name} of this experiment (train.initial_weights)")

@@ -139,6 +139,7 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
         _prepare(dataset, arguments, manifest.get("dataset"))
     samples = experiment.value("train.evaluation_samples")
     classes = classes_of_weights(folder, generator)
+    pixel_space = experiment.value("train.pixel_space")
     numbers: list[int | None] = [arguments.number]
     if arguments.number is not None:
         if classes is None:
@@ -161,7 +162,7 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     at_once = max(batch, arguments.batch or BLOCK)
 
     def sampler(number: int | None, batch: int) -> Sampler:
-        made = sampler_of(generator.to(device), seed, psi, batch, classes)
+        made = sampler_of(generator.to(device), seed, psi, batch, classes, pixel_space)
         return made if number is None else made.of_class(number)
 
     found: list[Evaluation] = []

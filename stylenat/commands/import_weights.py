@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     source = arguments.checkpoint
     manifest = {
+        "pixel_space": "imagenet",
         "source": source.name,
         "source_sha256": weights.checksum(source) if source.is_file() else None,
         "layouts": used_layouts,

@@ -87,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     generator, network = weights.generator_of(folder, experiment.value("train.generator"))
     checksum = weights.manifest_of(folder)["sha256"][f"{network}.safetensors"]
     classes = classes_of_weights(folder, generator)
+    pixel_space = experiment.value("train.pixel_space")
     origin = {"weights_sha256": checksum, "seed": seed, "truncation_psi": psi}
     if classes is not None:
         origin["labels"] = "as in the data" if arguments.number is None else f"class {arguments.number}"
@@ -95,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     there = len(seeds) - len(missing)
 
     def sampler(batch: int) -> Sampler:
-        made = sampler_of(generator.to(device), seed, psi, batch, classes)
+        made = sampler_of(generator.to(device), seed, psi, batch, classes, pixel_space)
         return made if arguments.number is None else made.of_class(arguments.number)
 
     def one() -> None:

@@ -13,7 +13,7 @@ from stylenat.data.workers import decoded_ahead
 from stylenat.draws import derived_seed
 from stylenat.interfaces import Dataset
 from stylenat.native.build import library
-from stylenat.pixels import place
+from stylenat.pixels import IMAGENET, PixelSpace, place
 
 # Data sets that decode to less than this are decoded once and kept.
 CACHE_BYTES = 512 * 2**20
@@ -71,6 +71,7 @@ class ImageStream:
         rank: int = 0,
         world_size: int = 1,
         normalised: bool = False,
+        pixel_space: PixelSpace = IMAGENET,
     ) -> None:
         if len(dataset) == 0:
             raise UserError(f"{dataset.describe()} has no images")
@@ -81,6 +82,7 @@ class ImageStream:
         self.dataset, self.batch_size, self.workers = dataset, batch_size, workers
         self.rank, self.world_size = rank, world_size
         self.order = ImageOrder(len(dataset), seed, horizontal_flips)
+        self._pixel_space = pixel_space
         self._dtype = torch.float32 if normalised else torch.uint8
         self._decoded: list[Tensor] | None = None
 
@@ -128,4 +130,4 @@ class ImageStream:
                     f"{self.dataset.describe()}: image {index} is {image.dtype} {list(image.shape)}; data sets give "
                     f"torch.uint8 {list(out.shape)}"
                 )
-            place(image, out, flip)
+            place(image, out, flip, self._pixel_space)

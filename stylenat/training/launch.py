@@ -82,7 +82,7 @@ def run_experiment(
     initial, own = None, directory / "checkpoints"
     goes_on = resume not in ("auto", "never")
     if settings.initial_weights is not None and not goes_on and checkpoint.newest_good(own, str) is None:
-        initial = weights.initialise(state.networks(), Path(settings.initial_weights))
+        initial = weights.initialise(state.networks(), Path(settings.initial_weights), settings.pixel_space)
 
     config_text = experiment.operative_text()
     changes = recognise(directory, experiment.differences, with_changes)
@@ -111,6 +111,7 @@ def run_experiment(
         images=state.images,
         resumed=loaded is not None,
         neighborhoods=neighborhoods(state.generator),
+        networks=state.networks(),
     )
     if state.finished:
         console.print(printable(f"{directory} is finished at iteration {state.step}; nothing to do"))

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from stylenat import ranks
-from stylenat.classes import Classes
 from stylenat.data.ahead import sent_ahead
 from stylenat.data.loader import ImageStream
 from stylenat.devices import sent
@@ -17,7 +16,7 @@ from stylenat.evaluation.collect import generated_images
 from stylenat.evaluation.evaluate import Evaluation, Evaluator
 from stylenat.evaluation.progress import ProgressLine
 from stylenat.grids import image_grid, save_png
-from stylenat.pixels import to_networks
+from stylenat.pixels import SPACES, to_networks
 from stylenat.sampling import Sampler, default_batch, sampler_of
 from stylenat.training.guards import weight_norms
 from stylenat.training.interrupt import Stopped, StopRequest
@@ -53,6 +52,7 @@ def train(
         rank=ranks.rank(),
         world_size=ranks.world_size(),
         normalised=device.type == "cpu",
+        pixel_space=SPACES[settings.pixel_space],
     )
     evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(statistics_folder(), print))
     evaluation: Evaluation | None = None
@@ -63,11 +63,11 @@ def train(
     with StopRequest(deadline) as stop, Checkpoints(settings, state, run, hook) as checkpoints:
         hook.run_started(run=run)
         try:
-            images = reals(stream, state.drawn, device, state.classes)
+            images = reals(stream, state, device)
             while not state.finished:
                 if reason := checkpoints.trouble():
                     checkpoints.roll_back(reason, scalars)
-                    images = reals(stream, state.drawn, device, state.classes)
+                    images = reals(stream, state, device)
 
                 # Before what is due after the iterations so far, which may fail or be stopped; and once that is done.
                 checkpoints.save_if_due()
@@ -102,20 +102,15 @@ def train(
     return status, evaluation
 
 
-def reals(
-    stream: ImageStream, start: int, device: torch.device, classes: Classes | None
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """This process's batches on ``device``: images in the networks' space, and labels [batch, num_classes].
-
-    Args:
-        start: images taken from the stream so far, over all processes.
-        classes: of a conditional experiment; None for an unconditional one, which has no labels.
-    """
+def reals(stream: ImageStream, state: TrainingState, device: torch.device) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """This process's batches on ``device`` from ``state.drawn`` on: images in the networks' space, and labels
+    [batch, num_classes], None in an unconditional experiment."""
+    start, classes, space = state.drawn, state.classes, SPACES[state.settings.pixel_space]
     for number, images in enumerate(sent_ahead(stream.batches(start), device)):
         labels = None
         if classes is not None:
             labels = sent(classes.one_hot(stream.labels(start + number * stream.batch_size)), device)
-        yield to_networks(images) if images.dtype == torch.uint8 else images, labels
+        yield to_networks(images, space) if images.dtype == torch.uint8 else images, labels
 
 
 def due(settings: Training, step: int) -> list[str]:
@@ -127,7 +122,14 @@ def due(settings: Training, step: int) -> list[str]:
 def sampler(settings: Training, state: TrainingState) -> Sampler:
     """Images by their sample index, from the average's weights."""
     batch = default_batch(settings.batch_size)
-    return sampler_of(state.sampled, settings.seed, settings.truncation_psi, batch, state.classes)
+    return sampler_of(
+        state.sampled,
+        settings.seed,
+        settings.truncation_psi,
+        batch,
+        state.classes,
+        settings.pixel_space,
+    )
 
 
 def save_samples(settings: Training, state: TrainingState, run: Run, hook: Any, stop: StopRequest) -> None:

@@ -13,10 +13,13 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry import AttentionSite, HeadGroup, PluginFile, UserError
 from stylenat.files import open_in_folder, partial, read_bounded, whole_file
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FORMAT_VERSION = 1
 PREEMPTED = "PREEMPTED"
@@ -42,6 +45,8 @@ class Run:
         neighborhoods: the head groups of each attention layer of the generator, with its site.
         step, images: iterations done, and the real images seen in them over all processes.
         resumed: whether this process continues an earlier one.
+        networks: generator, discriminator and averages by their names in checkpoints, uncompiled; for hooks to read,
+            not to change. Empty where no training is at hand.
     """
 
     name: str
@@ -56,6 +61,7 @@ class Run:
     images: int = 0
     resumed: bool = False
     neighborhoods: Sequence[tuple[AttentionSite, Sequence[HeadGroup]]] = ()
+    networks: Mapping[str, "nn.Module"] = field(default_factory=dict, repr=False)
     notes: dict[str, Any] = field(default_factory=dict)
 
 

@@ -19,6 +19,7 @@ from stylenat.interfaces import (
     Schedule,
     Tracker,
 )
+from stylenat.pixels import Name
 from stylenat.training.average import Exponential
 from stylenat.training.optimizers import Adam
 from stylenat.training.schedules import check_schedules
@@ -58,6 +59,8 @@ class Training:
         activation_checkpointing: keep the inputs of the networks' stages alone and compute the rest again: less memory,
             about a third more time. With ``compile``, not of stages under spectral norm.
         channels_last: images and features of the discriminator in that memory format.
+        pixel_space: of the images inside the networks: ``imagenet``, normalised by its statistics (StyleNAT,
+            StyleSwin), or ``symmetric``, [-1, 1]. R1's gamma depends on it.
         tf32: whether CUDA may round the factors of float32 products to TF32.
         initial_weights: folder of imported weights, run or checkpoint that a NEW run's networks start from
             (fine-tuning); a run that goes on takes its own checkpoint. None for a run from scratch.
@@ -104,6 +107,7 @@ class Training:
     compile: Literal["inductor", "aot_eager"] | None = None
     activation_checkpointing: bool = False
     channels_last: bool = False
+    pixel_space: Name = "imagenet"
     tf32: bool = False
     initial_weights: str | None = None
     frozen_discriminator_layers: int = 0

@@ -15,6 +15,7 @@ from stylenat.devices import sent
 from stylenat.draws import Shard, ShardGenerator, augmented
 from stylenat.evaluation.evaluate import Evaluation
 from stylenat.interfaces import Microbatch, Time, at
+from stylenat.pixels import SPACES, in_imagenet, must_be_of_space
 from stylenat.random_streams import RandomStreams, derived_seed, seed_everything
 from stylenat.training.build import build_networks, num_classes, shards_of
 from stylenat.training.forward import Forward, Running
@@ -203,6 +204,7 @@ class TrainingState:
             "drawn": self.drawn,
             "pending": self.pending,
             "classes": None if self.classes is None else self.classes.plain(),
+            "pixel_space": self.settings.pixel_space,
             "dataset": self.dataset,
             "best": self.best,
             "best_steps": self.best_steps,
@@ -251,6 +253,7 @@ class TrainingState:
             UserError: it cannot be read, or belongs to another experiment.
         """
         state = checkpoint.state(path)
+        must_be_of_space(state.get("pixel_space"), self.settings.pixel_space, str(path))
         before = read_classes(state.get("classes"), str(path))
         must_have_classes(num_classes(self.generator), before, f"the training that wrote {path}")
         for name, network in self.networks().items():
@@ -288,7 +291,9 @@ class Seen:
     def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """[batch, 3, side, side] to logits [batch, any number]."""
         random = self._state.streams.for_call("augmentation", self._shard)
-        return self._forward(augmented(self._state.settings.augmentation, images, random), labels)
+        settings = self._state.settings
+        augment = in_imagenet(settings.augmentation, SPACES[settings.pixel_space])
+        return self._forward(augmented(augment, images, random), labels)
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
