@@ -22,7 +22,7 @@ RESULTS_BYTES = 2**28
 """The longest ``metrics.jsonl`` that is read: about 100,000 evaluations."""
 
 COMPARED = {
-    "generated": ("count", "resolution", "truncation_psi", "truncation_centre", "precision"),
+    "generated": ("count", "resolution", "truncation_psi", "truncation_centre", "precision", "labels"),
     "real": ("pixels_sha256", "count", "resolution"),
 }
 """What must agree, beside everything under a result's own ``metric``. All else is information: versions, the machine,
