@@ -162,7 +162,7 @@ class Sampler:
             "truncation_centre": f"mean of {MEAN_STYLE_SAMPLES} styles, seed 0" if truncated else None,
             "precision": f"{precision}, TF32" if _tf32(self.generator) else precision,
             "batch": self.batch,
-            **({} if self.which_classes is None else {"labels": self.which_classes}),
+            "labels": self.which_classes,
         }
 
 
