@@ -36,6 +36,15 @@ def test_an_image_that_does_not_decode_is_skipped_counted_and_named(photos, tmp_
     assert "4 images" in text and "skipped 1" in text and "2.png: does not decode" in text
 
 
+def test_an_image_that_is_skipped_does_not_count_for_max_images(photos, tmp_path):
+    direct = list(map(Folder(str(photos), 16).__getitem__, range(5)))
+    (photos / "1.png").write_bytes(b"not a picture")
+    out = tmp_path / "out.lmdb"
+    assert main([str(photos), str(out), "--resolution", "16", "--max-images", "3"]) == 0
+    prepared = LmdbDataset(str(out), 16)
+    assert len(prepared) == 3 and all(torch.equal(prepared[i], direct[j]) for i, j in enumerate((0, 2, 3)))
+
+
 def test_a_finished_data_set_is_left_alone_and_another_refused(photos, tmp_path, capsys):
     out = tmp_path / "out.lmdb"
     assert main([str(photos), str(out), "--resolution", "16"]) == 0

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -83,6 +85,24 @@ def test_cutout_takes_half_a_side_and_fills_with_the_zero_of_its_space(augmentat
     gone = ((y - fill).abs() < 1e-5).all(dim=1)
     torch.testing.assert_close(torch.where(gone[:, None], x, y), x, atol=1e-5, rtol=0)
     assert gone.sum(dim=(1, 2)).max() == 64 and gone.any(dim=1).sum(dim=1).min() == 4
+
+
+@pytest.mark.parametrize("make", [DiffAugment, BalancedConsistencyTransforms])
+def test_every_transform_has_draws_of_its_own(make, monkeypatch):
+    """Also those of one transform: y and x, or brightness, saturation and contrast."""
+    module, given = sys.modules[make.__module__], []
+
+    def noting(images, *arguments, **named):
+        tensors = [t for t in (*arguments, *named.values()) if isinstance(t, torch.Tensor)]
+        given.extend(row for tensor in tensors for row in tensor.reshape(-1, 500))
+        return images
+
+    for name in ("moved", "jittered", "cut"):
+        monkeypatch.setattr(module, name, noting)
+    make()(images(), seeded())
+    assert len(given) == (8 if make is BalancedConsistencyTransforms else 7)
+    correlation = torch.corrcoef(torch.stack([row.float() for row in given]))
+    assert (correlation - torch.eye(len(given))).abs().max() < 0.25
 
 
 @pytest.mark.parametrize("augmentation", [DiffAugment(), BalancedConsistencyTransforms()])

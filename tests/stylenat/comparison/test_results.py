@@ -77,6 +77,21 @@ def test_runs_are_ranked_at_equal_images_seen_or_not_at_all():
     assert best(equal) == ["b"] and not [note for note in equal.notes() if "images seen" in note]
 
 
+def test_the_best_of_a_metric_that_rises_is_the_highest():
+    protocol = {"metric": {"name": "fid", "better": "higher", "uses_real": False}}
+
+    def rising(one):
+        return replace(one, results=tuple(replace(result, protocol=protocol) for result in one.results))
+
+    more = [(40, 9.0, "2030-01-01T09:00:00+00:00"), (60, 1.0, "2030-01-01T09:30:00+00:00")]
+    comparison = compared_runs([rising(run("a", 3.0, 80, more=more)), rising(run("b", 2.0, 80))], "test")
+    assert best(comparison) == ["a"]
+    assert [group.best("fid").mean for group in comparison.groups] == [9.0, 2.0]
+    falling = compared_runs([run("a", 3.0, 80, more=more), run("b", 2.0, 80)], "test")
+    assert best(falling) == ["b"]
+    assert [group.best("fid").mean for group in falling.groups] == [1.0, 2.0]
+
+
 def test_a_variant_whose_seeds_were_trained_unequally_is_not_ranked():
     runs = [run("a", 3.0, 160), run("b", 1.0, 160), run("b1", 2.0, 80, seed=1)]
     comparison = compared_runs(runs, "test")

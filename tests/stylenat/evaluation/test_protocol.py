@@ -64,6 +64,8 @@ def fid(**changes):
         ("metrics__fid__parameters__version", 2),
         ("real__pixels_sha256", "d" * 64),
         ("real__count", 50_000),
+        ("real__resolution", 128),
+        ("generated__resolution", 128),
         ("generated__count", 10_000),
         ("generated__truncation_psi", 0.7),
         ("generated__precision", "bfloat16"),

@@ -1,0 +1,153 @@
+"""Layers against the formulas of their papers, on numbers small enough to compute by hand."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from plugins.blocks.hydra import HydraBlock
+from plugins.partitions.split import Split
+from stylenat.networks.discriminator import FromWavelet, minibatch_stddev
+from stylenat.networks.generator import Mapping, StyleGenerator, ToRGB, Upsample
+from stylenat.networks.layers import EqualLinear, EqualWeight, PixelNorm, SpectralNorm, UpsampleImage, leaky_relu
+
+
+def generator():
+    torch.manual_seed(0)
+    return StyleGenerator(
+        resolution=8,
+        block=lambda **site: HydraBlock(partition=Split(3), mlp_ratio=1, **site),
+        channels=[8, 8],
+        latent_dim=6,
+        style_dim=6,
+        mapping_layers=2,
+        min_heads=2,
+        to_rgb_gain=1.0,
+    )
+
+
+@torch.no_grad()
+def test_an_equalised_linear_scales_weights_and_biases_by_its_multiplier():
+    """Progressive GAN, section 4.1; the multiplier is StyleGAN's: a weight of 1 / multiplier counts as 1."""
+    layer = EqualLinear(4, 2, lr_multiplier=0.01)
+    layer.weight.copy_(torch.tensor([[100.0, 200.0, 0.0, 0.0], [0.0, 0.0, 300.0, 400.0]]))
+    layer.bias.copy_(torch.tensor([100.0, -200.0]))
+    x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    torch.testing.assert_close(layer(x), torch.tensor([[(1 + 4) / 2 + 1, (9 + 16) / 2 - 2]]))
+    torch.manual_seed(0)
+    wide = EqualLinear(1000, 500, lr_multiplier=0.01, gain=3.0)
+    assert float(wide.weight.std()) == pytest.approx(300, rel=0.01) and not wide.bias.any()
+    assert float(wide(torch.randn(64, 1000)).std()) == pytest.approx(3, rel=0.05)
+
+
+def test_an_equalised_weight_has_unit_variance_and_is_scaled_by_its_fan_in():
+    torch.manual_seed(0)
+    weight = EqualWeight(torch.empty(64, 16, 3, 3))
+    assert float(weight.weight.detach().std()) == pytest.approx(1, rel=0.05)
+    torch.testing.assert_close(weight(), weight.weight / 12)
+
+
+def test_leaky_relu_keeps_the_variance():
+    torch.testing.assert_close(leaky_relu(torch.tensor([1.0, -1.0])), torch.tensor([1.0, -0.2]) * 2**0.5)
+
+
+def test_pixel_norm_gives_each_latent_a_mean_square_of_one():
+    z = torch.tensor([[3.0, 4.0], [0.1, 0.0]])
+    torch.testing.assert_close(PixelNorm()(z), torch.tensor([[3 / 12.5**0.5, 4 / 12.5**0.5], [2**0.5, 0.0]]))
+
+
+def test_the_mapping_normalises_its_latents_and_learns_at_its_own_rate():
+    torch.manual_seed(0)
+    mapping = Mapping(6, 6, 2, lr_multiplier=0.01)
+    z = torch.randn(3, 6)
+    torch.testing.assert_close(mapping(z), mapping(5 * z))
+    assert [layer.lr_multiplier for layer in mapping.layers] == [0.01, 0.01]
+
+
+def test_positions_are_sines_and_cosines_from_1_columns_before_rows():
+    """Vaswani et al., arXiv 1706.03762, section 3.5, in two dimensions as StyleSwin has it: frequencies from 1 down to
+    1 / 10000 on half of the channels for each axis."""
+    upsample = Upsample(4, 8, side=4)
+    with torch.no_grad():
+        upsample.reduction.weight.zero_()
+        upsample.alpha.fill_(1.0)
+
+    def one_axis(position):
+        return [math.sin(position), math.sin(position / 10000), math.cos(position), math.cos(position / 10000)]
+
+    expected = [[one_axis(x + 1) + one_axis(y + 1) for x in range(4)] for y in range(4)]
+    torch.testing.assert_close(upsample(torch.randn(1, 2, 2, 4))[0], torch.tensor(expected))
+
+
+def test_rgb_starts_with_xaviers_weights_times_its_gain():
+    torch.manual_seed(0)
+    rgb = ToRGB(3000, gain=0.02)
+    assert float(rgb.linear.weight.detach().std()) == pytest.approx(0.02 * (2 / 3003) ** 0.5, rel=0.03)
+
+
+def test_upsampling_keeps_the_brightness_of_an_image_and_places_its_pixels():
+    """Zero insertion and [1, 3, 3, 1] / 4 along each axis: inside, 3/4 of the nearest pixel and 1/4 of the next."""
+    image = torch.tensor([[1.0, 2.0, 5.0]]).expand(1, 1, 3, 3)
+    up = UpsampleImage()(image)[0, 0]
+    torch.testing.assert_close(up[2, 1:5], torch.tensor([1.25, 1.75, 2.75, 4.25]))
+
+
+def test_every_style_reaches_the_image_by_its_own_block():
+    network = generator()
+    styles = torch.randn(1, network.num_styles, 6).requires_grad_()
+    seen = []
+    for stage in network.stages:
+        for block in stage.blocks:
+            block.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    network.synthesis(styles).square().sum().backward()
+    assert len(seen) == network.num_styles == 4
+    assert all(torch.equal(style, styles[:, i]) for i, style in enumerate(seen))
+    assert (styles.grad.abs().amax(dim=2) > 0).all()
+
+
+def test_spectral_norm_divides_by_the_largest_singular_value_and_differentiates_it():
+    """Miyato et al., arXiv 1802.05957, equation 12: W / sigma does not depend on W's scale, so the gradient is
+    orthogonal to W."""
+    torch.manual_seed(0)
+    norm = SpectralNorm(torch.randn(5, 3, 2, 1).double()).double()
+    for _ in range(200):
+        norm()
+    norm.eval()
+    vectors = norm.u.clone(), norm.v.clone()
+    weight = norm()
+    assert torch.equal(norm.u, vectors[0]) and torch.equal(norm.v, vectors[1])  # None in evaluation mode.
+    assert float(torch.linalg.svdvals(weight.detach().flatten(1))[0]) == pytest.approx(1)
+    (weight * torch.randn_like(weight)).sum().backward()
+    assert abs(float((norm.weight.grad * norm.weight).sum())) < 1e-9 < float(norm.weight.grad.abs().max())
+
+
+def test_one_power_iteration_a_call_in_training():
+    torch.manual_seed(0)
+    norm = SpectralNorm(torch.randn(4, 3))
+    matrix, u = norm.weight.detach(), norm.u.clone()
+    norm()
+    v = F.normalize(matrix.t() @ u, dim=0)
+    torch.testing.assert_close(norm.v, v)
+    torch.testing.assert_close(norm.u, F.normalize(matrix @ v, dim=0))
+
+
+@pytest.mark.parametrize("band, expected", [(0, 5.0), (1, -2.0), (2, -1.0), (3, 0.0)])
+@pytest.mark.parametrize("colour", range(3))
+def test_the_wavelet_channels_are_bands_of_three_colours(band, colour, expected):
+    """Of [[1, 2], [3, 4]]: low-low 10 / 2; upper less lower row -4 / 2; left less right column -2 / 2; both 0."""
+    layer = FromWavelet(1, spectral_norm=False)
+    with torch.no_grad():
+        layer.weight.weight.zero_()
+        layer.weight.weight[0, 3 * band + colour] = 1 / layer.weight.scale
+    image = torch.full((1, 3, 2, 2), 7.0)
+    image[0, colour] = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    torch.testing.assert_close(layer(image), leaky_relu(torch.tensor(expected)).view(1, 1, 1, 1))
+
+
+def test_minibatch_stddev_is_the_mean_deviation_of_every_group():
+    """Progressive GAN, section 3: images 0 and 2 are a group, 1 and 3 another."""
+    x = torch.tensor([[1.0, 0.0], [5.0, 5.0], [3.0, 4.0], [5.0, 5.0]])[:, :, None, None]
+    out = minibatch_stddev(x, 2)
+    assert torch.equal(out[:, :2], x)
+    torch.testing.assert_close(out[:, 2].flatten(), torch.tensor([1.5, 1e-4, 1.5, 1e-4]))
