@@ -94,7 +94,10 @@ class Config:
             return type(value)(self.spelt_out(item, path, depth + 1) for item in value)
         if isinstance(value, dict):
             pairs = [[self.spelt_out(item, path, depth + 1) for item in pair] for pair in value.items()]
-            return {key: item for key, item in pairs}
+            try:
+                return {key: item for key, item in pairs}
+            except TypeError as error:  # A macro may stand for a list.
+                raise UserError("a list or dictionary cannot be a key of a dictionary") from error
         if not isinstance(value, Macro) or value == REQUIRED:
             return value
         if value.name in path:

@@ -94,10 +94,7 @@ def read(files: Sequence[str | Path], bindings: Sequence[str], search_path: Sequ
     """
     reader = _Reader(search_path)
     statements = [s for file in files for s in reader.file(find_file(str(file), search_path))]
-    for text in bindings:
-        place = f"--bind {text!r}"
-        statements += reader.text(text, lambda _, place=place: place, "--bind")  # type: ignore[misc]
-    return statements
+    return statements + [s for text in bindings for s in reader.text(text, _always(f"--bind {text!r}"), "--bind")]
 
 
 def read_text(text: str, label: str) -> list[Statement]:
@@ -107,8 +104,12 @@ def read_text(text: str, label: str) -> list[Statement]:
 
 def read_as(text: str, old: Statement, name: str) -> list[Statement]:
     """The statements of the text that stands for ``old``, which binds the old name ``name``."""
-    found = _Reader().text(text, lambda _: old.where, old.source)
+    found = _Reader().text(text, _always(old.where), old.source)
     return [dataclasses.replace(s, scope=s.scope or old.scope, old=name) for s in found]
+
+
+def _always(where: str) -> Callable[[int], str]:
+    return lambda line: where
 
 
 def find_file(name: str, folders: Sequence[Path], where: str = "") -> Path:

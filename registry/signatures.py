@@ -111,16 +111,14 @@ class Signature:
         own = self.parameters.get(name)
         if own is None and self.open:
             return Parameter(name, MISSING, MISSING, supplied=False)
+        if own is not None and not own.supplied:
+            return own
         bindable = [known for known, parameter in self.parameters.items() if not parameter.supplied]
-        if own is None:
-            guess = did_you_mean(name, bindable) or "."
-            raise UserError(f"{entry.shown} has no parameter {name!r}{guess} Its parameters: {listed(bindable)}")
-        if own.supplied:
-            raise UserError(
-                f"{entry.shown}.{name} is supplied by the code that calls it and cannot be bound; "
-                f"what can: {listed(bindable)}"
-            )
-        return own
+        if own is not None:
+            by = "is supplied by the code that calls it and cannot be bound"
+            raise UserError(f"{entry.shown}.{name} {by}; what can: {listed(bindable)}")
+        guess = did_you_mean(name, bindable) or "."
+        raise UserError(f"{entry.shown} has no parameter {name!r}{guess} Its parameters: {listed(bindable)}")
 
 
 def signature_of(entry: Entry) -> Signature:
@@ -129,21 +127,19 @@ def signature_of(entry: Entry) -> Signature:
     The caller supplies what the kind's row says; to the core's own configurables, whatever is positional
     and has no default (``run`` in ``def train(run, *, iterations)``).
     """
-    target = entry.load()
-    parameters, is_open = {}, False
+    target, found, is_open = entry.load(), {}, False
     for parameter in inspect.signature(target).parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:
+        name, kind, default = parameter.name, parameter.kind, parameter.default
+        if kind is parameter.VAR_KEYWORD:
             is_open = True
-        elif parameter.kind is not parameter.VAR_POSITIONAL:
+        elif kind is not parameter.VAR_POSITIONAL:
+            supplied = kind is parameter.POSITIONAL_ONLY
             if entry.kind in KINDS:
-                supplied = parameter.name in KINDS[entry.kind].supplied
-            else:
-                supplied = entry.kind != "gin" and parameter.kind is not parameter.KEYWORD_ONLY
-                supplied = supplied and parameter.default is MISSING
-            supplied = supplied or parameter.kind is parameter.POSITIONAL_ONLY
-            annotation = _evaluated(parameter.annotation, target)
-            parameters[parameter.name] = Parameter(parameter.name, annotation, parameter.default, supplied)
-    return Signature(parameters, is_open)
+                supplied |= name in KINDS[entry.kind].supplied
+            elif entry.kind != "gin":
+                supplied |= kind is not parameter.KEYWORD_ONLY and default is MISSING
+            found[name] = Parameter(name, _evaluated(parameter.annotation, target), default, supplied)
+    return Signature(found, is_open)
 
 
 def _evaluated(annotation: Any, target: Callable[..., Any]) -> Any:

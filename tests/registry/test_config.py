@@ -125,6 +125,11 @@ def test_an_undefined_macro_within_a_macro_is_reported_where_it_stands(mistake):
     assert mistake("train.iterations = %a\na = %b").startswith("test.gin:2: the macro %b is not defined")
 
 
+def test_a_macro_for_a_list_cannot_be_a_key(mistake):
+    message = mistake("KEY = [1]\ntrain.iterations = 1\nmetric.anything.x = {%KEY: 1}")
+    assert message == "test.gin:3: a list or dictionary cannot be a key of a dictionary"
+
+
 def test_a_macro_that_is_defined_by_itself_is_refused(mistake):
     assert "is defined by itself" in mistake("a = %b\nb = [%a]\ntrain.iterations = 1")
 

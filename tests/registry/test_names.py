@@ -1,6 +1,9 @@
+from string import Template
+
 import pytest
 
-from registry import KINDS, Origin, UserError
+from registry import KINDS, Kind, Origin, UserError
+from stylenat.commands._listing import listing
 
 
 def refused(workshop, kind, name, target="toy_plugin:Split"):
@@ -15,6 +18,20 @@ def test_only_networks_and_their_blocks_are_bound_as_classes():
         "generator",
         "discriminator",
     }
+
+
+def test_a_kind_is_one_row(workshop, monkeypatch):
+    row = Kind("what it tastes of", "toy_plugin:Partition", "toy:check_flavour", "train.things = [@flavour.$name()]")
+    monkeypatch.setitem(KINDS, "flavour", row)
+    registry = workshop.plugins()
+    registry.add("flavour", "sweet", "toy_plugin:Split", Origin("other", "2.0"))
+    text = "train.iterations = 1\nflavour.sweet.kernel_size = 5\n" + Template(row.example).substitute(name="sweet")
+    [sweet] = workshop.experiment(text, registry=registry).value("train.things")
+    assert sweet.kernel_size == 5
+    [listed] = listing(registry, "flavour")
+    assert (listed.selector, listed.doc) == ("flavour.sweet", "Half and half.")
+    with pytest.raises(UserError, match=r"write @flavour.sweet\(\) instead of @flavour.sweet"):
+        workshop.experiment("train.iterations = 1\ntrain.things = [@flavour.sweet]", registry=registry)
 
 
 def test_an_unknown_kind_is_refused_with_the_closest_and_all_kinds(workshop):
