@@ -14,8 +14,9 @@ import torch
 from plugins.augmentations.none import NoAugmentation
 from plugins.losses.adversarial import NonSaturating
 from plugins.regularizers.gradient_penalty import R1
+from stylenat import checkpoint
 from stylenat.evaluation.evaluate import Evaluation
-from stylenat.training import checkpoint, loop
+from stylenat.training import loop
 from stylenat.training.average import Exponential, NoAverage
 from stylenat.training.run import Run
 from stylenat.training.state import TrainingState
