@@ -11,10 +11,12 @@ import torch
 
 from registry import API_VERSION, KINDS, UserError, hookimpl, load_experiment, load_plugins
 from registry.gintext import read_text
+from stylenat import checkpoint
 from stylenat.commands._command import CORE, experiments_folder
 from stylenat.commands.ablate import main as ablate
 from stylenat.commands.run import main as run
 from stylenat.draws import Shard, ShardGenerator
+from stylenat.testing import check_average, check_loss, check_optimizer, check_regularizer, check_schedule
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -30,7 +32,7 @@ def load(text: str, tmp_path: Path, *plugins: str):
 
 
 def test_the_one_file_plugin_trains_is_drawn_and_passes_its_test(tiny, tmp_path, monkeypatch, capsys):
-    plugin, test, _, _, version, _ = blocks("plugins.md", "python")
+    plugin, test, _, _, _, version, _ = blocks("plugins.md", "python")
     Path("fibonacci.py").write_text(plugin)
     assert plugin.startswith("# fibonacci.py\n") and test.startswith("# test_fibonacci.py\n")
     bind = ["--plugin", "fibonacci.py", "--bind", "block.hydra.partition = @partition.fibonacci()"]
@@ -63,9 +65,28 @@ def test_the_bounds_that_plugins_are_shown_hold(tmp_path):
     del sys.modules["bounds_example"]
 
 
+def test_the_recipe_of_another_paper_is_one_file_that_trains_and_passes_the_checkers(tiny, monkeypatch, tmp_path):
+    plugin, gin = blocks("plugins.md", "python")[3], blocks("plugins.md", "gin")[0]
+    Path("r3gan.py").write_text(plugin)
+    Path("r3gan.gin").write_text(gin)
+    small = tiny[tiny.index("--bind") :]
+    assert run(["--gin", "r3gan.gin", "--plugin", "r3gan.py", *small, "--run-dir", "run"]) == 0
+    config = Path("run/config.gin").read_text()
+    assert "@loss.relativistic()" in config and "generator_images = True" in config
+    assert checkpoint.state(Path("run/checkpoints/step-000000004"))["drawn"] == 2 * 4 * 4
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import r3gan
+
+    check_loss(r3gan.Relativistic())
+    check_regularizer(r3gan.FakePenalty())
+    check_optimizer(r3gan.DecoupledDecay())
+    check_schedule(r3gan.WarmUp())
+    check_average(r3gan.PowerFunction())
+
+
 def test_the_renamed_parameters_that_plugins_are_shown_are_gin_text():
     names, renames = {"hookimpl": hookimpl}, {}
-    exec(blocks("plugins.md", "python")[5], names)
+    exec(blocks("plugins.md", "python")[6], names)
     names["stylenat_renamed"](renames.__setitem__)
     text = renames["train.margin"](0.5)
     statements = [(s.selector, s.parameter, str(s.value)) for s in read_text(text, "docs")]
@@ -77,7 +98,7 @@ def test_the_renamed_parameters_that_plugins_are_shown_are_gin_text():
 def test_the_draws_that_plugins_are_shown_are_the_whole_batchs(shard):
     def drawn(shard):
         names = {"torch": torch, "images": torch.zeros(4 // shard.of, 3, 8, 8), "random": ShardGenerator(5, shard)}
-        exec(blocks("plugins.md", "python")[3], names)
+        exec(blocks("plugins.md", "python")[4], names)
         return names["shift"].T, names["noise"], torch.stack(names["by_pixel"])
 
     for part, whole in zip(drawn(shard), drawn(Shard()), strict=True):

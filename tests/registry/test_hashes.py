@@ -7,7 +7,7 @@ from stylenat.commands._command import CORE, experiments_folder
 
 
 @pytest.mark.parametrize(
-    ("file", "hash"), [("quickstart", "4cacf481"), ("ffhq256", "0a655684"), ("styleswin_ffhq1024", "fd50c800")]
+    ("file", "hash"), [("quickstart", "47f11a22"), ("ffhq256", "c4acf8f6"), ("styleswin_ffhq1024", "77966a1f")]
 )
 def test_a_shipped_experiment_keeps_its_hash_and_its_operative_text_repeats_it(file, hash, tmp_path):
     registry = load_plugins(core=CORE)
