@@ -163,18 +163,26 @@ def config_of(folder: Path) -> Path:
     raise UserError(f"{folder} has no config.gin beside its weights")
 
 
-def generator_of(folder: Path, build: Callable[[], nn.Module]) -> tuple[nn.Module, str]:
-    """The averaged generator of a weights folder, or the generator where there is no average, ready to sample from.
+def generator_of(folder: Path, build: Callable[[], nn.Module], average: str | None = None) -> tuple[nn.Module, str]:
+    """The generator of a weights folder, ready to sample from.
+
+    Args:
+        average: which of its averages, ``generator`` for the weights without one; None for ``ema``, or ``generator``
+            where there is no average.
 
     Returns:
         The network and its name in the folder.
 
     Raises:
-        UserError: the folder has neither, weights of another network, or weights that are not finite.
+        UserError: the folder has no such weights, weights of another network, or weights that are not finite.
     """
-    name = next((name for name in ("ema", "generator") if (folder / f"{name}.safetensors").exists()), None)
-    if name is None:
+    names = sorted(path.stem for path in folder.glob("*.safetensors"))
+    there = [name for name in names if name in ("ema", "generator") or name.startswith("ema-")]
+    if not there:
         raise UserError(f"{folder} has no generator")
+    name = average if average is not None else "ema" if "ema" in there else "generator"
+    if name not in there:
+        raise UserError(f"{folder} has no average {name!r}; it has {', '.join(there)}")
     with torch.random.fork_rng(devices=[]):
         generator = build()
     _load_into(generator, folder / f"{name}.safetensors", "the generator of its config.gin")

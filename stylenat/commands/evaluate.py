@@ -71,6 +71,11 @@ def parser() -> argparse.ArgumentParser:
         "--class", dest="number", type=int, metavar="K", help="of a conditional generator: class K against its images"
     )
     one_of.add_argument("--per-class", action="store_true", help="every class by itself, and the mean over them")
+    parser.add_argument(
+        "--average",
+        metavar="NAME",
+        help="which average of the weights: ema (default), ema-0.100 or the like, generator for none",
+    )
     parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
     return parser
 
@@ -132,7 +137,7 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     use_tf32(experiment.value("train.tf32"))
     # All of the checkpoint is read now: training may go on meanwhile, and drop it.
     manifest, trackers = weights.manifest_of(folder), _trackers(experiment, folder)
-    generator, network = weights.generator_of(folder, experiment.value("train.generator"))
+    generator, network = weights.generator_of(folder, experiment.value("train.generator"), arguments.average)
     dataset = _dataset(registry, experiment, arguments.data, generator.resolution)
     must_agree(facts_of(experiment, registry.plugin_files) | {"weights": manifest["sha256"][f"{network}.safetensors"]})
     if any(getattr(metric, "uses_real", True) for metric in metrics):

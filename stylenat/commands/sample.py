@@ -43,6 +43,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--class", dest="number", type=int, metavar="K", help="of a conditional generator: only class K"
     )
+    parser.add_argument(
+        "--average",
+        metavar="NAME",
+        help="which average of the weights: ema (default), ema-0.100 or the like, generator for none",
+    )
     parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
     return parser
 
@@ -84,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     use_tf32(experiment.value("train.tf32"))
     seed, psi, batch_size = (experiment.value(f"train.{name}") for name in ("seed", "truncation_psi", "batch_size"))
     psi = psi if arguments.truncation_psi is None else arguments.truncation_psi
-    generator, network = weights.generator_of(folder, experiment.value("train.generator"))
+    generator, network = weights.generator_of(folder, experiment.value("train.generator"), arguments.average)
     checksum = weights.manifest_of(folder)["sha256"][f"{network}.safetensors"]
     classes = classes_of_weights(folder, generator)
     pixel_space = experiment.value("train.pixel_space")
