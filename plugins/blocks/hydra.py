@@ -1,6 +1,5 @@
 """Block ``hydra``: AdaIN, HydraAttention, AdaIN, MLP (StyleNAT, section 3)."""
 
-import torch
 from torch import Tensor, nn
 
 from registry import AttentionSite, Finite, Positive
@@ -8,7 +7,7 @@ from stylenat.attention.hydra import FullAttention, HydraAttention, checked_grou
 from stylenat.interfaces import AttentionBackend, Partition
 from stylenat.networks.layers import AdaIN
 from stylenat.networks.mlp import mlp
-from stylenat.networks.pieces import add_linear, linear_into, pieces, without_graph
+from stylenat.networks.pieces import assembled, linear, plus, with_residual
 from stylenat.networks.widths import Width
 
 
@@ -52,26 +51,25 @@ class HydraBlock(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """x: [batch, height, width, channels]; style: [batch, style_dim]."""
-        if without_graph(x):
-            return self._without_graph(x, style)
-        x = x + self.attention(self.norm1(x, style))
-        return x + mlp(self.norm2(x, style), self.expand, self.contract)
+        tokens = x.flatten(1, 2)
+        normalised, qkv = self.norm1.of(tokens, style), self.attention.qkv
+        attended = self.attention.attend(
+            assembled(
+                lambda samples, some, out: linear(qkv, normalised(samples, some), out),
+                tokens,
+                (*tokens.shape[:2], qkv.out_features),
+                qkv.out_features,
+            ).view(*x.shape[:3], -1)
+        )
+        tokens = plus(attended, x).flatten(1, 2)
+        renormalised = self.norm2.of(tokens, style)
+        tokens = with_residual(
+            lambda samples, some, out: mlp(renormalised(samples, some), self.expand, self.contract, out),
+            tokens,
+            self.expand.out_features,
+        )
+        return tokens.view(x.shape)
 
     def describe(self) -> str:
         """The heads and what they see, for the dry run's table."""
         return self.attention.describe(self.resolution)
-
-    def _without_graph(self, x: Tensor, style: Tensor) -> Tensor:
-        """The same; neither a normalised map nor the MLP's wide hidden layer is ever whole."""
-        batch, tokens, channels = x.flatten(1, 2).shape
-        qkv = x.new_empty(batch, tokens, 3 * channels)
-        modulate = self.norm1.modulation(x.flatten(1, 2), style)
-        for samples, some in pieces(batch, tokens, 3 * channels):
-            linear_into(qkv[samples, some], self.attention.qkv, modulate(samples, some))
-        out = self.attention.attend(qkv.view(*x.shape[:3], -1)).add_(x)
-        del qkv
-        modulate, residual = self.norm2.modulation(out.flatten(1, 2), style), out.flatten(1, 2)
-        for samples, some in pieces(batch, tokens, self.expand.out_features):
-            hidden = torch.ops.aten.gelu_(self.expand(modulate(samples, some)))
-            add_linear(residual[samples, some], self.contract, hidden)
-        return out

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from registry import AttentionSite, CountOrZero, Finite, Positive, UserError
 from stylenat.networks.layers import EqualLinear, PixelNorm, UpsampleImage, given, leaky_relu
-from stylenat.networks.pieces import pieces, without_graph
+from stylenat.networks.pieces import assembled, without_graph
 from stylenat.networks.widths import Width, resolutions, widths
 
 LARGE = 2**20
@@ -67,19 +67,18 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, height, width, in] to [batch, 2 height, 2 width, out]."""
-        if not without_graph(x):
-            return torch.addcmul(self.reduction(self.norm(_doubled(x))), self._position(0, 2 * x.shape[1]), self.alpha)
         batch, height, width, channels = x.shape
-        out = x.new_empty(batch, 2 * height, 2 * width, self.reduction.out_features)
-        for samples, rows in pieces(batch, height, 4 * width * channels):
-            first, last, _ = rows.indices(height)
+
+        def doubled_rows(samples: slice, some: slice, out: Tensor | None) -> Tensor:
+            first, last, _ = some.indices(height)
             # A row more on either side, which the interpolation looks at.
             above = min(first, 1)
             doubled = _doubled(x[samples, first - above : last + 1])[:, 2 * above :][:, : 2 * (last - first)]
-            target = out[samples, 2 * first : 2 * last]
-            position = self._position(2 * first, 2 * last)
-            torch.addcmul(self.reduction(self.norm(doubled)), position, self.alpha, out=target)
-        return out
+            position, out = self._position(2 * first, 2 * last), None if out is None else out.flatten(1, 2)
+            return torch.addcmul(self.reduction(self.norm(doubled)), position, self.alpha, out=out)
+
+        shape = batch, height, 2, 2 * width, self.reduction.out_features
+        return assembled(doubled_rows, x, shape, 4 * width * channels).view(batch, 2 * height, 2 * width, -1)
 
     def _position(self, first: int, last: int) -> Tensor:
         """The embedding of rows [first, last): [rows, side, channels]."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylenat.networks.pieces import pieces, without_graph
+from stylenat.networks.pieces import assembled, without_graph
 
 SLOPE, GAIN = 0.2, math.sqrt(2)
 
@@ -70,29 +70,29 @@ class AdaIN(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """x: [batch, height, width, channels]; style: [batch, style_dim]."""
-        if without_graph(x):
-            tokens = x.flatten(1, 2)
-            modulate, out = self.modulation(tokens, style), torch.empty_like(tokens)
-            for samples, some in pieces(*tokens.shape):
-                out[samples, some] = modulate(samples, some)
-            return out.view(x.shape)
-        modulation = self.style(style)[:, None]
-        # The statistics are in float32, whatever precision the network runs in.
-        dtype = torch.promote_types(torch.promote_types(x.dtype, modulation.dtype), torch.float32)
-        gamma, beta = modulation.to(dtype).chunk(2, dim=-1)
-        return _ModulatedNorm.apply(x.to(dtype).flatten(1, 2), gamma, beta, self.eps).view(x.shape)
+        tokens = x.flatten(1, 2)
+        return assembled(self.of(tokens, style), tokens, tokens.shape, tokens.shape[2]).view(x.shape)
 
-    def modulation(self, tokens: Tensor, style: Tensor) -> Callable[[slice, slice], Tensor]:
-        """``modulate(samples, some)``: the same of ``tokens[samples, some]``, by the norm of all. No graph."""
-        gamma, beta = self.style(style)[:, None].chunk(2, dim=-1)
+    def of(self, tokens: Tensor, style: Tensor) -> Callable[..., Tensor]:
+        """``normalised(samples, some, out=None)``: that part of the result for tokens [batch, tokens, channels].
+
+        Where a graph is kept, the parts are all of it.
+        """
+        modulation = self.style(style)[:, None]
+        if not without_graph(tokens):
+            # The statistics are in float32, whatever precision the network runs in.
+            dtype = torch.promote_types(torch.promote_types(tokens.dtype, modulation.dtype), torch.float32)
+            gamma, beta = modulation.to(dtype).chunk(2, dim=-1)
+            return lambda samples, some, out=None: _ModulatedNorm.apply(tokens.to(dtype), gamma, beta, self.eps)
+        gamma, beta = modulation.chunk(2, dim=-1)
         variance, mean = torch.var_mean(tokens, dim=1, keepdim=True, correction=0)
         slope = gamma * torch.rsqrt(variance + self.eps)
 
-        def modulate(samples: slice, some: slice) -> Tensor:
+        def normalised(samples: slice, some: slice, out: Tensor | None = None) -> Tensor:
             centred = tokens[samples, some] - mean[samples]
-            return torch.addcmul(beta[samples], centred, slope[samples], out=centred)
+            return torch.addcmul(beta[samples], centred, slope[samples], out=centred if out is None else out)
 
-        return modulate
+        return normalised
 
 
 class _ModulatedNorm(torch.autograd.Function):

@@ -3,7 +3,7 @@
 On a CPU fresh memory costs about as much as the products: every large intermediate is mapped and cleared anew.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,18 +29,58 @@ def pieces(batch: int, tokens: int, width: int) -> Iterator[tuple[slice, slice]]
             yield slice(sample, sample + 1), slice(first, first + step)
 
 
-def linear_into(out: Tensor, layer: nn.Linear, x: Tensor) -> None:
-    """``out = layer(x)`` for contiguous ``out`` [batch, tokens, channels]."""
+def assembled(
+    f: Callable[[slice, slice, Tensor | None], Tensor], x: Tensor, shape: Sequence[int], width: int
+) -> Tensor:
+    """``f`` of x, [batch, tokens or rows, ...], computed piece by piece where no graph is kept.
+
+    Args:
+        f: (samples, some, out) to the result for ``x[samples, some]``, written into ``out`` where that is given. With a
+            graph it is called once, for all of x and without ``out``.
+        shape: of the result, whose first two dimensions are x's; width: numbers of the widest intermediate per token
+            or row.
+    """
+    if not without_graph(x):
+        return f(slice(None), slice(None), None)
+    out = x.new_empty(shape)
+    for samples, some in pieces(len(x), x.shape[1], width):
+        f(samples, some, out[samples, some])
+    return out
+
+
+def with_residual(f: Callable[[slice, slice, Tensor | None], Tensor], x: Tensor, width: int) -> Tensor:
+    """``x + f(x)`` of x, [batch, tokens, channels], as ``assembled``; f adds to ``out`` where that is given.
+
+    Without a graph x itself is overwritten.
+    """
+    if not without_graph(x):
+        return x + f(slice(None), slice(None), None)
+    for samples, some in pieces(len(x), x.shape[1], width):
+        f(samples, some, x[samples, some])
+    return x
+
+
+def plus(new: Tensor, x: Tensor) -> Tensor:
+    """``new + x``; without a graph ``new`` itself is overwritten."""
+    return new.add_(x) if without_graph(x) else new + x
+
+
+def linear(layer: nn.Linear, x: Tensor, out: Tensor | None = None) -> Tensor:
+    """``layer(x)``, into contiguous ``out`` [batch, tokens, channels] where that is given."""
+    if out is None:
+        return layer(x)
     rows, x = out.flatten(0, 1), x.flatten(0, 1)
     if layer.bias is None:
         torch.mm(x, layer.weight.t(), out=rows)
     else:
         torch.addmm(layer.bias, x, layer.weight.t(), out=rows)
+    return out
 
 
-def add_linear(out: Tensor, layer: nn.Linear, x: Tensor) -> None:
-    """``out += layer(x)``, the product added as it is made."""
+def add_linear(out: Tensor, layer: nn.Linear, x: Tensor) -> Tensor:
+    """``out += layer(x)`` for contiguous ``out`` [batch, tokens, channels], the product added as it is made."""
     rows = out.flatten(0, 1)
     if layer.bias is not None:
         rows += layer.bias
     rows.addmm_(x.flatten(0, 1), layer.weight.t())
+    return out
