@@ -15,6 +15,10 @@ from torch.nn.functional import softplus
 from stylenat.draws import Shard, ShardGenerator, derived_seed
 
 BATCH = 8
+Batch = tuple[Tensor, Tensor | None]
+"""Real images and their labels."""
+Inputs = tuple[Tensor, Tensor | None, dict[str, Tensor]]
+"""A generator's: latents, labels, noise by name."""
 
 
 @dataclass(kw_only=True)
@@ -39,6 +43,7 @@ class Plan:
     consistency: Callable | None = None  # the transform T
     clip: float = float("inf")
     averages: dict[str, Callable[[int], float]] = field(default_factory=dict)  # decays
+    class_counts: tuple[int, ...] = ()  # of the data, in a conditional experiment
     augment: Callable = lambda p: lambda images, random: images
     p: float = 0.0
     target: float = 0.0
@@ -73,12 +78,13 @@ class PlainTraining:
         self.generator, self.discriminator = copy.deepcopy(generator), copy.deepcopy(discriminator)
         self.averages = {name: copy.deepcopy(generator) for name in plan.averages}
         self.g_adam, self.d_adam = Adam(self.generator, plan.g_weight_decay), Adam(self.discriminator)
-        names = ("latents", "network", "augmentation", "regularization")
+        names = ("latents", "network", "labels", "augmentation", "regularization")
         self.streams = {name: torch.Generator().manual_seed(derived_seed(seed, name)) for name in names}
 
-    def iteration(self, i: int, images: Iterator[Tensor]) -> dict[str, float]:
+    def iteration(self, i: int, images: Iterator[Batch]) -> dict[str, float]:
         """Returns what is tracked."""
-        plan, real, inputs = self.plan, next(images), self.inputs()
+        plan, real = self.plan, next(images)
+        inputs = self.inputs(real)
         if plan.joint:
             of_g, of_d = self.generator_loss(real, inputs), self.discriminator_loss(i, real, inputs)
             of_g, of_d = gradients(of_g, self.generator), gradients(of_d, self.discriminator)
@@ -88,7 +94,7 @@ class PlainTraining:
             of_d = gradients(self.discriminator_loss(i, real, inputs), self.discriminator)
             tracked = self.discriminator_step(i, *of_d) | self.lazy_r1_step(i, real)
             real = next(images) if plan.generator_images else real
-            inputs = inputs if plan.share_fakes else self.inputs()
+            inputs = inputs if plan.share_fakes else self.inputs(real)
             tracked |= self.generator_step(i, *gradients(self.generator_loss(real, inputs), self.generator))
             tracked |= self.lazy_generator_step(i, inputs)
         for name, decay in plan.averages.items():
@@ -98,10 +104,11 @@ class PlainTraining:
                 average[key].copy_(kept * average[key] + (1 - kept) * value)
         return tracked | {"augmentation/p": self.p, "augmentation/r_t": self.r_t}
 
-    def discriminator_loss(self, i: int, real: Tensor, inputs: list[Tensor]) -> tuple[Tensor, dict]:
-        plan, random, fake = self.plan, self.call("regularization"), self.generator(*inputs).detach()
+    def discriminator_loss(self, i: int, real: Batch, inputs: Inputs) -> tuple[Tensor, dict]:
+        plan, random, fake = self.plan, self.call("regularization"), self.fakes(inputs).detach()
+        (real, labels), fake_labels = real, inputs[1]
         real, fake = real.clone().requires_grad_(), fake.requires_grad_()
-        on_fake, on_real = self.logits(fake), self.logits(real)
+        on_fake, on_real = self.logits(fake, fake_labels), self.logits(real, labels)
         loss = plan.d_loss(on_real, on_fake)
         tracked = {"loss/discriminator": loss, "logits/real": on_real.mean(), "logits/fake": on_fake.mean()}
         self.signs.append(float(on_real.detach().sign().mean()))
@@ -110,15 +117,17 @@ class PlainTraining:
             terms = {"r1": penalty(on_real, real), "r2": penalty(on_fake, fake)}
             terms = {name: plan.gamma(i) / 2 * plan.penalties * value for name, value in terms.items()}
         if plan.consistency is not None:  # arXiv 2002.04724, both weights 10
-            of_fake = (self.logits(plan.consistency(fake.detach(), random)) - on_fake).square().mean()
-            of_real = (self.logits(plan.consistency(real.detach(), random)) - on_real).square().mean()
+            on_changed = self.logits(plan.consistency(fake.detach(), random), fake_labels)
+            of_fake = (on_changed - on_fake).square().mean()
+            on_changed = self.logits(plan.consistency(real.detach(), random), labels)
+            of_real = (on_changed - on_real).square().mean()
             terms["bcr"] = 10 * of_fake + 10 * of_real
         return sum(terms.values(), loss), tracked | {f"regularizer/{name}": value for name, value in terms.items()}
 
-    def generator_loss(self, real: Tensor, inputs: list[Tensor]) -> tuple[Tensor, dict]:
+    def generator_loss(self, real: Batch, inputs: Inputs) -> tuple[Tensor, dict]:
         self.call("regularization")
-        on_fake = self.logits(self.generator(*inputs))
-        loss = self.plan.g_loss(self.logits(real) if self.plan.paired else None, on_fake)
+        on_fake = self.logits(self.fakes(inputs), inputs[1])
+        loss = self.plan.g_loss(self.logits(*real) if self.plan.paired else None, on_fake)
         return loss, {"loss/generator": loss}
 
     def discriminator_step(self, i: int, found: list[Tensor | None], tracked: dict) -> dict:
@@ -128,14 +137,14 @@ class PlainTraining:
         self.adapt()
         return tracked | {"gradient_norm/discriminator": norm}
 
-    def lazy_r1_step(self, i: int, real: Tensor) -> dict:
+    def lazy_r1_step(self, i: int, real: Batch) -> dict:
         """StyleGAN2, section 3.1: every k iterations, k times as strong; not clipped."""
         every = self.plan.lazy
         if every is None or i % every != 0:
             return {}
         self.call("regularization")
-        real = real.clone().requires_grad_()
-        term = self.plan.gamma(i) / 2 * every * penalty(self.logits(real), real)
+        images = real[0].clone().requires_grad_()
+        term = self.plan.gamma(i) / 2 * every * penalty(self.logits(images, real[1]), images)
         found, _ = gradients((term, {}), self.discriminator)
         self.lazily_corrected_step(i, found)
         return {"regularizer/r1": float(term.detach()), "gradient_norm/r1": total_norm(found)}
@@ -147,13 +156,13 @@ class PlainTraining:
         self.g_adam.step(found, *lazily_corrected(self.plan.g_lazy, self.plan.g_rate(i), self.plan.g_betas(i)))
         return tracked | {f"gradient_norm/{name}": total_norm(found)}
 
-    def lazy_generator_step(self, i: int, inputs: list[Tensor]) -> dict:
+    def lazy_generator_step(self, i: int, inputs: Inputs) -> dict:
         """A stand-in for StyleGAN2's path lengths."""
         every = self.plan.g_lazy
         if every is None or i % every != 0:
             return {}
         self.call("regularization")
-        term = 3 * every * self.generator(*inputs).square().mean()
+        term = 3 * every * self.fakes(inputs).square().mean()
         found = gradients((term, {"regularizer/size": term}), self.generator)
         return self.generator_step(i, *found, name="size")
 
@@ -166,15 +175,25 @@ class PlainTraining:
             self.p = min(max(self.p + step, 0.0), 1.0)
             self.signs = []
 
-    def inputs(self) -> list[Tensor]:
-        """Latents, and the noise that the generator declares."""
+    def inputs(self, real: Batch) -> Inputs:
+        """Latents; classes as often as in the data, of a pair one; the noise that the generator declares."""
         latents = torch.randn(BATCH, self.generator.latent_dim, generator=self.streams["latents"])
-        shapes = [draw.shape for draw in self.generator.draws.values()]
-        noise = [torch.randn(BATCH, *shape, generator=self.streams["network"]) for shape in shapes]
-        return [tensor.double() for tensor in (latents, *noise)]
+        shapes = {name: draw.shape for name, draw in self.generator.draws.items()}
+        noise = {name: torch.randn(BATCH, *shape, generator=self.streams["network"]) for name, shape in shapes.items()}
+        labels, counts = None, self.plan.class_counts
+        if counts:
+            drawn = sum(counts) * torch.rand(BATCH, generator=self.streams["labels"], dtype=torch.float64)
+            first = [sum(counts[:k]) for k in range(len(counts))]  # Class k has the numbers from there on.
+            numbers = [max(k for k, start in enumerate(first) if start <= place) for place in drawn.tolist()]
+            labels = real[1] if self.plan.paired else torch.eye(len(counts), dtype=torch.double)[numbers]
+        return latents.double(), labels, {name: tensor.double() for name, tensor in noise.items()}
 
-    def logits(self, images: Tensor) -> Tensor:
-        return self.discriminator(self.plan.augment(self.p)(images, self.call("augmentation")))
+    def fakes(self, inputs: Inputs) -> Tensor:
+        latents, labels, noise = inputs
+        return self.generator(latents, labels, **noise)
+
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        return self.discriminator(self.plan.augment(self.p)(images, self.call("augmentation")), labels)
 
     def call(self, stream: str) -> torch.Generator:
         """Every call of a term or of the augmentation moves its stream by one number."""

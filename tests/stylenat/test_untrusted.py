@@ -41,7 +41,7 @@ def repacked(path, **replaced):
 def test_code_in_a_state_is_not_run(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"step": Bomb()}, folder / "state.pt")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match="which could run code") as caught:
         checkpoint.state(folder)
     assert "\n" not in str(caught.value) and not Path("exploded").exists()
     (folder / "state.pt").write_bytes(pickle.dumps(Bomb()))  # The form from before zips.

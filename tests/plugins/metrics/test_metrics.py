@@ -14,9 +14,21 @@ from plugins.metrics.sliced_wasserstein import MOST, SlicedWasserstein
 from plugins.metrics.spectrum import AzimuthalPower, Spectrum
 from registry import UserError
 from stylenat.evaluation.accumulators import Rows
-from stylenat.evaluation.evaluate import Evaluator
+from stylenat.evaluation.evaluate import Evaluator, metric_protocol
 from stylenat.evaluation.manifold import density_and_coverage, precision_and_recall, tiles
 from stylenat.testing.contract import pictures
+
+
+@pytest.mark.parametrize("metric, better", [
+    (FID(RandomConvolution()), "lower"),
+    (KID(RandomConvolution()), "lower"),
+    (SlicedWasserstein(), "lower"),
+    (Spectrum(), "lower"),
+    (PrecisionRecall(RandomConvolution()), "higher"),
+    (DensityCoverage(RandomConvolution()), "higher"),
+])  # fmt: skip
+def test_its_protocol_says_which_way_is_better(metric, better):
+    assert metric_protocol(metric)["better"] == better
 
 
 def rows(features):

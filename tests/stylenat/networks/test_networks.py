@@ -5,36 +5,14 @@ from plugins.blocks.hydra import HydraBlock
 from plugins.partitions.split import Split
 from plugins.partitions.uniform import Uniform
 from registry import UserError
-from stylenat.networks.discriminator import WaveletDiscriminator, haar_filters
+from stylenat.networks.discriminator import WaveletDiscriminator
 from stylenat.networks.generator import StyleGenerator
 from stylenat.networks.layers import AdaIN
-
-
-def count(network):
-    return sum(p.numel() for p in network.parameters())
 
 
 def generator(**options):
     partition = options.pop("partition", Split())
     return StyleGenerator(block=lambda **site: HydraBlock(partition=partition, **site), **options)
-
-
-@pytest.mark.parametrize("resolution, parameters", [(256, 48_921_000), (1024, 49_452_934)])
-def test_the_published_generators_have_the_published_parameters(resolution, parameters):
-    with torch.device("meta"):
-        assert count(generator(resolution=resolution)) == parameters
-
-
-@pytest.mark.parametrize(
-    "options, parameters",
-    [
-        ({"resolution": 256}, 26_211_585),
-        ({"resolution": 256, "spectral_norm": False}, 26_211_073),
-        ({"resolution": 1024}, 27_736_641),
-    ],
-)
-def test_the_published_discriminators_have_the_published_parameters(options, parameters):
-    assert count(WaveletDiscriminator(**options)) == parameters
 
 
 def small(**options):
@@ -74,11 +52,6 @@ def test_adain_equals_instance_norm_and_modulation_twice_differentiably():
     torch.testing.assert_close(norm(x, style), plain * gamma[:, None, None] + beta[:, None, None])
     assert torch.autograd.gradcheck(norm, (x, style))
     assert torch.autograd.gradgradcheck(norm, (x, style))
-
-
-def test_haar_filters_are_orthonormal():
-    filters = haar_filters().flatten(1)
-    torch.testing.assert_close(filters @ filters.t(), torch.eye(4))
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,6 @@ class Block(nn.Module):
     ],
 )
 def test_a_block_that_breaks_a_rule_is_told_which(broken, message):
-    check_block(Block)
     with pytest.raises(ContractError, match=message):
         check_block(Block, broken=broken)
 
@@ -341,9 +340,9 @@ class Editing(R1):
     ("regularizer", "message"),
     [
         (Noisy(), "global generator of torch"),
-        (Remembering(), "no memory"),
+        (Remembering(), "belongs into its state_dict"),
         (Reaching(), "no gradient to the parameters of the discriminator"),
-        (Editing(), "edits its input 'real'"),
+        (Editing(), "edits its input 'images'"),
         (R1(interval=0), "interval must be a whole number from 1"),
     ],
 )
@@ -409,7 +408,6 @@ class NotDifferentiable(NoAugmentation):
     ],
 )
 def test_an_augmentation_that_breaks_a_rule_is_told_which(augmentation, message):
-    check_augmentation(Brightness())
     with pytest.raises(ContractError, match=message):
         check_augmentation(augmentation)
 
@@ -461,7 +459,6 @@ class Images:
     ],
 )
 def test_a_dataset_that_breaks_a_rule_is_told_which(broken, message):
-    check_dataset(Images())
     with pytest.raises(ContractError, match=message):
         check_dataset(Images(broken))
 
@@ -494,7 +491,6 @@ class Means:
     [("batch", "others in its batch"), ("dim", "must have the shape"), ("gradient", "no gradient")],
 )
 def test_features_that_break_a_rule_are_told_which(broken, message):
-    check_features(Means())
     with pytest.raises(ContractError, match=message):
         check_features(Means(broken))
 
@@ -541,7 +537,6 @@ class MeanDifference:
     ],
 )
 def test_a_metric_that_breaks_a_rule_is_told_which(broken, message):
-    check_metric(MeanDifference())
     with pytest.raises(ContractError, match=message):
         check_metric(MeanDifference(broken))
 
@@ -584,6 +579,20 @@ class Keeping(JsonLines):
     ],
 )
 def test_a_tracker_that_breaks_a_rule_is_told_which(tracker, message, tmp_path):
-    check_tracker(JsonLines(), tmp_path / "sound")
     with pytest.raises(ContractError, match=message):
         check_tracker(tracker, tmp_path / "broken")
+
+
+@pytest.mark.parametrize(
+    ("check", "sound"),
+    [
+        (check_block, Block),
+        (check_augmentation, Brightness()),
+        (check_dataset, Images()),
+        (check_features, Means()),
+        (check_metric, MeanDifference()),
+        (check_tracker, JsonLines()),
+    ],
+)
+def test_what_breaks_no_rule_passes(check, sound, tmp_path):
+    check(sound, *([tmp_path] if check is check_tracker else []))

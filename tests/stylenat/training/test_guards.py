@@ -83,3 +83,11 @@ def test_what_was_skipped_is_read_from_a_gpu_in_one_transfer():
             guard.note(flags, read_every=3)
         assert guard.skipped == {"generator": 2} and guard.in_a_row == 2 and len(gpu.events) == 1
         assert guard.note({}, read_every=3) == {} and guard.in_a_row == 0
+
+
+def test_counts_survive_a_checkpoint():
+    guard, restored = Guard(), Guard()
+    guard.note({"skipped/generator": torch.ones(()), "skipped/r1": torch.zeros(())}, read_every=3)
+    guard.roll_backs = 2
+    restored.load_state_dict(guard.state_dict())
+    assert (restored.skipped, restored.in_a_row, restored.roll_backs) == ({"generator": 1}, 1, 2)

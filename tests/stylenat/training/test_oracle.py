@@ -16,6 +16,7 @@ from plugins.losses.adversarial import NonSaturating
 from plugins.regularizers.bcr import BalancedConsistency
 from plugins.regularizers.gradient_penalty import R1, R2
 from plugins.schedules.schedules import Cosine, LinearDecay, Warmup
+from stylenat.classes import Classes
 from stylenat.draws import Draw
 from stylenat.networks.layers import EqualLinear, SpectralNorm, leaky_relu
 from stylenat.training.average import Exponential, NoAverage
@@ -33,13 +34,14 @@ class SmallGenerator(nn.Module):
     resolution, latent_dim = 8, 6
     draws = {"noise": Draw((3, 8, 8))}
 
-    def __init__(self):
+    def __init__(self, num_classes=0):
         super().__init__()
-        self.layers = nn.ModuleList([EqualLinear(6, 8), EqualLinear(8, 3 * 64)])
+        self.layers = nn.ModuleList([EqualLinear(6 + num_classes, 8), EqualLinear(8, 3 * 64)])
         self.strength = nn.Parameter(torch.tensor(0.1))
         self.register_buffer("size", torch.zeros(()))
 
-    def forward(self, latents, noise):
+    def forward(self, latents, labels=None, *, noise):
+        latents = latents if labels is None else torch.cat([latents, labels], dim=1)
         self.size = self.layers[0].weight.detach().norm()
         first, last = self.layers
         return last(leaky_relu(first(latents))).view(-1, 3, 8, 8) + self.strength * noise
@@ -51,7 +53,8 @@ class Size:
     name, network, own_step, interval = "size", "generator", True, 4
 
     def __call__(self, batch):
-        return 3 * self.interval * batch.generator(batch.latents, **batch.draws).square().mean()
+        fake = batch.generator(batch.latents, batch.fake_labels, **batch.draws)
+        return 3 * self.interval * fake.square().mean()
 
 
 class SmallDiscriminator(nn.Module):
@@ -59,15 +62,17 @@ class SmallDiscriminator(nn.Module):
 
     resolution = 8
 
-    def __init__(self):
+    def __init__(self, num_classes=0):
         super().__init__()
-        self.weights = nn.ModuleList([SpectralNorm(torch.randn(12, 3 * 64)), SpectralNorm(torch.randn(1, 12))])
+        inputs = 3 * 64 + num_classes
+        self.weights = nn.ModuleList([SpectralNorm(torch.randn(12, inputs)), SpectralNorm(torch.randn(1, 12))])
         self.bias = nn.Parameter(torch.zeros(12))
         self.logit_bias = nn.Parameter(torch.zeros(1))
 
-    def forward(self, images):
+    def forward(self, images, labels=None):
         first, last = self.weights
-        hidden = leaky_relu(images.flatten(1) @ first().T + self.bias)
+        inputs = images.flatten(1) if labels is None else torch.cat([images.flatten(1), labels], dim=1)
+        hidden = leaky_relu(inputs @ first().T + self.bias)
         return hidden @ last().T + self.logit_bias
 
 
@@ -133,11 +138,21 @@ PLAIN_STYLENAT = dict(
     averages=halving(50),
     clip=0.5,
 )
+CONDITIONAL = dict(generator=lambda: SmallGenerator(3), discriminator=lambda: SmallDiscriminator(3))
 IN_MAIN_LOSS = [R1(gamma=2, interval=2, own_step=False), R2(gamma=2, interval=2, own_step=False)]
 
 CASES = {
     "StyleNAT": (dict(**STYLENAT, augmentation=NoAugmentation()), PLAIN_STYLENAT),
     "StyleNAT with ADA in two microbatches": (STYLENAT | dict(accumulate=2), PLAIN_STYLENAT | ADA),
+    "three classes in two microbatches": (
+        dict(CONDITIONAL, regularizers=[Size(), R1(interval=3), BalancedConsistency()], accumulate=2),
+        dict(class_counts=(5, 2, 1), consistency=BalancedConsistencyTransforms(), g_lazy=4, averages=halving(10_000))
+        | ADA,
+    ),
+    "three classes in pairs": (
+        dict(CONDITIONAL, loss=Relativistic(), recipe=Joint(), regularizers=[R1(interval=3)]),
+        dict(class_counts=(5, 2, 1), joint=True, averages=halving(10_000)) | RELATIVISTIC | ADA,
+    ),
     "shared fakes": (
         dict(recipe=Alternating(share_fakes=True), average=Exponential(half_life=50, rampup=0.4)),
         dict(share_fakes=True, averages=halving(50, rampup=0.4), lazy=None) | ADA,
@@ -220,10 +235,13 @@ def make_settings(**changed):
     return Training(**(values | changed))
 
 
-def images():
+def batches(counts):
+    """Real images, and labels where there are classes."""
     random = torch.Generator().manual_seed(5)
     while True:
-        yield torch.randn(BATCH, 3, 8, 8, generator=random, dtype=torch.double)
+        images = torch.randn(BATCH, 3, 8, 8, generator=random, dtype=torch.double)
+        numbers = torch.randint(max(len(counts), 1), (BATCH,), generator=random)
+        yield images, torch.eye(len(counts), dtype=torch.double)[numbers] if counts else None
 
 
 def assert_same(ours, theirs, where):
@@ -246,12 +264,14 @@ def test_iterations_are_those_of_the_papers(case):
     before = {name: p.detach().clone() for name, p in state.discriminator.named_parameters()}
     del before["logit_bias"]  # A relativistic loss does not depend on it.
     reference = PlainTraining(Plan(**plan), state.generator, state.discriminator)
-    batches, reference_batches = (((real, None) for real in images()), images())
+    counts = reference.plan.class_counts
+    state.classes = Classes(counts, tuple("abc")) if counts else None
+    ours, theirs = batches(counts), batches(counts)
     strengths = set()
     for i in range(ITERATIONS):
-        scalars = iteration(state, batches)
+        scalars = iteration(state, ours)
         state.step, state.images = state.step + 1, state.images + BATCH
-        expected = reference.iteration(i, reference_batches)
+        expected = reference.iteration(i, theirs)
         skipped = [float(scalars.pop(name)) for name in list(scalars) if name.startswith("skipped/")]
         assert skipped and not any(skipped)
         if isinstance(state.settings.augmentation, NoAugmentation):
