@@ -106,7 +106,7 @@ def test_trackers_are_told_how_a_run_that_fails_ended(tiny, monkeypatch, tmp_pat
         (["--bind", "train.threads = 0"], "at least 1"),
         (["--bind", "train.evaluation_samples = 1"], "at least 2"),
         (["--bind", "regularizer.r1.interval = 0"], "at least 1"),
-        (["--bind", "generator.style.channels = [0, 16, 16]"], "at least 1"),
+        (["--bind", "generator.style.channels = [0, 16, 16]"], "1 to 65536"),
         (["--bind", "train.metrics = [@metric.swd(), @metric.swd()]"], "two of one name"),
         (["--bind", "train.batch_size = 6"], "does not divide"),
         (["--bind", "train.device = 'cuda'"], "no CUDA device"),
