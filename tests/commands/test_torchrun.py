@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import distributed
 
 from stylenat.commands.run import main
 
@@ -65,9 +66,9 @@ def arguments(tmp_path, monkeypatch):
     return ["--gin", "quickstart.gin", "--plugin", "faulty.py", *(part for b in BINDS for part in ("--bind", b))]
 
 
-def torchrun(arguments, fault="pass", restarts=0, script=ROOT / "tools" / "run.py"):
+def torchrun(arguments, fault="pass", restarts=0):
     Path("faulty.py").write_text(FAULTY.replace("FAULT", fault))
-    options = ["--nproc-per-node=2", "--standalone", f"--max-restarts={restarts}", str(script)]
+    options = ["--nproc-per-node=2", "--standalone", f"--max-restarts={restarts}", str(ROOT / "tools" / "run.py")]
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *options, *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -76,6 +77,38 @@ def torchrun(arguments, fault="pass", restarts=0, script=ROOT / "tools" / "run.p
         timeout=300,
         check=False,
     )
+
+
+def together(arguments, of_rank_1=None, fault="pass"):
+    """Two processes of one run as torchrun starts them, but forked from this one, which has imported everything.
+
+    Returns each process's exit code, and what both wrote to stderr.
+    """
+    Path("faulty.py").write_text(FAULTY.replace("FAULT", fault))
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # As torchrun's agent has it.
+    torch.set_num_threads(1)  # Threads do not live through a fork.
+    pids = []
+    for rank in range(2):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+                os.environ |= {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+                for number, name in ((1, "out"), (2, "err")):
+                    os.dup2(os.open(f"{name}-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+                sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+                code = main(of_rank_1 if rank and of_rank_1 else arguments)
+            except SystemExit as end:
+                code = end.code
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        pids.append(pid)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    return codes, "".join(Path(f"err-{rank}").read_text() for rank in range(2))
 
 
 def weights(checkpoint):
@@ -100,16 +133,16 @@ def test_a_killed_process_restarts_all_and_the_run_goes_on_with_any_number_of_th
 
 
 def test_two_processes_stop_together_when_one_is_asked_to_and_end_with_the_same_bits(arguments, everything):
-    assert torchrun([*arguments, "--run-dir", "whole"]).returncode == 0
+    assert together([*arguments, "--run-dir", "whole"])[0] == [0, 0]
     stopped = torchrun([*arguments, "--run-dir", "parts"], "os.kill(os.getpid(), signal.SIGUSR1)")
     assert stopped.returncode == 0, stopped.stderr
+    for rank in range(2):
+        assert "gloo" not in Path(f"threads-{rank}").read_text()  # One that wakes during the exit would abort it.
     assert "iteration 3" in Path("parts/PREEMPTED").read_text()
     assert sorted(path.name for path in Path("parts/checkpoints").iterdir())[-1] == "step-000000003"
-    assert torchrun([*arguments, "--run-dir", "parts"]).returncode == 0
+    assert together([*arguments, "--run-dir", "parts"])[0] == [0, 0]
     assert everything(Path("whole")) == everything(Path("parts"))
     assert not Path("parts/PREEMPTED").exists()
-    for rank in range(2):
-        assert "gloo" not in Path(f"threads-{rank}").read_text()  # One that wakes amid the exit would abort it.
 
 
 def test_a_fault_in_one_process_ends_all_with_its_traceback_printed_once(arguments):
@@ -121,21 +154,17 @@ def test_a_fault_in_one_process_ends_all_with_its_traceback_printed_once(argumen
 
 def test_processes_that_were_started_differently_end_before_anything_is_written(arguments):
     Path("mine.gin").write_text("include 'quickstart.gin'\ntrain.seed = 1\n")
-    other = "import sys; sys.argv = [a.replace('quickstart.gin', 'mine.gin') for a in sys.argv]"
-    Path("differently.py").write_text(
-        f"import os\nif os.environ['RANK'] == '1':\n    {other}\n"
-        f"import runpy\nrunpy.run_path({str(ROOT / 'tools' / 'run.py')!r}, run_name='__main__')\n"
-    )
-    done = torchrun(arguments, script="differently.py")
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    codes, err = together(arguments, ["--gin", "mine.gin", *arguments[2:]])
+    assert codes == [2, 2]
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and "process 1 of this run was started differently: " in lines[0]
     assert "train.seed: 1 there, 0 in process 0; give every process the same gin files" in lines[0]
     assert not Path("runs").exists()
 
 
 def test_a_bad_gin_file_gets_one_line_from_one_process(arguments):
-    done = torchrun([*arguments, "--bind", "train.batch_size = 6", "--bind", "train.accumulate = 2"])
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    codes, err = together([*arguments, "--bind", "train.batch_size = 6", "--bind", "train.accumulate = 2"])
+    assert codes == [2, 2]
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and "does not divide among 2 process(es) x train.accumulate = 2" in lines[0]
-    assert done.stderr.count("Traceback") == 1 and "ChildFailedError" in done.stderr  # torchrun's own report
-    assert not Path("runs").exists()
+    assert "Traceback" not in err and not Path("runs").exists()
