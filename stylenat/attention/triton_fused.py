@@ -45,14 +45,13 @@ def tiles_for(kernel: str, head_dim: int, precision: str) -> Tiles:
     if head_dim > 64:
         return Tiles(tile=(4, 8), strip=(4, 8) if queries else (2, 8), warps=8)
     if keys and head_dim <= 16 and precision != "tf32":
-        return Tiles(strip=(1, 16), warps=8)
+        return Tiles(tile=(4, 8) if precision == "ieee" else (8, 8), strip=(1, 16), warps=8)
     if precision == "ieee" and keys:
         return Tiles(strip=(1, 16))
     # Rows of a tile times rows of a strip are a side of a product in the bias's gradient: at least 16.
     if queries and (precision == "ieee" or head_dim > 32):
-        return Tiles(strip=(2, 8), warps=4 if precision == "tf32" else 8)
-    if precision == "ieee" and head_dim <= 16:
-        return Tiles(strip=(2, 8))
+        few_warps = precision == "tf32" or (precision == "ieee" and 8 < head_dim <= 16)
+        return Tiles(strip=(2, 8), warps=4 if few_warps else 8)
     if precision == "ieee" or head_dim > 32:
         return Tiles(strip=(1, 16), warps=8)
     many_registers = (precision == "tf32" and not keys) or (queries and head_dim <= 16)
@@ -62,8 +61,8 @@ def tiles_for(kernel: str, head_dim: int, precision: str) -> Tiles:
 class Triton:
     """Backend ``triton``: float32, bfloat16 and float16 on CUDA. Equal inputs give equal bits, gradients included.
 
-    Differentiable once by its own kernels, a second time through ``tiled``. Extra memory: two numbers a query and head,
-    and a bias table for each tile of 64 queries.
+    Differentiable once by its own kernels, a second time through ``tiled``. Extra memory: three numbers a query and
+    head, and a bias table for each tile of 64 queries.
 
     Args:
         interpreted: runs on CPU tensors in Triton's interpreter, slowly, to check exactness. The environment variable
@@ -122,7 +121,7 @@ class Triton:
         self, groups: Sequence[HeadGroup], scale: float, qkv: Sequence[Tensor], biases: Biases, out: Tensor
     ) -> Tensor:
         batch, height, width, heads, _ = out.shape
-        logsum = torch.empty(batch, heads, height, width, device=out.device)
+        logsum = torch.empty(batch, heads, 2 * height, width, device=out.device)
         for own, group, bias in each(groups, biases):
             q, k, v, result = (t[..., own, :] for t in (*qkv, out))
             tensors = (q, k, v, bias, result, logsum[:, own])
@@ -139,7 +138,7 @@ class Triton:
         grads: Sequence[Tensor],
     ) -> list[Tensor | None]:
         out, logsum, grad_out = saved
-        delta = torch.empty_like(logsum)
+        delta = torch.empty(out.shape[0], out.shape[3], *out.shape[1:3], device=out.device)
         grad_biases: list[Tensor | None] = []
         for own, group, bias in each(groups, biases):
             q, k, v, result, grad, grad_q, grad_k, grad_v = (t[..., own, :] for t in (*qkv, out, grad_out, *grads))

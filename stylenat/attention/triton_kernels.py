@@ -82,7 +82,11 @@ def attention_forward(
     TY: tl.constexpr, TX: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Writes ``out`` and the logarithm (base 2) of each query's sum."""
+    """Writes ``out`` and ``logsum`` [batch, heads, 2 * height, width].
+
+    These are each query's largest score, and in rows of their own the logarithm (base 2) of its sum of exponentials of
+    scores less that one. Added up, a bias of -1e9 would round the logarithm away.
+    """
     batch, head, ry, rx, rows, columns, y0, x0 = located(heads, height, width, dilation, TY, TX)
     i, j, c = tl.arange(0, TY * TX), tl.arange(0, SY * SX), tl.arange(0, BLOCK)
     # Queries beyond the class are copies of its last one and are not written.
@@ -129,8 +133,9 @@ def attention_forward(
     out += batch.to(tl.int64) * o_b + head * o_h
     written = inside[:, None] & (c < DIM)[None, :]
     tl.store(out + (y * o_y + x * o_x)[:, None] + c[None, :], result.to(out.dtype.element_ty), mask=written)
-    logsum += batch.to(tl.int64) * l_b + head * height * width
-    tl.store(logsum + y * width + x, tl.where(empty, 0.0, largest + tl.log2(tl.where(empty, 1.0, total))), mask=inside)
+    logsum += batch.to(tl.int64) * l_b + head * 2 * height * width
+    tl.store(logsum + y * width + x, tl.where(empty, 0.0, largest), mask=inside)
+    tl.store(logsum + (height + y) * width + x, tl.log2(tl.where(empty, 1.0, total)), mask=inside)
 
 
 @triton.jit
@@ -155,15 +160,15 @@ def attention_backward_queries(
     v += batch.to(tl.int64) * v_b + head * v_h
     out += batch.to(tl.int64) * o_b + head * o_h
     grad += batch.to(tl.int64) * g_b + head * g_h
-    logsum += batch.to(tl.int64) * l_b + head * height * width
-    delta += batch.to(tl.int64) * l_b + head * height * width
+    logsum += batch.to(tl.int64) * l_b + head * 2 * height * width
+    delta += batch.to(tl.int64) * (l_b // 2) + head * height * width
     own = inside[:, None] & (c < DIM)[None, :]
     queries = tl.load(q + (y * q_y + x * q_x)[:, None] + c[None, :], mask=own, other=0.0)
     grads = tl.load(grad + (y * g_y + x * g_x)[:, None] + c[None, :], mask=own, other=0.0)
     outs = tl.load(out + (y * o_y + x * o_x)[:, None] + c[None, :], mask=own, other=0.0)
     mean = tl.sum(grads.to(tl.float32) * outs.to(tl.float32), 1)
     tl.store(delta + y * width + x, mean, mask=inside)
-    sums = tl.load(logsum + y * width + x)
+    largest, sums = tl.load(logsum + y * width + x), tl.load(logsum + (height + y) * width + x)
 
     first_y, first_x = (
         window_start(tl.minimum(y0, rows - 1), rows, KERNEL),
@@ -186,7 +191,7 @@ def attention_backward_queries(
             score = dot(queries, tl.trans(keys), PRECISION, UPCAST) * (scale * LOG2E)
             if HAS_BIAS:
                 score += biased(bias, head, qy[:, None], qx[:, None], ky[None, :], kx[None, :], visible, KERNEL)
-            weights = tl.where(visible, tl.exp2(score - sums[:, None]), 0.0)
+            weights = tl.where(visible, tl.exp2(score - largest[:, None] - sums[:, None]), 0.0)
             slope = weights * (dot(grads, tl.trans(values), PRECISION, UPCAST) - mean[:, None])
             result += dot(slope.to(keys.dtype), keys, PRECISION, UPCAST)
             if GRAD_BIAS:
@@ -230,8 +235,8 @@ def attention_backward_keys(
     k += batch.to(tl.int64) * k_b + head * k_h
     v += batch.to(tl.int64) * v_b + head * v_h
     grad += batch.to(tl.int64) * g_b + head * g_h
-    logsum += batch.to(tl.int64) * l_b + head * height * width
-    delta += batch.to(tl.int64) * l_b + head * height * width
+    logsum += batch.to(tl.int64) * l_b + head * 2 * height * width
+    delta += batch.to(tl.int64) * (l_b // 2) + head * height * width
     own = inside[:, None] & (c < DIM)[None, :]
     keys = tl.load(k + (y * k_y + x * k_x)[:, None] + c[None, :], mask=own, other=0.0)
     values = tl.load(v + (y * v_y + x * v_x)[:, None] + c[None, :], mask=own, other=0.0)
@@ -248,14 +253,15 @@ def attention_backward_keys(
             at_y, at_x = ry + dilation * qy, rx + dilation * qx
             queries = tl.load(q + (at_y * q_y + at_x * q_x)[:, None] + c[None, :], mask=loaded, other=0.0)
             grads = tl.load(grad + (at_y * g_y + at_x * g_x)[:, None] + c[None, :], mask=loaded, other=0.0)
-            sums = tl.load(logsum + at_y * width + at_x, mask=there, other=0.0)
+            largest = tl.load(logsum + at_y * width + at_x, mask=there, other=0.0)
+            sums = tl.load(logsum + (height + at_y) * width + at_x, mask=there, other=0.0)
             means = tl.load(delta + at_y * width + at_x, mask=there, other=0.0)
             visible = seen(qy[None, :], ky[:, None], rows, KERNEL) & seen(qx[None, :], kx[:, None], columns, KERNEL)
             visible &= there[None, :] & inside[:, None]
             score = dot(keys, tl.trans(queries), PRECISION, UPCAST) * (scale * LOG2E)
             if HAS_BIAS:
                 score += biased(bias, head, qy[None, :], qx[None, :], ky[:, None], kx[:, None], visible, KERNEL)
-            weights = tl.where(visible, tl.exp2(score - sums[None, :]), 0.0)
+            weights = tl.where(visible, tl.exp2(score - largest[None, :] - sums[None, :]), 0.0)
             slope = weights * (dot(values, tl.trans(grads), PRECISION, UPCAST) - means[None, :])
             result_v += dot(weights.to(grads.dtype), grads, PRECISION, UPCAST)
             result_k += dot(slope.to(queries.dtype), queries, PRECISION, UPCAST)

@@ -225,3 +225,14 @@ def test_the_share_of_memory_of_a_query_does_not_grow_with_the_image():
         return interpreted._partial(q, HeadGroup(1, 7, 1), bias).numel() / side**2
 
     assert partials(256) == partials(64)
+
+
+def test_gradients_are_exact_where_a_bias_of_minus_a_billion_lies_on_every_key_of_a_query():
+    qkv, bias, grad = made(9, 9, 3, 16, heads=2)
+    bias = torch.zeros_like(bias)
+    bias[0], bias[1, 1:4, 1:4] = -1e9, -1e9  # Of the second head, the keys of queries away from the border.
+    qkv = qkv.detach()
+    qkv[:, :, :, 0] = 0  # Scores that lose nothing beside it.
+    qkv, bias = qkv.requires_grad_(), bias.requires_grad_()
+    for ours, exact in zip(results(interpreted, qkv, bias, grad, 3, 1), exactly(qkv, bias, grad, 3, 1), strict=True):
+        assert error(ours, exact) < 5e-6
