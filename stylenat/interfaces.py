@@ -244,7 +244,7 @@ class Microbatch:
         latents, fake_labels: what ``fake`` is made from; fake: generated images, detached for the discriminator.
         real_logits, fake_logits: what the newest phase with the adversarial loss computed. None before.
         draws: what the generator declares to draw for ``fake``, by name.
-        shard: which part of the run's batch this is; kept: the training step's own.
+        shard: which part of the run's batch this is; fake_with_graph: the training step's own.
     """
 
     generator: nn.Module
@@ -261,7 +261,7 @@ class Microbatch:
     fake_logits: Tensor | None = None
     draws: Mapping[str, Tensor] = field(default_factory=dict)
     shard: Shard = field(default_factory=Shard)
-    kept: Tensor | None = field(default=None, repr=False)
+    fake_with_graph: Tensor | None = field(default=None, repr=False)
 
 
 class Regularizer(Protocol):

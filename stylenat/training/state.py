@@ -177,7 +177,7 @@ class TrainingState:
                 batch.fake_labels = batch.labels if paired else drawn
             batch.latents = sent(batch.shard(latents).to(dtype), device)
             batch.draws = {name: sent(batch.shard(drawn).to(dtype), device) for name, drawn in draws.items()}
-            batch.fake = batch.kept = None
+            batch.fake = batch.fake_with_graph = None
 
     def replayed(self, batches: Sequence[Microbatch]) -> Iterator[Microbatch]:
         """Microbatches, one after the other, as parts of one batch: each finds the random streams, and the networks'

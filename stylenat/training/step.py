@@ -1,8 +1,18 @@
 """An iteration, as a paper prints it. Read it from top to bottom.
 
 A recipe (``Alternating``, ``Joint``) says what is stepped, in which order, from which images and fakes; ``iteration``
-walks through it; ``descend`` is the one body of all steps; ``objective`` is what they minimise. Time is in ``loop``,
-what a run keeps in ``state``.
+walks through it; ``descend`` is the one body of all steps; ``objective`` is what they minimise. The default recipe:
+
+=============================  =======  ==========  ===================================================
+step                           moves    images      fakes
+=============================  =======  ==========  ===================================================
+discriminator                  D        new         of new latents, without a graph to the generator
+each lazy regularizer of D     D        the same    the same
+generator                      G        the same    of new latents, through the discriminator as it is now
+each lazy regularizer of G     G        the same    the same, without a graph
+=============================  =======  ==========  ===================================================
+
+When to evaluate, save and stop is in ``loop``; what a run keeps between iterations is in ``state``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,13 +41,19 @@ class Alternating:
     The order of StyleGAN2, StyleSwin and StyleNAT.
 
     Args:
-        share_fakes: the generator's step reuses the discriminator's fakes instead of drawing new ones: one generator
-            pass less an iteration, unless ``train.accumulate`` leaves no memory to keep them in.
+        share_fakes: the generator's step reuses the discriminator's fakes instead of drawing new latents: one generator
+            pass less an iteration. With ``train.accumulate`` fakes are not kept but made again from the same latents,
+            and no pass is saved.
         generator_images: the generator's step takes a batch of real images of its own, for paired losses (R3GAN,
             arXiv 2501.05441, algorithm 1).
+
+    Raises:
+        UserError: both; fakes of the first batch's labels would be paired with the second batch.
     """
 
     def __init__(self, share_fakes: bool = False, generator_images: bool = False) -> None:
+        if share_fakes and generator_images:
+            raise UserError("recipe.alternating takes share_fakes or generator_images, not both; bind one to False")
         self.share_fakes, self.generator_images = share_fakes, generator_images
 
     def steps(self, regularizers: Sequence[Regularizer]) -> list[Step]:
@@ -55,6 +71,7 @@ class Joint:
     step, the discriminator's, and the lazy regularizers' (HiT, arXiv 2106.07631, section 4.1)."""
 
     def steps(self, regularizers: Sequence[Regularizer]) -> list[Step]:
+        # The generator's phase makes the fakes, the discriminator's reuses them detached: one pass of the generator.
         both = main_phase("generator", regularizers), main_phase("discriminator", regularizers)
         return [
             Step(both, new_images=True, new_latents=True),
@@ -65,21 +82,23 @@ class Joint:
 
 def main_phase(network: Literal["discriminator", "generator"], regularizers: Sequence[Regularizer]) -> Phase:
     """The network's adversarial loss and the terms that are part of it."""
-    return Phase(network, network, True, tuple(r for r in regularizers if r.network == network and not r.own_step))
+    terms = tuple(r for r in regularizers if r.network == network and not r.own_step)
+    return Phase(name=network, network=network, adversarial=True, terms=terms)
 
 
 def lazy_steps(network: Literal["discriminator", "generator"], regularizers: Sequence[Regularizer]) -> list[Step]:
     """The network's regularizers with steps of their own (StyleGAN2, section 3.1)."""
     own = [r for r in regularizers if r.network == network and r.own_step]
-    return [Step((Phase(r.name, network, False, (r,)),), interval=r.interval) for r in own]
+    phases = [Phase(name=r.name, network=network, adversarial=False, terms=(r,)) for r in own]
+    return [Step((phase,), interval=r.interval) for phase, r in zip(phases, own, strict=True)]
 
 
 def steps_of(recipe: Recipe, regularizers: Sequence[Regularizer]) -> list[Step]:
     """The recipe's steps, checked.
 
     Raises:
-        UserError: a regularizer or a network's adversarial loss is in none of them, or the first does not take images
-            and latents.
+        UserError: a regularizer or a network's adversarial loss is in none of them, the first does not take images and
+            latents, a step moves one network twice, or a term cannot be computed where it is.
     """
     steps = list(recipe.steps(regularizers))
     name = f"recipe {type(recipe).__qualname__}"
@@ -87,6 +106,14 @@ def steps_of(recipe: Recipe, regularizers: Sequence[Regularizer]) -> list[Step]:
     for term in regularizers:
         if id(term) not in applied:
             raise UserError(f"{name} has no step with the regularizer {term.name!r}")
+        if term.own_step and getattr(term, "reuses_logits", False):
+            raise UserError(f"regularizer {term.name!r} reuses the logits of the main loss and has a step of its own")
+    for step in steps:
+        if len({phase.network for phase in step.phases}) < len(step.phases):
+            raise UserError(f"{name} has a step with two phases of one network; make two steps of them")
+        for phase in step.phases:
+            if not phase.adversarial and not any(step.interval % term.interval == 0 for term in phase.terms):
+                raise UserError(f"{name}: in some iterations no term of the phase {phase.name!r} is due; divide it")
     if not steps or not (steps[0].new_images and steps[0].new_latents and steps[0].interval == 1):
         raise UserError(f"{name}: its first step must take new images and new latents, in every iteration")
     for network in ("discriminator", "generator"):
@@ -96,10 +123,9 @@ def steps_of(recipe: Recipe, regularizers: Sequence[Regularizer]) -> list[Step]:
 
 
 def lazy_ratio(regularizers: Sequence[Regularizer], network: str) -> float:
-    """interval / (interval + 1) for the network's first regularizer with steps of its own, else 1.
+    """interval / (interval + 1) for the network's first regularizer with steps of its own every interval > 1, else 1.
 
-    Learning rate and running averages of the optimizer are corrected by it, since such steps come on top (StyleGAN2,
-    appendix B).
+    The learning rate and Adam's betas are corrected by it, since such steps come on top (StyleGAN2, appendix B).
     """
     for r in regularizers:
         if r.network == network and r.own_step and r.interval > 1:
@@ -121,7 +147,7 @@ def iteration(state: "TrainingState", images: Iterator[Any]) -> dict[str, Any]:
     scalars: dict[str, Any] = {}
     for step in settings.steps:
         if time.iteration % step.interval:
-            continue
+            continue  # Not due.
         if step.new_images:
             state.give_images(batches, next(images))
         if step.new_latents:
@@ -134,44 +160,49 @@ def iteration(state: "TrainingState", images: Iterator[Any]) -> dict[str, Any]:
 
 
 def descend(state: "TrainingState", step: Step, batches: Sequence[Microbatch]) -> Scalars:
-    """One optimizer step of each phase, down the mean of its losses on all microbatches of all processes.
+    """One optimizer step of each phase, on the gradient of its loss averaged over all microbatches and processes.
 
-    One graph is in memory at a time. Gradients travel once, after the last microbatch, and scalars with them.
-    DistributedDataParallel is not used: it expects one forward pass a backward pass and a gradient for every parameter,
-    but the discriminator runs up to four times, and R1 has no gradient for its last bias.
+    One microbatch's graph is in memory at a time. Gradients and scalars are averaged over processes once a phase, after
+    the last microbatch. DistributedDataParallel is not used: it expects one forward pass a backward pass and a gradient
+    for every parameter, but the discriminator runs on fakes, reals and again for regularizers, and R1 gives the
+    discriminator's last bias no gradient.
 
-    Returns the scalars' means over the whole batch.
+    Returns the scalars' means over the run's batch.
     """
     for phase in step.phases:
         state.optimizers[phase.network].zero_grad(set_to_none=True)
-    means: list[Scalars] = [{} for _ in step.phases]
+    tracked: list[Scalars] = [{} for _ in step.phases]
     for batch in state.replayed(batches):
-        for phase, sums in zip(step.phases, means, strict=True):
-            # The generator has no use for the discriminator's gradients.
+        for phase, means in zip(step.phases, tracked, strict=True):
+            # A generator's gradients pass through the discriminator; its parameters need none.
             with frozen(state.discriminator) if phase.network == "generator" else nullcontext():
                 loss, scalars = objective(state, step, phase, batch)
                 state.scalers[phase.network].scale(loss / len(batches)).backward()
             for key, value in (scalars | {"loss": loss}).items():
-                sums[key] = sums.get(key, 0) + value.detach() / len(batches)
-    for phase, sums in zip(step.phases, means, strict=True):
+                means[key] = means.get(key, 0) + value.detach() / len(batches)
+    for phase, means in zip(step.phases, tracked, strict=True):
         optimizer, scaler = state.optimizers[phase.network], state.scalers[phase.network]
-        reached = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        ranks.average([*reached, *sums.values()])
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        ranks.average([*gradients, *means.values()])
         scaler.unscale_(optimizer)
-        loss = sums.pop("loss")
+        loss = means.pop("loss")
         clip = state.settings.discriminator_clip if phase.adversarial and phase.network == "discriminator" else None
-        # A scaled gradient that overflows is skipped in all processes alike.
-        sums |= guarded_step(optimizer, phase.name, loss, clip, scaler.scale(torch.ones_like(loss)))
+        # Gradients were averaged before: every process sees an overflow, and skips the same step.
+        means |= guarded_step(optimizer, phase.name, loss, clip, scaler.scale(torch.ones_like(loss)))
         scaler.update()
-    return {key: value for sums in means for key, value in sums.items()}
+    return {key: value for means in tracked for key, value in means.items()}
 
 
 def objective(state: "TrainingState", step: Step, phase: Phase, batch: Microbatch) -> tuple[Tensor, Scalars]:
-    """A phase's loss on one microbatch, and what to track of it. The batch keeps fakes and logits, detached."""
+    """A phase's loss on one microbatch, and what to track of it.
+
+    Afterwards the microbatch holds its images, fakes and logits without graphs.
+    """
     terms = [term for term in phase.terms if batch.time.iteration % term.interval == 0]
     give_fakes(state, step, phase, batch)
-    seen = replace(batch, random=state.random_for_terms(batch))
+    seen = replace(batch, random=state.random_for_terms(batch))  # A copy, so that no graph stays with the batch.
     if any(getattr(term, "reuses_logits", False) for term in terms):
+        # Such a term differentiates the main logits with respect to what they are of, and is differentiated again.
         seen.images, seen.fake = batch.images.requires_grad_(), batch.fake.requires_grad_()
         seen.discriminate = batch.discriminate.exactly
 
@@ -182,8 +213,7 @@ def objective(state: "TrainingState", step: Step, phase: Phase, batch: Microbatc
         adversarial, scalars = loss_of(state.settings.loss, seen)
         losses.append(adversarial)
     for term in terms:
-        exact = second_order(term)
-        value = term(replace(seen, discriminate=batch.discriminate.exactly) if exact else seen)
+        value = term(replace(seen, discriminate=batch.discriminate.exactly) if second_order(term) else seen)
         losses.append(value)
         scalars = scalars | {f"regularizer/{term.name}": value}
 
@@ -194,10 +224,10 @@ def objective(state: "TrainingState", step: Step, phase: Phase, batch: Microbatc
 
 
 def discriminator_loss(loss: Any, batch: Microbatch) -> tuple[Tensor, Scalars]:
-    """The adversarial loss on ``batch.images`` and ``batch.fake``, which is detached.
+    """The adversarial loss on ``batch.images`` and ``batch.fake``, which has no graph to the generator.
 
-    The discriminator sees fakes, then reals, in separate calls: a power iteration of the spectral norm and
-    minibatch-stddev groups of its own for each.
+    The discriminator sees fakes, then reals, in separate calls: each has its own power iteration of the spectral norm
+    and its own minibatch-stddev groups.
     """
     batch.fake_logits = batch.discriminate(batch.fake, batch.fake_labels)
     batch.real_logits = batch.discriminate(batch.images, batch.labels)
@@ -221,22 +251,27 @@ def generator_loss(loss: Any, batch: Microbatch) -> tuple[Tensor, Scalars]:
 
 
 def give_fakes(state: "TrainingState", step: Step, phase: Phase, batch: Microbatch) -> None:
-    """Makes the fakes that an adversarial phase needs: with a graph in the generator's, detached in the
-    discriminator's, which has no use for the generator's gradient."""
+    """Gives an adversarial phase its fakes.
+
+    The generator's: those kept with their graph, else new ones. The discriminator's: those that are there, else new
+    ones, detached; their graph is kept for the generator where the step says so.
+    """
     if not phase.adversarial:
         return
     if phase.network == "generator":
-        batch.fake, batch.kept = batch.kept, None
+        batch.fake, batch.fake_with_graph = batch.fake_with_graph, None
         if batch.fake is None:
             batch.fake = state.generate(batch.latents, batch.fake_labels, **batch.draws)
     elif batch.fake is None:
-        with torch.set_grad_enabled(step.keep_fakes and len(state.shards) == 1):
+        one_microbatch = len(state.shards) == 1
+        with torch.set_grad_enabled(step.keep_fakes and one_microbatch):
             made = state.generate(batch.latents, batch.fake_labels, **batch.draws)
-        batch.fake, batch.kept = made.detach(), made if made.requires_grad else None
+        batch.fake, batch.fake_with_graph = made.detach(), made if made.requires_grad else None
 
 
 def second_order(regularizer: Regularizer) -> bool:
-    """Whether its term contains a gradient, so that the step differentiates twice."""
+    """Whether its term contains a gradient, so that the step differentiates twice: where it does not say, those with
+    steps of their own or that reuse logits."""
     return getattr(regularizer, "second_order", regularizer.own_step or getattr(regularizer, "reuses_logits", False))
 
 

@@ -1,0 +1,51 @@
+"""Recipes that cannot be carried out are refused with what is wrong."""
+
+import pytest
+
+from plugins.regularizers.gradient_penalty import R1
+from registry import UserError
+from stylenat.interfaces import Phase, Step
+from stylenat.training.step import Alternating, lazy_steps, main_phase, steps_of
+
+R1_LAZY, D, G = R1(interval=4), main_phase("discriminator", []), main_phase("generator", [])
+
+
+class Given:
+    def __init__(self, *steps):
+        self._steps = steps
+
+    def steps(self, regularizers):
+        return self._steps
+
+
+FIRST = Step((D,), new_images=True, new_latents=True)
+LAZY = lazy_steps("discriminator", [R1_LAZY])
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ((FIRST, Step((G,))), "no step with the regularizer 'r1'"),
+        ((FIRST, *LAZY), "no step with the generator's adversarial loss"),
+        ((Step((D,)), *LAZY, Step((G,))), "its first step must take new images and new latents"),
+        ((), "no step with the regularizer"),
+        ((FIRST, *LAZY, Step((G, G))), "two phases of one network"),
+        ((FIRST, Step((Phase("r1", "discriminator", False, (R1_LAZY,)),), interval=2), Step((G,))), "no term .* is due"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_leaves_something_out_is_refused(steps, said):
+    with pytest.raises(UserError, match=said):
+        steps_of(Given(*steps), [R1_LAZY])
+
+
+def test_a_term_that_reuses_logits_needs_the_step_that_has_them():
+    wrong = R1(interval=1)
+    wrong.reuses_logits = True
+    with pytest.raises(UserError, match="reuses the logits"):
+        steps_of(Alternating(), [wrong])
+    assert steps_of(Alternating(), [R1(interval=1, own_step=False)])
+
+
+def test_fakes_of_one_batchs_labels_are_not_paired_with_another_batch():
+    with pytest.raises(UserError, match="not both"):
+        Alternating(share_fakes=True, generator_images=True)
