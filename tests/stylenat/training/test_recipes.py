@@ -19,6 +19,7 @@ class Given:
 
 
 FIRST = Step((D,), new_images=True, new_latents=True)
+LATE = Phase("r1", "discriminator", False, (R1_LAZY,))
 LAZY = lazy_steps("discriminator", [R1_LAZY])
 
 
@@ -30,7 +31,7 @@ LAZY = lazy_steps("discriminator", [R1_LAZY])
         ((Step((D,)), *LAZY, Step((G,))), "its first step must take new images and new latents"),
         ((), "no step with the regularizer"),
         ((FIRST, *LAZY, Step((G, G))), "two phases of one network"),
-        ((FIRST, Step((Phase("r1", "discriminator", False, (R1_LAZY,)),), interval=2), Step((G,))), "no term .* is due"),
+        ((FIRST, Step((LATE,), interval=2), Step((G,))), "no term .* is due"),
     ],
 )  # fmt: skip
 def test_a_recipe_that_leaves_something_out_is_refused(steps, said):
