@@ -52,6 +52,8 @@ def tiles_for(kernel: str, head_dim: int, precision: str) -> Tiles:
     if queries and (precision == "ieee" or head_dim > 32):
         few_warps = precision == "tf32" or (precision == "ieee" and 8 < head_dim <= 16)
         return Tiles(strip=(2, 8), warps=4 if few_warps else 8)
+    if keys and head_dim > 32 and precision != "tf32":
+        return Tiles(strip=(2, 8))
     if precision == "ieee" or head_dim > 32:
         return Tiles(strip=(1, 16), warps=8)
     many_registers = (precision == "tf32" and not keys) or (queries and head_dim <= 16)
