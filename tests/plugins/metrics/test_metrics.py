@@ -1,5 +1,7 @@
 """What each metric says where the answer is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -289,11 +291,16 @@ def test_sliced_wasserstein_is_the_mean_distance_of_sorted_projections():
 class Line:
     """A sampler whose picture is its style, spread out, and whose styles are its latents."""
 
+    generator = SimpleNamespace(mapping=None, synthesis=None)
+
+    def labels(self, start, count):
+        return None
+
     def latents(self, start, count):
         drawn = [torch.randn(4, generator=torch.Generator().manual_seed(i)) for i in range(start, start + count)]
         return torch.stack(drawn)
 
-    def styles(self, latents):
+    def styles(self, latents, labels=None):
         return 2 * latents
 
     def pixels(self, styles):

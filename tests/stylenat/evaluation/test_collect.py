@@ -189,6 +189,7 @@ def test_the_protocol_says_what_was_measured():
         "truncation_centre": "mean of 4096 styles, seed 0",
         "precision": "float32",
         "batch": 16,
+        "labels": None,
     }
     real = protocol["real"]
     assert (real["count"], real["resolution"], real["content"]) == (18, 16, "content")
