@@ -90,12 +90,22 @@ def to_ours(state: Mapping[str, Tensor], network: nn.Module, layout: CheckpointL
         share = (wanted[0] // len(parts), *wanted[1:]) if len(parts) > 1 else tuple(wanted)
         wrong = [(name, part) for name, part in zip(theirs, parts, strict=True) if tuple(part.shape) != share]
         misfits += [f"{name} is {list(part.shape)}, the network's {list(share)}" for name, part in wrong]
-        if not wrong:
+        # Other floating-point numbers are cast; a network cannot mean what whole or complex ones say.
+        other = [
+            n for n, p in zip(theirs, parts, strict=True) if p.is_floating_point() != own[ours].is_floating_point()
+        ]
+        misfits += [f"{name} holds {_numbers(state[name])}, the network's {_numbers(own[ours])}" for name in other]
+        if not wrong and not other:
             whole = torch.cat(parts) if len(parts) > 1 else parts[0]
             tensors[ours] = (pair.to_ours(whole) if pair else whole).contiguous()
     missing += [f"{name} (ours)" for name in set(own) - {ours for ours, _, _ in pairs}]
     left_over = [name for name in state if name not in constants.union(used)]
     return Translation(tensors, used, sorted(constants), missing, left_over, misfits)
+
+
+def _numbers(tensor: Tensor) -> str:
+    kind = "complex numbers" if tensor.is_complex() else "numbers" if tensor.is_floating_point() else "whole numbers"
+    return f"{kind} ({str(tensor.dtype).removeprefix('torch.')})"
 
 
 def layout_for(network: nn.Module, kind: str, registry: Registry) -> str:

@@ -113,11 +113,20 @@ class _Budget:
         if self.values < 0:
             raise ValueError("its lists and dictionaries unfold to more values than the file has bytes")
         if isinstance(value, Tensor):
-            if value.layout != torch.strided or value.device.type != "cpu":
-                raise ValueError(f"it holds a tensor that is {value.layout} on {value.device}")
+            if odd := _odd(value):
+                raise ValueError(f"it holds a tensor that is {odd}; save it again with dense tensors of plain numbers")
             self.bytes -= math.prod(value.shape) * value.element_size()
             if self.bytes < 0:
                 raise ValueError(f"it declares a tensor of shape {list(value.shape)}, more than the file holds")
+
+
+def _odd(tensor: Tensor) -> str | None:
+    """What a tensor is that is no array of numbers in memory; None for one that is."""
+    if tensor.is_quantized:
+        return f"quantised ({str(tensor.dtype).removeprefix('torch.')})"
+    if tensor.device.type != "cpu":
+        return f"on the {tensor.device} device, without numbers"
+    return None if tensor.layout == torch.strided else str(tensor.layout).removeprefix("torch.").replace("_", " ")
 
 
 def _copied(value: Any, budget: _Budget, strict: bool) -> Any:

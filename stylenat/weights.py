@@ -31,6 +31,11 @@ NAMES = {"g_ema": "ema", "g": "generator", "d": "discriminator"} | {name: name f
 """What checkpoints call the networks."""
 
 
+WRAPPERS = ("module", "_orig_mod")
+CONTAINERS = ("state_dicts", "state_dict", "model_state_dict", "params_ema", "params", "model")
+"""Entries below which other systems keep their networks, or one network's tensors."""
+
+
 class Inert:
     """Stands in for a class that a checkpoint names: takes whatever it is given and keeps nothing."""
 
@@ -88,9 +93,11 @@ def read(path: Path) -> Stored:
         raise UserError(f"there is no checkpoint {path}")
     held: Any = loaded(path)
     container, skipped = "", []
-    if isinstance(held, dict) and isinstance(held.get("state_dicts"), dict):
-        skipped += [str(name) for name in held if name != "state_dicts"]
-        container, held = "state_dicts", held["state_dicts"]
+    if isinstance(held, dict) and not any(name in NAMES for name in held):
+        container = next((name for name in CONTAINERS if isinstance(held.get(name), dict)), "")
+        if container:
+            skipped += [str(name) for name in held if name != container]
+            held = _by_network(held[container])
     if not isinstance(held, dict):
         raise UserError(f"{path} holds no networks but a {type(held).__name__}")
     states = {NAMES[name]: _state(value) for name, value in held.items() if name in NAMES and _state(value)}
@@ -98,7 +105,7 @@ def read(path: Path) -> Stored:
         return Stored({"": _state(held)}, container, skipped)
     if not states:
         some = ", ".join(map(str, list(held)[:5]))
-        raise UserError(f"{path} has no weights under {', '.join(NAMES)} or state_dicts; it has {some}")
+        raise UserError(f"{path} has no weights under {', '.join(NAMES)} or {', '.join(CONTAINERS)}; it has {some}")
     return Stored(states, container, [*skipped, *(str(name) for name in held if name not in NAMES)])
 
 
@@ -113,20 +120,47 @@ def loaded(path: Path) -> Any:
         allowed: list[Any] = [(Inert, name) for name in SKIPPED] + [(kind, name) for name, kind in PLAIN.items()]
         return unpickled(path, allowed, strict=False)
     except pickle.UnpicklingError as error:
+        if "torch_utils.persistence" in str(error) or "dnnlib" in str(error):
+            raise UserError(
+                f"{path} is not read: it is a pickle of NVIDIA's StyleGAN code, which holds programs; load it there "
+                "and save the networks' state_dict() with torch.save"
+            ) from error
         raise UserError(f"{path} is not read: {refusal(error)}; save it again with tensors alone") from error
     except Exception as error:  # The unpickler raises almost anything on damaged bytes.
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is not a readable checkpoint: {first}") from error
 
 
-def _state(value: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict, without the prefixes of wrapped modules; empty if it is none.
+def _by_network(held: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Networks by name of one flat state, such as Lightning's, whose names begin with ``generator.`` or ``g_ema.``; a
+    state of one network as it is."""
+    parts: dict[str, dict[str, Any]] = {}
+    for key, value in held.items():
+        network, _, name = str(key).partition(".")
+        parts.setdefault(network, {})[name] = value
+    named = {name: part for name, part in parts.items() if name in NAMES and "" not in part}
+    return named or held
 
-    The prefixes are DistributedDataParallel's ``module.`` and ``torch.compile``'s ``_orig_mod.``, in any order.
+
+def _state(value: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict, without the names of wrappers; empty if it is none.
+
+    The wrappers are DistributedDataParallel (``module``) and ``torch.compile`` (``_orig_mod``), in any order and at any
+    depth.
+
+    Raises:
+        UserError: two names differ by wrappers alone.
     """
     if not isinstance(value, Mapping):
         return {}
-    return {re.sub(r"^((module|_orig_mod)\.)+", "", str(k)): v for k, v in value.items() if isinstance(v, Tensor)}
+    found: dict[str, Tensor] = {}
+    for key, tensor in value.items():
+        if isinstance(tensor, Tensor):
+            name = ".".join(part for part in str(key).split(".") if part not in WRAPPERS)
+            if name in found:
+                raise UserError(f"two tensors are called {name!r}, once without the names of wrapped modules")
+            found[name] = tensor
+    return found
 
 
 def weights_folder(path: Path) -> Path:
@@ -192,12 +226,34 @@ def generator_of(folder: Path, build: Callable[[], nn.Module], average: str | No
 def _load_into(network: nn.Module, file: Path, what: str) -> None:
     """Raises UserError where the file's tensors are of another network, or not finite."""
     state = checkpoint.weights(file.parent, file.stem)
+    if unfit := _unfit(state, network):
+        there, here = _resolution(file.parent), getattr(network, "resolution", None)
+        other = f"they are of resolution {there}, and this is {here}: " if there and here and there != here else ""
+        raise UserError(f"{file} does not fit {what}: {other}{unfit}")
     check_finite(state, network, str(file))
+    network.load_state_dict(state)
+
+
+def _unfit(state: Mapping[str, Tensor], network: nn.Module) -> str | None:
+    """What tells the state's tensors from the network's, in a few words."""
+    own = network.state_dict()
+    shapes = [name for name in own if name in state and state[name].shape != own[name].shape]
+    found = {"missing": set(own) - set(state), "too many": set(state) - set(own)}
+    lines = [f"{len(names)} tensors are {what}, such as {min(names)}" for what, names in found.items() if names]
+    if shapes:
+        first = shapes[0]
+        lines.append(f"{first} is {list(state[first].shape)}, the network's {list(own[first].shape)}")
+    return "; ".join(lines) or None
+
+
+def _resolution(folder: Path) -> int | None:
+    """What the config beside the weights says of the generator's side, for a message; None where it does not."""
     try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"{file} does not fit {what}: {first}") from error
+        text = read_bounded(config_of(folder), 2**20).decode(errors="replace")
+    except (UserError, OSError, ValueError):
+        return None
+    found = re.search(r"^generator\.\w+\.resolution = (\d{1,5})$", text, re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def check_finite(state: Mapping[str, Tensor], network: nn.Module, where: str) -> None:

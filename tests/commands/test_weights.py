@@ -218,3 +218,53 @@ def test_initial_weights_that_do_not_fit_leave_nothing_behind(tiny, capsys):
         error = capsys.readouterr().err.strip().splitlines()
         assert len(error) == 1 and message in error[0], error
         assert not Path("tuned").exists()
+
+
+def test_odd_tensors_and_other_containers_are_imported_or_named_for_what_they_are(tiny, capsys):
+    theirs = reference_checkpoint(tiny, "stylenat")
+    one = next(name for name in theirs["g_ema"] if theirs["g_ema"][name].is_floating_point())
+    ema = theirs["g_ema"]
+
+    def importing(held):
+        torch.save(held, "odd.pt")
+        code = import_weights(["odd.pt", *tiny, "--out", "imported"])
+        out = capsys.readouterr()
+        for path in Path("imported").glob("*"):
+            path.unlink()
+        assert not list(Path(".").glob(".partial*"))
+        return code, out.err.strip().splitlines()[-1] if code else out.out
+
+    pair = torch.zeros(2, *ema[one].shape)
+    code, out = importing({"g_ema": ema | {one: pair[0], "left.over": pair[1]}})  # Two views of one storage.
+    assert code == 0 and "1 left over" in out
+    for tensor, said in (
+        (ema[one].to(torch.complex64), "complex numbers (complex64)"),
+        (ema[one].to(torch.int64), "whole numbers (int64)"),
+        (ema[one].to_sparse(), "sparse coo"),
+        (ema[one].to("meta"), "on the meta device"),
+        (torch.quantize_per_tensor(ema[one], 0.1, 0, torch.qint8), "quantised (qint8)"),
+    ):
+        code, error = importing({"g_ema": ema | {one: tensor}})
+        assert code == 2 and said in error
+
+    deep = {f"module.{name.replace('.', '._orig_mod.', 1)}": tensor for name, tensor in ema.items()}
+    assert importing({"g_ema": deep})[0] == 0
+    code, error = importing({"g_ema": ema | {f"module.{one}": ema[one]}})
+    assert code == 2 and "two tensors are called" in error
+    lightning = {f"{network}.{key}": tensor for network in ("g", "d") for key, tensor in theirs[network].items()}
+    code, out = importing({"state_dict": lightning, "pytorch-lightning_version": "2.5"})
+    assert code == 0 and "generator: layout stylenat" in out and "discriminator: layout wavelet" in out
+    assert importing({"params_ema": ema, "params": theirs["g"]})[0] == 0
+    nvidia = b"\x80\x03ctorch_utils.persistence\n_reconstruct_persistent_obj\n}\x85R."
+    Path("odd.pkl").write_bytes(nvidia)
+    assert import_weights(["odd.pkl", *tiny, "--out", "imported"]) == 2
+    assert "NVIDIA's StyleGAN code" in capsys.readouterr().err
+
+
+def test_initial_weights_of_another_resolution_say_so(tiny, capsys):
+    assert run([*tiny, "--run-dir", "small"]) == 0
+    larger = ["--bind", "SIDE = 32", "--bind", "generator.style.channels = [16, 16, 16, 16]",
+              "--bind", "discriminator.wavelet.channels = [8, 8, 8]"]  # fmt: skip
+    assert run([*tiny, *larger, "--bind", "train.initial_weights = 'small'", "--run-dir", "tuned"]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "of resolution 16, and this is 32" in line and len(line) < 300 and not Path("tuned").exists()
