@@ -1,6 +1,9 @@
 """The checkers find what they are for: each breaks one rule of an otherwise sound plugin."""
 
+import copy
+import itertools
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from stylenat.testing import (
     ContractError,
     check_attention,
     check_augmentation,
+    check_average,
     check_block,
     check_dataset,
     check_discriminator,
@@ -25,10 +29,15 @@ from stylenat.testing import (
     check_generator,
     check_loss,
     check_metric,
+    check_optimizer,
     check_partition,
+    check_recipe,
     check_regularizer,
+    check_schedule,
     check_tracker,
 )
+from stylenat.training.average import Exponential, averaged_copy, update_average
+from stylenat.training.step import Alternating
 
 HEADS = 4
 SITES = [AttentionSite(16, HEADS, 128, b) for b in (0, 1)]
@@ -583,6 +592,121 @@ def test_a_tracker_that_breaks_a_rule_is_told_which(tracker, message, tmp_path):
         check_tracker(tracker, tmp_path / "broken")
 
 
+def recipe(change):
+    """``alternating`` with its steps changed."""
+
+    class Changed(Alternating):
+        def steps(self, regularizers):
+            return change(super().steps(regularizers))
+
+    return Changed()
+
+
+counter, ticks = itertools.count(), itertools.count(2)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (recipe(lambda steps: []), "first step must take new images"),
+        (recipe(lambda steps: [replace(steps[0], new_images=False), *steps[1:]]), "first step must take new images"),
+        (recipe(lambda steps: [replace(steps[0], new_latents=False), *steps[1:]]), "first step must take new images"),
+        (recipe(lambda steps: [replace(steps[0], interval=2), *steps[1:]]), "first step must take new images"),
+        (recipe(lambda steps: steps[:1]), "no step with the generator's adversarial loss"),
+        (recipe(lambda steps: [s for s in steps if s.phases[0].adversarial]), "no step with the regularizer"),
+        (recipe(lambda steps: [*steps, *[steps[-1]] * next(counter)]), "other steps the second time"),
+        (recipe(lambda steps: [*steps[:-1], replace(steps[-1], interval=0)]), "interval must be an int from 1"),
+    ],
+)
+def test_a_recipe_that_breaks_a_rule_is_told_which(recipe, message):
+    with pytest.raises(ContractError, match=message):
+        check_recipe(recipe)
+
+
+class Restless(torch.optim.SGD):
+    """Moves weights whatever its rate."""
+
+    def step(self):
+        super().step()
+        with torch.no_grad():
+            for parameter in self.param_groups[0]["params"]:
+                parameter.add_(1e-6)
+
+
+class Counting(torch.optim.SGD):
+    """Depends on a count that is not in its state."""
+
+    steps = 0
+
+    def step(self):
+        self.steps += 1
+        self.param_groups[0]["weight_decay"] = self.steps / 100
+        super().step()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (lambda parameters, rate, ratio: None, "must give a torch.optim.Optimizer"),
+        (lambda parameters, rate, ratio: torch.optim.SGD(parameters, 0.5), "must be the one it is given"),
+        (lambda parameters, rate, ratio: torch.optim.SGD(parameters, rate, maximize=True), "do not lower a quadratic"),
+        (lambda parameters, rate, ratio: Restless(parameters, rate), "a learning rate of 0"),
+        (lambda parameters, rate, ratio: Counting(parameters, rate), "does not go on to the same bits"),
+    ],
+)
+def test_an_optimizer_that_breaks_a_rule_is_told_which(optimizer, message):
+    with pytest.raises(ContractError, match=message):
+        check_optimizer(optimizer)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (lambda time: 1 - time.iteration / 500, "is -0.[0-9]* in iteration"),
+        (lambda time: float("nan"), "is nan in iteration 0"),
+        (lambda time: torch.ones(()), "finite numbers"),
+        (lambda time: next(counter), "another value in another order"),
+    ],
+)
+def test_a_schedule_that_breaks_a_rule_is_told_which(schedule, message):
+    with pytest.raises(ContractError, match=message):
+        check_schedule(schedule)
+
+
+def average(start=None, update=None):
+    """``exponential``, with one of its methods replaced."""
+    made = Exponential(half_life=320)
+    for name, method in {"start": start, "update": update}.items():
+        if method is not None:
+            setattr(made, name, method)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("average", "message"),
+    [
+        (average(start=lambda generator: {"mean": averaged_copy(generator)}), "name must be 'ema'"),
+        (
+            average(start=lambda generator: {name: averaged_copy(generator) for name in ("ema", "second")}),
+            "must begin with 'ema-'",
+        ),
+        (average(start=lambda generator: {"ema": generator}), "shares parameters"),
+        (average(start=lambda generator: {"ema": copy.deepcopy(generator)}), "must not require gradients"),
+        (average(update=lambda averages, generator, time: None), "does not follow"),
+        (average(update=lambda averages, generator, time: update_average(generator, averages["ema"], 0.5)), "changed"),
+        (
+            average(
+                update=lambda averages, generator, time: update_average(averages["ema"], generator, 1 / next(ticks))
+            ),
+            "more than its weights and the time",
+        ),
+    ],
+)
+def test_an_average_that_breaks_a_rule_is_told_which(average, message):
+    with pytest.raises(ContractError, match=message):
+        check_average(average)
+
+
 @pytest.mark.parametrize(
     ("check", "sound"),
     [
@@ -592,6 +716,8 @@ def test_a_tracker_that_breaks_a_rule_is_told_which(tracker, message, tmp_path):
         (check_features, Means()),
         (check_metric, MeanDifference()),
         (check_tracker, JsonLines()),
+        (check_recipe, recipe(lambda steps: steps)),
+        (check_average, average()),
     ],
 )
 def test_what_breaks_no_rule_passes(check, sound, tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from plugins.regularizers.gradient_penalty import R1
 from stylenat.pixels import to_networks
 from stylenat.training.forward import Running, use_tf32
 from stylenat.training.state import TrainingState
@@ -118,3 +119,16 @@ def test_running_buffers_are_those_of_the_spectral_norm_and_can_be_put_back(expe
     assert moved and all(name.endswith((".u", ".v")) for name in moved)
     running.restore()
     assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
+
+
+@pytest.mark.parametrize("own_step", [True, False])
+def test_penalties_on_gradients_are_in_float32(experiment, own_step):
+    """In a step of their own, and as terms of the main loss, whose logits they reuse."""
+
+    def first(**changed):
+        penalty = R1(interval=1, own_step=own_step)
+        settings = experiment(regularizers=[penalty], discriminator_learning_rate=0.0, **changed)
+        images = to_networks(torch.stack([settings.dataset[i] for i in range(8)]))
+        return float(iteration(TrainingState(settings, CPU), iter([(images, None)]))["regularizer/r1"])
+
+    assert first(precision="bf16") == pytest.approx(first(), rel=1e-5)

@@ -190,9 +190,16 @@ CASES = {
         | RELATIVISTIC
         | ADA,
     ),
-    "R3GAN's terms in two microbatches, jointly": (
-        dict(loss=Relativistic(), recipe=Joint(), accumulate=2, regularizers=IN_MAIN_LOSS, discriminator_clip=0.2),
+    "R3GAN's terms beside consistency in two microbatches, jointly": (
+        dict(
+            loss=Relativistic(),
+            recipe=Joint(),
+            accumulate=2,
+            regularizers=[*IN_MAIN_LOSS, BalancedConsistency()],
+            discriminator_clip=0.2,
+        ),
         dict(joint=True, lazy=None, penalties=2, gamma=lambda i: 2.0, averages=halving(10_000), clip=0.2)
+        | dict(consistency=BalancedConsistencyTransforms())
         | RELATIVISTIC
         | ADA,
     ),
@@ -286,3 +293,12 @@ def test_iterations_are_those_of_the_papers(case):
     after = dict(state.discriminator.named_parameters())
     assert all(float((after[name].detach() - p).abs().max()) > 1e-6 for name, p in before.items())
     assert plan.keys().isdisjoint(ADA) or len(strengths) > 2
+
+
+@pytest.mark.parametrize("share, passes", [(True, 1), (False, 2)])
+def test_shared_fakes_are_made_once(share, passes):
+    state = TrainingState(make_settings(recipe=Alternating(share_fakes=share)), torch.device("cpu"))
+    made = []
+    state.generator.register_forward_hook(lambda *_: made.append(1))
+    iteration(state, ((real.float(), labels) for real, labels in batches(())))
+    assert len(made) == passes
