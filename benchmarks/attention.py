@@ -2,8 +2,8 @@
 
     python benchmarks/attention.py [--threads 2] [--repeats 5] [--shapes A,B,C,D] [--backends compiled,tiled]
 
-NATTEN's times are of version 0.17.1, built with -O3 and OpenMP, where the yardstick ran at 175 GFLOP/s; they are scaled
-by the yardstick measured here, in the same run.
+NATTEN's times are of version 0.17.1, built with -O3 and OpenMP, where the reference ran at 175 GFLOP/s; they are scaled
+by the reference measured here, in the same run.
 """
 
 import argparse
@@ -67,12 +67,12 @@ def rows(name: str, backends: list[str], unfold: bool, repeats: int) -> Iterator
         torch.testing.assert_close(op(side), reference, rtol=1e-4, atol=1e-4)
     del reference
 
-    calls = {"yardstick": product()}
+    calls = {"reference": product()}
     for side in sides:
         calls[f"{side} f"] = torch.no_grad()(partial(op, side))
         calls[f"{side} fb"] = lambda side=side: torch.autograd.grad(op(side), inputs, grad)
     times = alternating(calls, repeats)
-    rate = gflops(times["yardstick"])
+    rate = gflops(times["reference"])
     for side in sides:
         forward, both = times[f"{side} f"], times[f"{side} fb"]
         row = [name, side, str(forward), str(both), f"{rate:.0f} GFLOP/s"]
@@ -93,7 +93,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     table = Table(title=f"{arguments.threads} threads, minimum / median of {arguments.repeats}")
-    for column in ("shape", "side", "forward", "forward + backward", "yardstick", "x NATTEN", "x NATTEN f+b"):
+    for column in ("shape", "side", "forward", "forward + backward", "reference", "x NATTEN", "x NATTEN f+b"):
         table.add_column(column, justify="right")
     for name in arguments.shapes.split(","):
         for row in rows(name, arguments.backends.split(","), not arguments.no_unfold, arguments.repeats):

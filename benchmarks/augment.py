@@ -74,7 +74,7 @@ def main() -> None:
         table.add_row(*cells)
     console = Console()
     console.print(table)
-    console.print(f"yardstick: {gflops(times['product']):.0f} GFLOP/s with {arguments.threads} threads")
+    console.print(f"reference: {gflops(times['product']):.0f} GFLOP/s with {arguments.threads} threads")
     if arguments.step:
         console.print(share(arguments.step, arguments.bind, arguments.repeats), soft_wrap=True)
 

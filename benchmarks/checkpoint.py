@@ -50,7 +50,7 @@ def measured(state: TrainingState, folder: Path, repeats: int) -> tuple[dict[str
             "copied": copied,
             "the rest, behind": settled,
             "written before going on": written,
-            "(yardstick)": multiply,
+            "(reference)": multiply,
         }
         times = alternating(sides, repeats)
     size = sum(path.stat().st_size for path in checkpoint.checkpoint_path(folder, 2).iterdir())
@@ -62,14 +62,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", help="on the disk to measure; default: the one for temporary files")
     arguments = parser.parse_args()
-    print("| | MB | copied: training waits | written meanwhile | written before going on | yardstick |")
+    print("| | MB | copied: training waits | written meanwhile | written before going on | reference |")
     print("|---|---|---|---|---|---|")
     for gin in ("quickstart.gin", "ffhq256.gin"):
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             times, size = measured(state_of(gin), Path(folder), arguments.repeats)
-        *columns, yardstick = times.values()
+        *columns, reference = times.values()
         cells = " | ".join(map(str, columns))
-        print(f"| {gin} | {size / 1e6:.0f} | {cells} | {gflops(yardstick):.0f} GFLOP/s |", flush=True)
+        print(f"| {gin} | {size / 1e6:.0f} | {cells} | {gflops(reference):.0f} GFLOP/s |", flush=True)
 
 
 if __name__ == "__main__":

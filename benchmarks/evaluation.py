@@ -74,7 +74,7 @@ def main() -> None:
                 share = (made + embedded) / whole
                 table.add_row(str(repeat), f"{whole:.2f}", f"{made:.2f}", f"{embedded:.2f}", f"{share:.3f}")
     Console(width=120).print(table)
-    print(f"yardstick: {gflops(alternating({'product': product()}, 3)['product']):.0f} GFLOP/s")
+    print(f"reference: {gflops(alternating({'product': product()}, 3)['product']):.0f} GFLOP/s")
 
 
 def one_pass(generator: Any, features: Any, faces: LfwFaces, samples: int) -> tuple[float, float, float]:

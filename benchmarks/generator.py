@@ -2,7 +2,7 @@
 
     python benchmarks/generator.py [--threads 2] [--repeats 3] [--batch 1,4] [--train] [--attached] [--profile]
 
-The published code takes 10.4 s an image (inference) and 103 s an iteration with R1 where the yardstick runs at 175
+The published code takes 10.4 s an image (inference) and 103 s an iteration with R1 where the reference runs at 175
 GFLOP/s; its matrix products alone are 172 GFLOP an image.
 """
 
@@ -59,7 +59,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     experiment = load_experiment(load_plugins(core=CORE), ["ffhq256.gin"], BINDS, search_path=[experiments_folder()])
     table = Table(title=f"{arguments.threads} threads, minimum / median of {arguments.repeats}")
-    for column in ("what", "seconds an image", "yardstick", "x published", "x its products' time", "peak memory"):
+    for column in ("what", "seconds an image", "reference", "x published", "x its products' time", "peak memory"):
         table.add_column(column, justify="right")
 
     def row(what: str, seconds: list[float], rate: float, published: float | None, flop: str) -> None:
@@ -71,9 +71,9 @@ def main() -> None:
     for batch in map(int, filter(None, arguments.batch.split(","))):
         latents = torch.randn(batch, generator.latent_dim)
         with torch.no_grad():
-            sides = {"yardstick": product(), "generator": lambda latents=latents: generator(latents)}
+            sides = {"reference": product(), "generator": lambda latents=latents: generator(latents)}
             times = alternating(sides, arguments.repeats)
-        rate = gflops(times["yardstick"])
+        rate = gflops(times["reference"])
         seconds = [value / batch for value in times["generator"].repeats]
         row(f"inference, batch {batch}", seconds, rate, PUBLISHED["inference"], f"{min(seconds) * rate / GFLOP:.2f}")
 
@@ -92,7 +92,7 @@ def main() -> None:
         rates = []
         for _ in range(arguments.repeats):
             state.step = 0  # An iteration in which every lazy regularizer is due.
-            rates.append(gflops(alternating({"yardstick": product()}, 2)["yardstick"]))
+            rates.append(gflops(alternating({"reference": product()}, 2)["reference"]))
             began = time.perf_counter()
             iteration(state, iter([(real, None)]))
             seconds.append(time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a yardstick of the machine's own speed, and alternating repeats."""
+"""What the benchmarks share: a reference of the machine's own speed, and alternating repeats."""
 
 import statistics
 import time
@@ -42,7 +42,7 @@ def alternating(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict
 
 
 def product() -> Callable[[], object]:
-    """The yardstick: a [4096, 512] x [512, 2048] float32 product, ``FLOP`` operations, a few at once."""
+    """The reference: a [4096, 512] x [512, 2048] float32 product, ``FLOP`` operations, a few at once."""
     a, b = torch.randn(4096, 512), torch.randn(512, 2048)
     out = torch.empty(4096, 2048)
 
@@ -54,5 +54,5 @@ def product() -> Callable[[], object]:
 
 
 def gflops(times: Times) -> float:
-    """The yardstick's rate at its best, in GFLOP/s."""
+    """The reference's rate at its best, in GFLOP/s."""
     return 5 * FLOP / times.minimum / 1e9

@@ -95,7 +95,7 @@ def main() -> None:
         table.add_row(name, f"{1000 * min(wholes):.0f} / {1000 * median:.0f}", f"{min(wholes) / first:.2f}", share)
     Console().print(table)
     torch.set_num_threads(2)
-    print(f"yardstick {gflops(alternating({'product': product()}, 4)['product']):.0f} GFLOP/s")
+    print(f"reference {gflops(alternating({'product': product()}, 4)['product']):.0f} GFLOP/s")
 
 
 if __name__ == "__main__":

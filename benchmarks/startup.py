@@ -1,6 +1,6 @@
 """How long commands take to answer, and a run to reach its first iteration: python benchmarks/startup.py [repeats]
 
-Each time is a fresh interpreter's, in alternation; minimum and median in seconds. The yardsticks are an interpreter
+Each time is a fresh interpreter's, in alternation; minimum and median in seconds. The references are an interpreter
 that does nothing, and one that imports torch and nothing else.
 """
 

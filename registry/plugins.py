@@ -195,7 +195,7 @@ def _import_file(path: Path, expected: str = "") -> tuple[ModuleType, str]:
     source = path.read_bytes()
     digest = hashlib.sha256(source).hexdigest()
     if expected and digest != expected:
-        raise UserError("the file has changed meanwhile; give the command again")
+        raise UserError("the file has changed meanwhile; run the command again")
     _search(path.parent)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None

@@ -85,7 +85,7 @@ def save(directory: Path, step: int, networks: Mapping[str, Mapping[str, Tensor]
         shutil.rmtree(temporary, ignore_errors=True)
         if full:
             raise UserError(
-                f"no disk space left for {final}; earlier checkpoints are kept, free some and go on"
+                f"no disk space left for {final}; earlier checkpoints are kept; free some space and continue"
             ) from error
         if isinstance(error, OSError):
             raise UserError(f"cannot write {final}: {error.strerror}") from error
@@ -143,7 +143,7 @@ def verify(path: Path) -> dict[str, Any]:
     for name, expected in sums.items():
         # Names, not paths: a manifest has no say over what lies outside of its folder.
         if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name, re.ASCII):
-            raise Damaged(f"{path / MANIFEST} names {name!r}, which is no file of a checkpoint")
+            raise Damaged(f"{path / MANIFEST} names {name!r}, which is not a file of a checkpoint")
         file = path / name
         if file.is_symlink() or not file.is_file() or _checksum(file) != expected:
             raise Damaged(f"{file} is missing or damaged")

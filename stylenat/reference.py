@@ -175,7 +175,7 @@ def _from_reference(
     translation = to_ours(state, network, layout)
     tensors = translation.check(f"the {kind}'s state")
     if translation.left_over:
-        raise UserError(f"the {kind}'s configuration has no place for {', '.join(translation.left_over[:3])}, ...")
+        raise UserError(f"the {kind}'s configuration has unsupported keys: {', '.join(translation.left_over[:3])}, ...")
     # A state recorded in float64 makes a float64 network.
     network.to(next(iter(tensors.values())).dtype)
     network.load_state_dict(tensors)

@@ -125,7 +125,7 @@ def loaded(path: Path) -> Any:
                 f"{path} is not read: it is a pickle of NVIDIA's StyleGAN code, which holds programs; load it there "
                 "and save the networks' state_dict() with torch.save"
             ) from error
-        raise UserError(f"{path} is not read: {refusal(error)}; save it again with tensors alone") from error
+        raise UserError(f"{path} is not read: {refusal(error)}; save it again with tensors only") from error
     except Exception as error:  # The unpickler raises almost anything on damaged bytes.
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is not a readable checkpoint: {first}") from error
@@ -176,7 +176,7 @@ def weights_folder(path: Path) -> Path:
     if folder is None and (path / "checkpoints").is_dir():
         raise UserError(f"{path} has no undamaged checkpoint yet; train on with the command that made it")
     if folder is None:
-        raise UserError(f"{path} is no folder of weights: give a run, one of its checkpoints or imported weights")
+        raise UserError(f"{path} is not a folder of weights: give a run, one of its checkpoints or imported weights")
     try:
         checkpoint.verify(folder)
     except checkpoint.Damaged as error:
@@ -194,7 +194,7 @@ def config_of(folder: Path) -> Path:
         config = directory / "config.gin"
         if config.is_file():
             return config
-    raise UserError(f"{folder} has no config.gin beside its weights")
+    raise UserError(f"{folder} has no config.gin next to its weights")
 
 
 def generator_of(folder: Path, build: Callable[[], nn.Module], average: str | None = None) -> tuple[nn.Module, str]:

@@ -31,6 +31,19 @@ def load(text: str, tmp_path: Path, *plugins: str):
     return load_experiment(registry, [tmp_path / "docs.gin"], search_path=[experiments_folder()])
 
 
+def test_the_tutorials_plugin_is_the_one_that_is_tested():
+    (tutorial,), (plugin, *_) = blocks("tutorial.md", "python"), blocks("plugins.md", "python")
+    documented = re.search(r"\n\n    Args:\n.*?\n    \"\"\"", plugin, re.DOTALL)
+    assert tutorial == plugin.replace(documented[0], '"""')
+
+
+def test_the_tutorial_quotes_the_quickstart():
+    text = (experiments_folder() / "quickstart.gin").read_text(encoding="utf-8")
+    (quoted,) = [block for block in blocks("tutorial.md", "") if block.startswith("SIDE = ")]
+    lines = [re.sub(r"\s+#.*", "", line) for line in quoted.splitlines()]
+    assert len(lines) > 10 and set(lines) <= set(text.splitlines())
+
+
 def test_the_one_file_plugin_trains_is_drawn_and_passes_its_test(tiny, tmp_path, monkeypatch, capsys):
     plugin, test, _, _, _, version, _ = blocks("plugins.md", "python")
     Path("fibonacci.py").write_text(plugin)
@@ -113,7 +126,9 @@ def test_the_contract_table_has_every_kind_and_how_it_is_bound():
     }
 
 
-@pytest.mark.parametrize("text", blocks("gin.md", "gin"))
+@pytest.mark.parametrize(
+    "text", [text for file in ("gin.md", "training.md", "tutorial.md") for text in blocks(file, "gin")]
+)
 def test_each_gin_example_is_a_whole_experiment(text, tmp_path):
     experiment = load(text, tmp_path)
     assert experiment.get("train")() is not None

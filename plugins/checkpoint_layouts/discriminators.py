@@ -41,7 +41,7 @@ class Wavelet:
 
     def pairs(self, network: nn.Module) -> list[Pair]:
         if not isinstance(network, WaveletDiscriminator):
-            raise UserError("checkpoint_layout.wavelet names the weights of discriminator.wavelet alone")
+            raise UserError("checkpoint_layout.wavelet supports only the weights of discriminator.wavelet")
         names = network.state_dict()
         # Under spectral norm the activation is a module of its own, which moves the last linear up by one.
         logit = "final_linear.2" if "activation_bias" in names else "final_linear.1"

@@ -145,7 +145,7 @@ def failures_of_threads_in_one_line(say: Callable[[str], None]) -> Iterator[None
         frames = traceback.walk_tb(arguments.exc_traceback)
         if any(frame.f_globals.get("__name__", "").startswith("aim.") for frame, _ in frames):
             error = arguments.exc_value or arguments.exc_type()
-            say(f"a background thread of Aim ended ({reason(error)}); training goes on")
+            say(f"a background thread of Aim ended ({reason(error)}); training continues")
         else:
             before(arguments)
 

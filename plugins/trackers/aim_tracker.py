@@ -1,6 +1,6 @@
 """Tracker ``aim``: scalars, sample grids, metrics and the whole config in an Aim repository.
 
-Training never stops for it: what fails in Aim is said once for each cause, and training goes on.
+Training never stops for it: what fails in Aim is said once for each cause, and training continues.
 """
 
 import hashlib
@@ -159,7 +159,7 @@ class AimTracker:
         options = {"experiment": printable(self.experiment or run.experiment)}
         # A checkpoint that starts another run folder must not write into the first one's curves.
         if self._identity.get("run") == run.name:
-            with self._going_on("go on in the Aim run of the checkpoint, so a new one is begun"):
+            with self._going_on("continue the Aim run of the checkpoint, so a new one is started"):
                 return aim_storage.open_run(self.repo, run_hash=self._identity["hash"], **options)
         return aim_storage.open_run(self.repo, **options)
 
@@ -214,7 +214,7 @@ class AimTracker:
             if (what, type(error)) not in self._said:
                 self._said.add((what, type(error)))
                 missing = "" if str(error).strip() else " without a message"
-                self._say(f"cannot {what} ({reason(error)}{missing}); training goes on")
+                self._say(f"cannot {what} ({reason(error)}{missing}); training continues")
 
     @staticmethod
     def _say(line: str) -> None:

@@ -45,7 +45,7 @@ class Display:
         if self._live:
             self._tasks[job.name] = self._bars.add_task(job.name, total=job.iterations, completed=job.step)
         else:
-            self._say(f"{job.name}: {'goes on from iteration ' + str(job.step) if job.step else 'begins'}")
+            self._say(f"{job.name}: {'continues from iteration ' + str(job.step) if job.step else 'begins'}")
 
     def at(self, job: Job, step: int) -> None:
         self._steps[job.name] = step
@@ -66,7 +66,7 @@ class Display:
         self._say(f"{job.name}: {word} after {_clock(seconds)}; {self._state()}")
 
     def stopping(self, count: int) -> None:
-        self._say(f"stopping: {count} running, each writes a checkpoint; a second Ctrl-C ends them at once")
+        self._say(f"stopping: {count} running, each writes a checkpoint; a second Ctrl-C ends them immediately")
 
     def refresh(self) -> None:
         if self._live:

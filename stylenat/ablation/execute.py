@@ -74,7 +74,7 @@ def execute(
 ) -> list[Outcome]:
     """Runs the unfinished jobs in order, ``runner.slots`` at a time; returns how each that was started ended.
 
-    The first stop signal asks every running job to stop and starts no more; a second Ctrl-C ends them at once and
+    The first stop signal asks every running job to stop and starts no more; a second Ctrl-C ends them immediately and
     raises KeyboardInterrupt.
     """
     waiting = [job for job in jobs if not job.finished]
@@ -122,14 +122,14 @@ def steps_done(log: Path, job: Job) -> int:
 def reason(code: int, log: Path) -> str:
     """Why a run failed: the signal that killed it; or its last error, its last exception, or else its last line."""
     if code < 0:
-        want = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
-        return f"killed by {signal.Signals(-code).name}{want}; the same command goes on"
+        want = ", possibly out of memory" if code == -signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-code).name}{want}; the same command continues"
     lines = [line for line in _tail(log).decode(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     begins = [i for i, line in enumerate(lines) if line.startswith("Traceback (")]
     # An exception's text may have several lines; the first has its type.
     exceptions = [line for line in lines[begins[-1] + 1 :] if not line[0].isspace()][:1] if begins else []
-    return (errors or exceptions or lines or ["it said nothing"])[-1].strip()
+    return (errors or exceptions or lines or ["no output"])[-1].strip()
 
 
 def _tail(log: Path, size: int = 4096) -> bytes:

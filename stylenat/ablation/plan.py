@@ -107,7 +107,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(read_bounded(folder / MANIFEST, MANIFEST_BYTES))
         if manifest["format_version"] > FORMAT_VERSION:
-            raise ValueError("a later version of this project made it")
+            raise ValueError("a later version of this project wrote it")
         return {"name": str(manifest["name"]), "seeds": list(manifest["seeds"])} | {
             name: dict(manifest[name]) for name in ("variants", "runs")
         }
@@ -175,7 +175,7 @@ def planned(
             if other.settings == settings:
                 raise UserError(
                     f"the variants {other.variant.name!r} and {variant.name!r} are the same experiment; "
-                    "drop one, or mend its bindings (what nothing uses makes no difference)"
+                    "drop one, or change its bindings (unused bindings make no difference)"
                 )
         variants.append(Planned(variant, settings, generator.parameters, generator.macs))
     used = {name for settings in (base, *(planned.settings for planned in variants)) for name in settings}
@@ -223,8 +223,8 @@ def _check_shared(settings: dict[str, str], base: dict[str, str], about: Sequenc
             raise UserError(f"it changes train.seed ({own}); all variants have the seeds of ablation.seeds")
         if name.startswith(SHARED) and not any(_covers(prefix, name) for prefix in about):
             raise UserError(
-                f"it changes {name} ({own}), but variants share data, budget and measure; "
-                f"if the ablation is about it, say so: ablation.about = [{name!r}]"
+                f"it changes {name} ({own}), but variants share data, budget and metrics; "
+                f"if the ablation is about it, declare it: ablation.about = [{name!r}]"
             )
 
 

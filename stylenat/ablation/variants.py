@@ -48,7 +48,7 @@ class Ablation:
         for name in self.variants:
             if not NAME.fullmatch(name):
                 raise UserError(
-                    f"ablation.variants: {name!r} cannot name a folder; use letters, digits and _ . + - alone, "
+                    f"ablation.variants: {name!r} cannot name a folder; use only letters, digits and _ . + -, "
                     "100 at most"
                 )
         if not self.variants and not self.grid:

@@ -76,9 +76,9 @@ class Flex:
 def no_compiler(device: torch.device) -> str | None:
     """Why ``torch.compile`` can make no Triton kernels for a CUDA device, with the remedy; None where it can."""
     if any(os.environ.get(name) == "1" for name in ("TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE")):
-        return "TORCH_COMPILE_DISABLE or TORCHDYNAMO_DISABLE switches torch.compile off; unset it"
+        return "TORCH_COMPILE_DISABLE or TORCHDYNAMO_DISABLE disables torch.compile; unset it"
     if find_spec("triton") is None:
-        return "it is compiled by Triton, which is not installed (PyTorch's CUDA wheels for Linux bring it)"
+        return "it is compiled by Triton, which is not installed (PyTorch's CUDA wheels for Linux contain it)"
     major, minor = torch.cuda.get_device_capability(device)
     if (major, minor) < OLDEST_GPU:
         least = ".".join(map(str, OLDEST_GPU))
@@ -115,8 +115,8 @@ def _compiled_only(*tensors: Tensor, **options: Any) -> Tensor:
     # Uncompiled, FlexAttention holds every score: 17 GB a head and image at 256x256.
     if not torch.compiler.is_compiling():
         raise UserError(
-            "attention backend 'flex' runs compiled only, and torch.compile is switched off here; switch it on, or "
-            "bind the backend 'tiled'"
+            "attention backend 'flex' runs compiled only, and torch.compile is disabled; enable it, or bind the "
+            "backend 'tiled'"
         )
     return flex_attention(*tensors, **options)
 

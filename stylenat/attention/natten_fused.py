@@ -22,7 +22,7 @@ class Natten:
 
     def unsupported(self, q: Tensor, kernel_size: int, dilation: int, bias: Tensor | None) -> str | None:
         if bias is not None:
-            return "NATTEN has known no relative position bias since 0.20"
+            return "NATTEN has no relative position bias since 0.20"
         if self.implementation is not None:
             return None
         if q.device.type != "cuda":

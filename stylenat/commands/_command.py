@@ -31,7 +31,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
             print(f"error: {printable(error)}", file=sys.stderr)
             return USER_ERROR
         except KeyboardInterrupt:
-            print("stopped at once; what was saved stays", file=sys.stderr)
+            print("stopped immediately; saved files are kept", file=sys.stderr)
             return STOPPED
 
     return guarded

@@ -23,32 +23,40 @@ EXAMPLES = """examples:
 then:
   python tools/compare.py --experiment head_partitions --out report
 
-Ctrl-C stops every run with a checkpoint (exit code 75); the same command goes on. Writing a file: docs/ablations.md.
+Ctrl-C stops every run with a checkpoint (exit code 75); the same command continues. The file: docs/ablations.md.
 """
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ablate",
-        description="Train every variant that an ablation file names, once with each of its seeds. All are checked\n"
-        "before the first one starts. Finished runs are skipped, broken ones go on, and one that fails is\n"
-        "reported while the rest goes on.",
+        description="Train every variant of an ablation with each of its seeds. All variants are checked before the\n"
+        "first run starts. Finished runs are skipped, interrupted ones continue. A run that fails is\n"
+        "reported, and the others continue.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="ablation; later files win")
+    parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="ablation; later files override")
     parser.add_argument(
-        "--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'", help="wins over files"
+        "--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'", help="overrides the files"
     )
-    parser.add_argument("--quick", action="store_true", help="the file's small version: ablation.quick")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="of all its runs (default: runs/NAME)")
-    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
-    parser.add_argument("--dry-run", action="store_true", help="check and size every variant, write nothing")
-    parser.add_argument("--print-commands", action="store_true", help="one a line for each unfinished run; start none")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, on cores of their own")
-    parser.add_argument("--threads", type=int, metavar="N", help="of each run (default: the cores shared out)")
+    parser.add_argument("--quick", action="store_true", help="apply ablation.quick, the file's small version")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of all runs (default: runs/NAME)")
     parser.add_argument(
-        "--ray", nargs="?", const="local", metavar="ADDRESS", help="hand the runs to Ray; started here without ADDRESS"
+        "--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin; repeatable"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check every variant and show sizes; write nothing")
+    parser.add_argument(
+        "--print-commands", action="store_true", help="print one command for each unfinished run; start none"
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, each on its own cores")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of each run (default: its cores)")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="submit the runs to Ray; without ADDRESS it is started on this machine",
     )
     return parser
 
@@ -135,7 +143,7 @@ def _said(plan: "Plan", outcomes: "Sequence[Outcome]", plugins: Sequence[str]) -
     if failed:
         return USER_ERROR if all(outcome.code == USER_ERROR for outcome in failed) else 1
     if finished < len(plan.jobs):
-        print("to go on: the same command")
+        print("to continue: the same command")
         return STOPPED
     extra = [argument for plugin in plugins for argument in ("--plugin", plugin)]
     print(f"to compare: python tools/compare.py {shlex.join([str(plan.folder), *extra])}")

@@ -25,9 +25,9 @@ EXAMPLES = """examples:
   python tools/check_gpu.py
   python tools/check_gpu.py --only exactness,sampling --seconds 200 --out h100.json
   python tools/check_gpu.py --list
-  python tools/check_gpu.py --device cpu                  # tries the command itself, in a small form
+  python tools/check_gpu.py --device cpu                  # tries the command, with small checks
 
-exit codes: 0, or 1 where an attention backend is inexact; 2: invalid input, such as no GPU; 75: interrupted
+Exit codes: 0 done, 1 an attention backend is inexact, 2 invalid input (such as no GPU), 75 interrupted.
 """
 INEXACT = 1
 FORMAT = 1
@@ -37,15 +37,19 @@ FORMAT = 1
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="check_gpu",
-        description="Check exactness, speed and memory on a GPU in less than ten minutes, most valuable checks first.",
+        description="Check exactness, speed and memory on a GPU in less than ten minutes, important checks first.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", metavar="A,B", help="these checks (default: all)")
-    parser.add_argument("--seconds", type=float, default=540, metavar="N", help="for all (default: %(default)g)")
-    parser.add_argument("--out", type=Path, default=Path("check_gpu.json"), metavar="FILE.json", help="results")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: small forms of all checks")
-    parser.add_argument("--list", action="store_true", help="list the checks and end")
+    parser.add_argument("--only", metavar="A,B", help="checks to run (default: all)")
+    parser.add_argument(
+        "--seconds", type=float, default=540, metavar="N", help="time for all checks (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("check_gpu.json"), metavar="FILE.json", help="file for the results"
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: small versions of all checks")
+    parser.add_argument("--list", action="store_true", help="list the checks")
     return parser
 
 
@@ -114,18 +118,18 @@ def _must_have_a_gpu() -> None:
     if torch.cuda.is_available():
         return
     if torch.version.cuda is None and torch.version.hip is None:
-        why = "this PyTorch is built for CPUs alone; install a CUDA build (pytorch.org/get-started/locally)"
+        why = "this PyTorch is a CPU build; install a CUDA build (pytorch.org/get-started/locally)"
     elif "CUDA_VISIBLE_DEVICES" in os.environ:
         why = f"CUDA_VISIBLE_DEVICES = {os.environ['CUDA_VISIBLE_DEVICES']!r}; unset it, or name a GPU of nvidia-smi's"
     else:
         why = f"nvidia-smi must list one, with a driver for CUDA {torch.version.cuda}"
-    raise UserError(f"PyTorch sees no GPU: {why}; --device cpu tries the command itself")
+    raise UserError(f"PyTorch sees no GPU: {why}; --device cpu tries the command with small checks")
 
 
 def _must_be_writable(path: Path) -> None:
     """Before the minutes that end with writing it; an earlier file stays until there are results."""
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UserError(f"cannot write {path}: it is a folder, or lies in none that can be written to")
+        raise UserError(f"cannot write {path}: it is a folder, or its folder is not writable")
 
 
 def _say(line: str) -> None:

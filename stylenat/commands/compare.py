@@ -27,23 +27,29 @@ WIDE = 160
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="compare",
-        description="Tabulate runs by what differs, with their spread over seeds; plot and report them.",
+        description="Compare runs: a table of differing parameters and of metrics over seeds; plots; a report.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders, or an ablation's folder")
     parser.add_argument("--experiment", metavar="NAME", help="an ablation, or all runs/NAME-*")
-    parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="show these (default: all)")
-    parser.add_argument("--format", choices=("table", "markdown", "csv"), default="table", help="of what is printed")
+    parser.add_argument(
+        "--metric", action="append", default=[], metavar="NAME", help="metric to show; repeatable (default: all)"
+    )
+    parser.add_argument(
+        "--format", choices=("table", "markdown", "csv"), default="table", help="output format (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write report.html, plots and tables here")
-    parser.add_argument("--group-by", metavar="KEY", help="in Aim: a parameter or label (default: what differs)")
     parser.add_argument(
-        "--measure", action="store_true", help="time each generator on this machine, which should be doing nothing else"
+        "--group-by", metavar="KEY", help="parameter or label that Aim groups by (default: those that differ)"
     )
     parser.add_argument(
-        "--remark", action="append", default=[], metavar="TEXT", help="a note for the report, such as a loaded machine"
+        "--measure", action="store_true", help="time each generator on this machine, which should be idle"
     )
-    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
+    parser.add_argument("--remark", action="append", default=[], metavar="TEXT", help="note for the report; repeatable")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin; repeatable"
+    )
     return parser
 
 
@@ -139,7 +145,7 @@ def _write(
     main_metric = (with_values or comparison.metrics)[0]
     costs = [("parameters", "parameters of the generator", plots.parameters_of(groups), True)]
     if sampling:
-        costs.append(("throughput", "images a second, sampling, measured side by side", sampling, False))
+        costs.append(("throughput", "images a second, sampling, measured in alternation", sampling, False))
     elif rates := plots.rates_of(groups):
         costs.append(("throughput", "images a second in training, as the runs recorded it", rates, False))
     for name, title, values, less in costs:
@@ -159,4 +165,4 @@ def _write(
     write_text(folder / "table.csv", as_csv(comparison, sampling))
     write_text(folder / "report.html", report(comparison, sampling, shown, pages, missing, remarks))
     written = printable(folder / "report.html")
-    print(f"\nwritten: {written}, and its plots and tables beside it")
+    print(f"\nwritten: {written}, with its plots and tables in the same folder")

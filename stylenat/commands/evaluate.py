@@ -29,54 +29,65 @@ EXAMPLES = """examples:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="evaluate",
-        description="Measure a run's averaged generator; append the results, with their protocol, to metrics.jsonl.",
+        description="Compute metrics of a run's EMA generator. Append them, with their protocol, to metrics.jsonl.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, one of its checkpoints, or imported weights")
     parser.add_argument(
-        "--gin", action="append", default=[], metavar="FILE", help="what to measure (default: what the run does)"
+        "--gin", action="append", default=[], metavar="FILE", help="metrics and their settings (default: the run's)"
     )
     parser.add_argument("--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'")
     parser.add_argument("--data", type=Path, metavar="DATA.lmdb", help="real images (default: the run's)")
     parser.add_argument(
-        "--make-data", action="store_true", help="let the data set create its files where the run's config says"
+        "--make-data", action="store_true", help="create the data set where the run's config says, if it is not there"
     )
-    parser.add_argument("--samples", type=int, metavar="N", help="generated images")
+    parser.add_argument("--samples", type=int, metavar="N", help="number of generated images (default: the run's)")
     parser.add_argument("--real-samples", type=int, metavar="N", help="only the first N real images (default: all)")
-    parser.add_argument("--truncation-psi", type=float, metavar="PSI", help="1 for none")
+    parser.add_argument("--truncation-psi", type=float, metavar="PSI", help="1: no truncation")
     parser.add_argument(
         "--batch",
         type=int,
         metavar="N",
-        help="images at once (default: as in training, 16 at most; another number may round differently)",
+        help="images at once (default: as in training, at most 16; other numbers may round differently)",
     )
     parser.add_argument(
-        "--extractor-weights", type=Path, action="append", default=[], metavar="FILE", help="of whichever extractor"
+        "--extractor-weights",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="weights file of any extractor; repeatable",
     )
-    parser.add_argument("--download", action="store_true", help="fetch extractors' weights that are not here")
+    parser.add_argument("--download", action="store_true", help="download missing weights of extractors")
     parser.add_argument(
         "--cache",
         type=Path,
         metavar="DIR",
-        help="of real sets' statistics (default: ~/.cache/stylenat/statistics, or in $STYLENAT_CACHE)",
+        help="cache of the real images' statistics (default: ~/.cache/stylenat/statistics, or in $STYLENAT_CACHE)",
     )
-    parser.add_argument("--no-cache", action="store_true", help="neither read nor keep such statistics")
+    parser.add_argument("--no-cache", action="store_true", help="do not use this cache")
     parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="default: metrics.jsonl in the run's folder")
     parser.add_argument(
-        "--yardsticks", action="store_true", help="measure real halves, blurred and mean images as well"
+        "--baselines", "--yardsticks", action="store_true", help="measure real halves, blurred and mean images too"
     )
     one_of = parser.add_mutually_exclusive_group()
     one_of.add_argument(
-        "--class", dest="number", type=int, metavar="K", help="of a conditional generator: class K against its images"
+        "--class",
+        dest="number",
+        type=int,
+        metavar="K",
+        help="class-conditional generator: class K against its real images",
     )
-    one_of.add_argument("--per-class", action="store_true", help="every class by itself, and the mean over them")
+    one_of.add_argument("--per-class", action="store_true", help="each class separately, and the mean over classes")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin; repeatable"
+    )
     parser.add_argument(
         "--average",
         metavar="NAME",
         help="which average of the weights: ema (default), ema-0.100 or the like, generator for none",
     )
-    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
     return parser
 
 
@@ -198,7 +209,7 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
             failures.clear()
             evaluator.say = _say
             evaluation.protocol["generated"]["weights_sha256"] = manifest["sha256"][f"{network}.safetensors"]
-            _report(evaluation, evaluator, samples, arguments.yardsticks)
+            _report(evaluation, evaluator, samples, arguments.baselines)
         _write(out, step, images, evaluation)
         found.append(evaluation)
     if arguments.per_class:
@@ -273,14 +284,14 @@ def _dataset(registry: Registry, experiment: Any, data: Path | None, resolution:
     return dataset
 
 
-def _report(evaluation: "Evaluation", evaluator: Any, samples: int, with_yardsticks: bool) -> None:
+def _report(evaluation: "Evaluation", evaluator: Any, samples: int, with_baselines: bool) -> None:
     from rich.console import Console
 
+    from stylenat.evaluation.baselines import baselines
     from stylenat.evaluation.table import metrics_table
-    from stylenat.evaluation.yardsticks import yardsticks
     from stylenat.ranks import rank
 
-    sticks = yardsticks(evaluator) if with_yardsticks and evaluator.real.used else {}
+    compared = baselines(evaluator) if with_baselines and evaluator.real.used else {}
     if rank() == 0:
         what = f"{samples} generated images"
         if evaluator is None:
@@ -289,7 +300,7 @@ def _report(evaluation: "Evaluation", evaluator: Any, samples: int, with_yardsti
             what += f", {real.count} of {real.dataset.describe()}"
         console = Console(width=None if sys.stdout.isatty() else 120)
         console.print(printable(what), soft_wrap=True, highlight=False, markup=False)
-        console.print(metrics_table(evaluation, sticks))
+        console.print(metrics_table(evaluation, compared))
 
 
 def _write(out: Path, step: int | None, images: int | None, evaluation: "Evaluation") -> None:
@@ -321,7 +332,7 @@ def _trackers(experiment: Any, folder: Path) -> list[Any]:
 
 
 def _say(line: str) -> None:
-    """On stderr, by process 0 alone."""
+    """Prints on stderr, in process 0 only."""
     from stylenat.ranks import rank
 
     if rank():

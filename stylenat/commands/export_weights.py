@@ -16,14 +16,18 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="export_weights",
         description="Write g, d and g_ema in the layout of a published system, constants included, so that its own "
-        "code loads them. Imported weights go back to the layout they came from, bit for bit.",
+        "code loads them. Imported weights are exported bit for bit in the layout they came from.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, one of its checkpoints, or imported weights")
     parser.add_argument("out", type=Path, metavar="OUT.pt", help="a new file")
-    parser.add_argument("--layout", metavar="NAME", help="of the generator (default: as imported, or the first to fit)")
-    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
+    parser.add_argument(
+        "--layout", metavar="NAME", help="layout of the generator (default: as imported, or the first that fits)"
+    )
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin; repeatable"
+    )
     return parser
 
 

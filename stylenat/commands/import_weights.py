@@ -29,11 +29,15 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=".pt, .safetensors, or a folder of ours")
-    parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="the experiment it belongs to")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help=".pt, .safetensors, or a folder of imported weights"
+    )
+    parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="the experiment of the weights")
     parser.add_argument("--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
-    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin; repeatable"
+    )
     return parser
 
 

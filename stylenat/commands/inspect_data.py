@@ -19,12 +19,16 @@ LISTED = 20
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="inspect_data",
-        description="Show what an LMDB of images holds; check it, draw it, write it out as files.",
+        description="Show the contents of an LMDB of images; verify it, draw a contact sheet, export its images.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("data", type=Path, metavar="DATA.lmdb", help="of this project or of stylegan2-pytorch's layout")
-    parser.add_argument("--resolution", type=int, metavar="R", help="where there are several (default: the largest)")
+    parser.add_argument(
+        "data", type=Path, metavar="DATA.lmdb", help="an LMDB of this project or of stylegan2-pytorch's layout"
+    )
+    parser.add_argument(
+        "--resolution", type=int, metavar="R", help="which resolution, if there are several (default: the largest)"
+    )
     parser.add_argument("--verify", action="store_true", help="decode every record and compare the hashes")
     parser.add_argument("--sheet", type=Path, metavar="OUT.png", help="write a contact sheet of 64 images")
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="write every image as a file into a new folder")

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from importlib import import_module
 
 COMMANDS = {
-    "run": "train, evaluate and sample what gin files say",
-    "ablate": "train every variant that an ablation file names",
-    "compare": "tabulate, plot and report runs side by side",
-    "prepare": "make an LMDB from any pile of images",
+    "run": "train the experiment of gin files",
+    "ablate": "train every variant of an ablation",
+    "compare": "compare runs in tables, plots and a report",
+    "prepare": "make an LMDB of images",
     "inspect_data": "show, check and export an LMDB of images",
-    "evaluate": "measure a generator against real images",
-    "sample": "write pictures from a run",
+    "evaluate": "compute metrics of a generator",
+    "sample": "draw images from a run",
     "import_weights": "read a published system's checkpoint",
     "export_weights": "write weights under a published system's names",
-    "show_augmentations": "draw a sheet of what an experiment's augmentation does",
+    "show_augmentations": "draw the effect of an experiment's augmentation",
     "check_gpu": "check exactness, speed and memory on a GPU",
     "new_plugin": "write a plugin to start from",
 }

@@ -26,13 +26,19 @@ TEMPLATES = Path(__file__).parents[1] / "templates"
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="new_plugin",
-        description="Write a small distribution that installs, passes its tests and trains; then change it.",
+        description="Write a plugin distribution to start from: it can be installed, passes its tests and trains.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", metavar="NAME", help="as gin files will say it: small letters, digits, underscores")
+    parser.add_argument("name", metavar="NAME", help="name in gin files: lower-case letters, digits, underscores")
     parser.add_argument("--kind", required=True, metavar="KIND", help=", ".join(KINDS))
-    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where its folder goes (default: here)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where to create its folder (default: the current folder)",
+    )
     return parser
 
 
@@ -55,9 +61,11 @@ def write_plugin(name: str, kind: str, out: Path) -> Path:
         known = f"The kinds are {', '.join(KINDS)}"
         raise UserError(f"there is no kind {kind!r}{did_you_mean(kind, KINDS) or '.'} {known}")
     if not (name.isascii() and name.isidentifier() and name == name.lower() and name[0] != "_" and name[-1] != "_"):
-        raise UserError(f"{name!r} cannot name a plugin; use small letters, digits and underscores, a letter first")
+        raise UserError(
+            f"{name!r} cannot name a plugin; use lower-case letters, digits and underscores, starting with a letter"
+        )
     if keyword.iskeyword(name) or name == "train":
-        raise UserError(f"{name!r} has a meaning of its own; choose another name")
+        raise UserError(f"{name!r} is reserved; choose another name")
     class_name = "".join(part.capitalize() for part in name.split("_"))
     module = f"stylenat_{name}"
     values = {"name": name, "kind": kind, "Class": class_name, "module": module, "api": str(API_VERSION)}
@@ -74,7 +82,7 @@ def write_plugin(name: str, kind: str, out: Path) -> Path:
     }
     folder = out / values["distribution"]
     if folder.exists():
-        raise UserError(f"{folder} is there already; choose another name or --out")
+        raise UserError(f"{folder} exists; choose another name or --out")
     temporary = out / f".{folder.name}.partial"
     try:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -30,36 +30,38 @@ EXAMPLES = """examples:
   python tools/prepare.py ffhq.zip data/ffhq256.lmdb --resolution 256 --filter box --storage jpeg
   python tools/prepare.py pets.tar data/pets.lmdb --resolution 64 --resolution 128 --labels
 
-Stopped or killed, the same command goes on where it was. What becomes of odd images: docs/data.md.
+After an interruption the same command continues. How unusual images are handled: docs/data.md.
 """
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prepare",
-        description="Crop, resize and store any pile of images as an LMDB that training reads.",
+        description="Crop and resize images and store them as an LMDB for training.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     sources = "folder (searched recursively), zip, tar, LMDB, or text file of paths"
     parser.add_argument("source", type=Path, metavar="SOURCE", help=sources)
-    parser.add_argument("out", type=Path, metavar="OUT.lmdb", help="the LMDB to make")
-    side = "side in pixels; several times for several in one pass"
+    parser.add_argument("out", type=Path, metavar="OUT.lmdb", help="the LMDB to write")
+    side = "side in pixels; repeatable, all are made in one pass"
     parser.add_argument("--resolution", type=int, required=True, action="append", metavar="R", help=side)
     filters = ("lanczos", "box", "bilinear", "bicubic", "hamming", "nearest")
-    parser.add_argument("--filter", choices=filters, default="lanczos", help="of the resize (default: %(default)s)")
+    parser.add_argument("--filter", choices=filters, default="lanczos", help="resize filter (default: %(default)s)")
     crops = ("center", "none")
-    parser.add_argument("--crop", choices=crops, default="center", help="none refuses what is not square")
+    parser.add_argument("--crop", choices=crops, default="center", help="none: images that are not square are an error")
     storages = ("png", "jpeg", "webp", "raw")
     storage = "webp is lossless, raw is uint8 pixels (default: %(default)s)"
     parser.add_argument("--storage", choices=storages, default="png", help=storage)
-    parser.add_argument("--jpeg-quality", type=int, default=95, metavar="Q", help="(default: %(default)s)")
-    parser.add_argument("--max-images", type=int, metavar="N", help="stop after this many")
-    labels = "store each image's class: of dataset.json where there is one, else the folder"
+    parser.add_argument("--jpeg-quality", type=int, default=95, metavar="Q", help="1 to 100 (default: %(default)s)")
+    parser.add_argument("--max-images", type=int, metavar="N", help="stop after N images")
+    labels = "store the class of each image, from dataset.json if there is one, else its folder"
     parser.add_argument("--labels", action="store_true", help=labels)
     profiles = "do not convert embedded colour profiles to sRGB"
     parser.add_argument("--keep-profiles", action="store_true", help=profiles)
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="(default: all cores)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (default: all cores)"
+    )
     return parser
 
 
@@ -111,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 progress=show,
             )
         except KeyboardInterrupt:
-            print("stopped; the same command goes on from here", file=sys.stderr)
+            print("stopped; the same command continues", file=sys.stderr)
             return STOPPED
     _report(arguments.out, result)
     return 0

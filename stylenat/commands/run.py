@@ -1,4 +1,4 @@
-"""``tools/run.py``: trains, evaluates and samples what gin files say."""
+"""``tools/run.py``: trains the experiment of gin files; evaluations and samples included."""
 
 import argparse
 import glob
@@ -20,9 +20,10 @@ from stylenat.training.run import CONFIG_BYTES, ENVIRONMENT
 EXAMPLES = """examples:
   python tools/run.py --gin gin/quickstart.gin
   python tools/run.py --gin gin/quickstart.gin --bind 'train.iterations = 100' --bind 'train.seed = 1'
+  python tools/run.py --gin gin/quickstart.gin --bind 'SIDE = 64'    # another resolution
   python tools/run.py --gin gin/ffhq256.gin --dry-run
   python tools/run.py --gin gin/ffhq256.gin --max-hours 23.5      # then the same command again
-  python tools/run.py --gin gin/ffhq256.gin --run-dir runs/a --bind 'train.decay_start = 500000' --resume-with-changes
+  python tools/run.py --gin gin/ffhq256.gin --run-dir runs/a --bind 'train.batch_size = 64' --resume-with-changes
   torchrun --nproc-per-node 8 tools/run.py --gin gin/ffhq256.gin       # on eight GPUs: docs/scaling.md
   python tools/run.py --list partition
   python tools/run.py --explain partition.pyramid --picture pyramid.png
@@ -36,25 +37,36 @@ Exit codes: 0 done, 2 invalid input, 75 interrupted and resumable, 1 internal er
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run",
-        description="Train, evaluate and sample what the gin files say. The same command continues its own run.",
+        description="Train the experiment of the gin files. The same command continues its run.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="experiment; later files win")
+    parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="experiment; later files override")
     parser.add_argument(
-        "--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'", help="wins over files"
+        "--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'", help="overrides the files"
     )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/EXPERIMENT-HASH")
-    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
-    parser.add_argument("--resume", default="auto", metavar="auto|never|CHECKPOINT", help="default: auto")
-    changes = "go on in --run-dir although the experiment has changed; the change is recorded there"
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin; repeatable"
+    )
+    parser.add_argument(
+        "--resume",
+        default="auto",
+        metavar="auto|never|CHECKPOINT",
+        help="continue the run (auto), require a new one (never), or start from CHECKPOINT",
+    )
+    changes = "continue in --run-dir although the experiment has changed; the change is recorded there"
     parser.add_argument("--resume-with-changes", action="store_true", help=changes)
-    hours = "stop and save after so many hours since the start, as a signal would"
+    hours = "stop with a checkpoint H hours after the start"
     parser.add_argument("--max-hours", type=float, metavar="H", help=hours)
-    parser.add_argument("--dry-run", action="store_true", help="build everything, show its tables, train nothing")
-    parser.add_argument("--list", nargs="?", const="", metavar="KIND", help="what can be named in a gin file")
-    parser.add_argument("--explain", metavar="KIND.NAME", help="one of them: docstring, parameters, picture")
-    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="with --explain partition.NAME: draw it here")
+    parser.add_argument("--dry-run", action="store_true", help="check the experiment and show its sizes; train nothing")
+    parser.add_argument(
+        "--list", nargs="?", const="", metavar="KIND", help="list the names for gin files, of one kind or of all"
+    )
+    parser.add_argument("--explain", metavar="KIND.NAME", help="show the docstring and the parameters of one name")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE.png", help="with --explain partition.NAME: write a picture"
+    )
     return parser
 
 
@@ -91,7 +103,7 @@ def _run(arguments: argparse.Namespace, began: float, argv: Sequence[str] | None
             if entry.kind == "partition" and not entry.problem:
                 _show_partition(registry, entry.selector, arguments)
             elif arguments.picture:
-                raise UserError(f"--picture draws partitions; {entry.selector} is none")
+                raise UserError(f"--picture draws partitions; {entry.selector} is not one")
             return 0
 
         experiment = load_experiment(registry, arguments.gin, arguments.bind, search_path=[experiments_folder()])
@@ -124,7 +136,7 @@ def _folder_of(experiment: Experiment) -> Path:
             except (OSError, ValueError):
                 continue  # No run folder, or none that can be read.
             if not experiment.differences(text):
-                print(printable(f"{folder} holds this experiment, as an earlier version spelt it"))
+                print(printable(f"{folder} holds this experiment, in the spelling of an earlier version"))
                 return folder
     return directory
 

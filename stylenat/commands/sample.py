@@ -14,8 +14,8 @@ EXAMPLES = """examples:
   python tools/sample.py runs/NAME/checkpoints/step-000001000 --seeds 3,7 --truncation-psi 0.7 --out samples
   python tools/sample.py runs/NAME --seeds 0-49999 --device cuda --batch 64 --out samples50k
 
---seeds are sample indices: image 3 is the fourth of the run's sample grids and of its metrics. Files that are there
-already are not made again, so the same command goes on where it was stopped.
+--seeds are sample indices: image 3 is the fourth of the run's sample grids and metrics. Existing files are kept, so the
+same command continues after an interruption.
 """
 
 MOST = 1_000_000
@@ -25,30 +25,32 @@ MOST = 1_000_000
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sample",
-        description="Write one PNG a sample, and a grid of the first 64, from a run's averaged generator.",
+        description="Draw samples from a run's EMA generator: one PNG for each, and a grid of the first 64.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, one of its checkpoints, or imported weights")
     parser.add_argument("--seeds", default="0-15", metavar="A-B,C", help="sample indices (default: %(default)s)")
-    parser.add_argument("--truncation-psi", type=float, metavar="PSI", help="1 for none (default: the run's)")
+    parser.add_argument("--truncation-psi", type=float, metavar="PSI", help="1: no truncation (default: the run's)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: %(default)s)")
     parser.add_argument(
         "--batch",
         type=int,
         metavar="N",
-        help="images at once (default: as in the run, 16 at most; another number may round pixels differently)",
+        help="images at once (default: as in the run, at most 16; other numbers may round pixels differently)",
     )
     parser.add_argument(
-        "--class", dest="number", type=int, metavar="K", help="of a conditional generator: only class K"
+        "--class", dest="number", type=int, metavar="K", help="class-conditional generator: only class K"
+    )
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin; repeatable"
     )
     parser.add_argument(
         "--average",
         metavar="NAME",
         help="which average of the weights: ema (default), ema-0.100 or the like, generator for none",
     )
-    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
     return parser
 
 

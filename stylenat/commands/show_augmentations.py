@@ -15,20 +15,25 @@ EXAMPLES = """examples:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="show_augmentations",
-        description="Draw what train.augmentation does to an image: a row for each transform, a column for each\n"
-        "strength. Strengths are quantiles of the transform's draw, 0.5 its median, and p in the last row.",
+        description="Draw the effect of train.augmentation on an image: one row for each transform, one column for\n"
+        "each strength. Strengths are quantiles of the transform's random parameter (0.5: the median);\n"
+        "in the last row they are p.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="experiment; later files win")
+    parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="experiment; later files override")
     parser.add_argument(
-        "--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'", help="wins over files"
+        "--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'", help="overrides the files"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="SHEET.png", help="the picture")
-    parser.add_argument("--image", type=int, default=0, metavar="INDEX", help="of the data set (default: 0)")
-    parser.add_argument("--columns", type=int, default=7, metavar="N", help="strengths (default: 7)")
-    parser.add_argument("--seed", type=int, default=0, help="of what is left to chance (default: 0)")
-    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
+    parser.add_argument(
+        "--image", type=int, default=0, metavar="INDEX", help="index of the image in the data set (default: 0)"
+    )
+    parser.add_argument("--columns", type=int, default=7, metavar="N", help="number of strengths (default: 7)")
+    parser.add_argument("--seed", type=int, default=0, help="of the remaining random numbers (default: 0)")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin; repeatable"
+    )
     return parser
 
 

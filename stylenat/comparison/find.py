@@ -83,7 +83,9 @@ def _ablation(registry: Registry, folder: Path) -> Found:
             missing.append(str(error))
     if len(begun) < len(names):
         without = ", ".join(run for run in names if run not in begun)
-        missing.append(f"no results: {without} (to come, or failed: tools/ablate.py and {folder / 'logs'} say)")
+        missing.append(
+            f"no results: {without} (not finished, or failed: see tools/ablate.py and {folder / 'logs'} say)"
+        )
     if not runs:
         raise UserError(f"no run of {folder} has results yet ({missing[0] if missing else 'it names none'})")
     return Found(name, tuple(runs), order, tuple(missing))

@@ -37,7 +37,7 @@ def same_latents(comparison: Comparison) -> tuple[dict[str, RunResults], list[st
 
 
 def side_by_side(chosen: dict[str, RunResults]) -> bytes:
-    """A PNG: a row a variant, a column a latent, from the first row of each run's last sample grid."""
+    """A PNG: one row for each variant, one column for each latent, of the first row of each run's last grid."""
     rows = {}
     for name, run in chosen.items():
         count = min(COLUMNS, len(_first_row(run)))

@@ -14,7 +14,7 @@ MARKERS = "osD^vPX*<"
 
 
 def curves(comparison: Comparison, metric: str) -> Figure:
-    """A metric over real images seen: a line a variant, the mean over seeds, and a band from least to greatest."""
+    """A metric over real images seen: a line a variant, the mean over seeds, and a band from smallest to largest."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axis = figure.subplots()
     for i, group in enumerate(comparison.groups):
@@ -37,7 +37,7 @@ def curves(comparison: Comparison, metric: str) -> Figure:
     _name(axis.set_ylabel, f"{metric} ({_better(comparison, metric)} is better)")
     axis.grid(alpha=0.3)
     _legend(figure)
-    _name(axis.set_title, f"{comparison.name}: mean over seeds, band from least to greatest", fontsize=9)
+    _name(axis.set_title, f"{comparison.name}: mean over seeds, band from smallest to largest", fontsize=9)
     return figure
 
 

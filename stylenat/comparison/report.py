@@ -54,7 +54,7 @@ def report(
         title = "The same latents"
         parts += [
             f"<h2>{title}</h2>",
-            _figure(pictures.side_by_side, "png", "a row a variant, a column a latent", True),
+            _figure(pictures.side_by_side, "png", "one row for each variant, one column for each latent", True),
         ]
     if pictures.plots:
         parts.append("<h2>Curves and costs</h2>")

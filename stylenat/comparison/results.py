@@ -144,7 +144,7 @@ class Comparison:
             if others:
                 first = known[0][0]
                 text = "; ".join(f"{difference} ({first} and {name})" for difference, name in others.items())
-                lines.setdefault(f"ranked only among equals, protocols differ in {text}", []).append(metric)
+                lines.setdefault(f"ranked only within equal protocols; they differ in {text}", []).append(metric)
         return [f"{', '.join(metrics)}: {text}" for text, metrics in lines.items()]
 
     def _length_notes(self) -> list[str]:
@@ -167,7 +167,7 @@ class Comparison:
             lines.append(f"seeds differ: {'; '.join(f'{name} {numbers}' for name, numbers in seeds.items())}")
         alone = [name for name, numbers in seeds.items() if len(numbers) == 1]
         if alone:
-            lines.append(f"one seed alone ({', '.join(alone)}): how much of a difference is chance cannot be told")
+            lines.append(f"only one seed ({', '.join(alone)}): the uncertainty of differences is unknown")
         return lines
 
 

@@ -72,7 +72,7 @@ class RunResults:
 def load_run(registry: Registry, directory: Path) -> Experiment:
     """The run's experiment. Raises UserError for what is no run folder."""
     if not (directory / "config.gin").is_file():
-        raise UserError(f"{directory} is no run folder: it has no config.gin")
+        raise UserError(f"{directory} is not a run folder: it has no config.gin")
     return load_experiment(registry, [directory / "config.gin"])
 
 

@@ -12,7 +12,7 @@ from registry.wording import printable
 from stylenat.comparison.foreign import csv_cell, markdown_cell
 from stylenat.comparison.results import Comparison, Group, Spread, Standing
 
-LEGEND = "best in its column: ** · not told apart from it over the seeds (Welch's t-test, 5 %): ~"
+LEGEND = "best in its column: ** · not distinguished from it over the seeds (Welch's t-test, 5 %): ~"
 
 
 class Cell(NamedTuple):

@@ -55,7 +55,7 @@ class ZipSource:
                     with _open_member(str(self._path), index, info.filename) as file:
                         return file.read(limit + 1)
                 except Unusable as error:
-                    raise UserError(f"{self._path}: {name}: {error}; fetch or make it again") from error
+                    raise UserError(f"{self._path}: {name}: {error}; download or create it again") from error
         return None
 
 
@@ -83,7 +83,7 @@ def _open_member(path: str, index: int, name: str) -> Iterator[IO[bytes]]:
         archive = _zip(path)
         members = archive.infolist()
         if index >= len(members) or members[index].filename != name:
-            raise UserError(f"{path} has changed while it was read; give the same command again")
+            raise UserError(f"{path} has changed while it was read; run the same command again")
         if members[index].file_size > MAX_FILE_BYTES:
             raise Unusable(f"file of {members[index].file_size} bytes")
         with archive.open(members[index]) as file:  # Not by its name, which others may have, too.
@@ -95,7 +95,7 @@ def _open_member(path: str, index: int, name: str) -> Iterator[IO[bytes]]:
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, ValueError, EOFError) as error:
         raise Unusable("damaged in the zip") from error
     except (RuntimeError, NotImplementedError) as error:
-        raise Unusable("encrypted in the zip, or compressed in a way that is not read") from error
+        raise Unusable("encrypted in the zip, or compressed in an unsupported way") from error
 
 
 def _zip(path: str) -> zipfile.ZipFile:
@@ -109,7 +109,7 @@ def _opened_zip(path: str, *identity: int) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, struct.error) as error:
-        raise UserError(f"{path} is a damaged zip ({error}); fetch or make it again") from error
+        raise UserError(f"{path} is a damaged zip ({error}); download or create it again") from error
 
 
 class Spoilt(UserError):
@@ -212,7 +212,7 @@ class TarSource:
             RecursionError,
         ) as error:
             kind = UserError if self._plain else Spoilt
-            raise kind(f"{self._path} is damaged or incomplete ({error}); fetch or make it again") from error
+            raise kind(f"{self._path} is damaged or incomplete ({error}); download or create it again") from error
 
     def _members(self, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         """All but folders."""

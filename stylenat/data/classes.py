@@ -98,7 +98,7 @@ def _number(label: object, name: str, where: str) -> int:
         label = label.index(1)
     if type(label) is not int or not 0 <= label < MAX_CLASSES:
         raise UserError(
-            f"{where}: the label of {name} is neither a whole number from 0 to {MAX_CLASSES - 1} nor a one-hot list; "
+            f"{where}: the label of {name} is neither an integer from 0 to {MAX_CLASSES - 1} nor a one-hot list; "
             "correct it, or leave out --labels"
         )
     return label

@@ -78,7 +78,7 @@ class Writer:
         """A folder from elsewhere may hold links to files that would be overwritten, or pipes that wait for ever."""
         for path in (self.partial / "lock", self.partial / "data.mdb"):
             if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-                raise UserError(f"{path} is not a regular file; remove {self.partial} to begin anew")
+                raise UserError(f"{path} is not a regular file; remove {self.partial} to start again")
 
     def _drop_a_stump(self) -> None:
         """A full disk may have let LMDB write but one of the two pages that any file of its begins with."""
@@ -108,10 +108,10 @@ class Writer:
             begun = Progress(**json.loads(text)) if text is not None else self.progress
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             self.close()
-            raise UserError(f"{self.partial} is damaged, or of a later version; remove it to begin anew") from error
+            raise UserError(f"{self.partial} is damaged, or of a later version; remove it to start again") from error
         if other := differing(EARLIER | (self.whole or begun.settings), self.progress.settings):
             self.close()
-            raise UserError(f"{self.partial} was begun with {other}; repeat that command to go on, or remove it")
+            raise UserError(f"{self.partial} was started with {other}; repeat that command to continue, or remove it")
         self.progress = begun
         self._numbers = {name: number for number, name in enumerate(begun.classes)}
         if self.whole is not None:
@@ -269,21 +269,22 @@ class Writer:
             if full or (isinstance(error, lmdb.Error) and disk_full(error, self.path.parent)):
                 raise UserError(
                     f"no disk space left for {self.path}; what is finished is kept in {self.partial}: "
-                    "free some space and give the same command to go on"
+                    "free some space and run the same command again to continue"
                 ) from error
             if isinstance(error, lmdb.MemoryError):
                 raise UserError(
-                    f"cannot map {self.partial}: this shell's processes may address too little; give the command again "
+                    f"cannot map {self.partial}: this shell's processes may address too little; run the command again "
                     "after `ulimit -v unlimited`"
                 ) from error
             if isinstance(error, OSError) and not isinstance(error, lmdb.Error):
                 raise UserError(f"cannot write {self.path}: {error.strerror}") from error
             if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError)):
-                raise UserError(f"{self.partial} is damaged ({error}); remove it to begin anew") from error
+                raise UserError(f"{self.partial} is damaged ({error}); remove it to start again") from error
             if "Input/output error" in str(error):
                 raise UserError(
                     f"cannot write {self.path}: the disk reports an error, or a quota or limit to a file's size is "
-                    f"reached; what is finished is kept in {self.partial}: mend that and give the same command to go on"
+                    f"reached; finished work is kept in {self.partial}: fix that and run the same command again to "
+                    "continue"
                 ) from error
             raise
 

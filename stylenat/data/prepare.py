@@ -133,7 +133,7 @@ def prepare(
             writer.number_classes(classes.names)
         todo = _chain(first, listing)
         if continued and not _passes(todo, continued, state.last, state.names):
-            raise UserError(f"{source} has changed since {writer.partial} was begun; remove that to begin anew")
+            raise UserError(f"{source} has changed since {writer.partial} was started; remove that to start again")
         for item, made in _made(todo, recipe, pool, workers):
             if max_images is not None and state.count >= max_images:
                 break
@@ -164,7 +164,7 @@ def _finished(out: Path, settings: dict[str, Any]) -> Prepared:
     _, layout = open_layout(out)
     manifest = layout.manifest
     if manifest is None:
-        raise UserError(f"{out} exists and is not of this project's making; choose another name")
+        raise UserError(f"{out} exists and was not written by this project; choose another name")
     # Format 1 knew one resolution and no labels; what earlier versions made is left as it is, whatever its profiles.
     earlier = {"resolutions": [manifest.get("resolution")], "labels": False, "keep_profiles": settings["keep_profiles"]}
     if other := differing(earlier | manifest, settings):
@@ -214,8 +214,8 @@ def _made(
             yield from zip(chunk, future.result(), strict=True)
         except BrokenProcessPool as error:
             raise UserError(
-                "a worker process was killed, perhaps for want of memory; what is finished is kept: give the same "
-                "command to go on, with fewer --workers"
+                "a worker process was killed, possibly out of memory; what is finished is kept: give the same "
+                "command to continue, with fewer --workers"
             ) from error
         held -= cost
 

@@ -56,7 +56,7 @@ def open_source(path: Path, resolution: int) -> Source:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if path.suffix.lower() in ARCHIVES:
-        raise UserError(f"{path} is empty, damaged or incomplete; fetch or make it again")
+        raise UserError(f"{path} is empty, damaged or incomplete; download or create it again")
     raise UserError(f"{path} is an unsupported source; {expected}")
 
 
@@ -127,7 +127,9 @@ class ListSource:
         with open(self._path, "rb") as file:
             while line := file.readline(MAX_LINE_BYTES):
                 if b"\0" in line or len(line) == MAX_LINE_BYTES:
-                    raise UserError(f"{self._path} is no text file of paths: it has to be UTF-8, one path a line")
+                    raise UserError(
+                        f"{self._path} is not a text file of paths: it must be UTF-8, with one path in each line"
+                    )
                 name = os.fsdecode((line if position else line.removeprefix(b"\xef\xbb\xbf")).strip())
                 position += len(line)
                 if name:
@@ -216,7 +218,7 @@ def read(item: Item) -> bytes:
             raise Unusable(error.strerror or "unreadable") from error
         raise UserError(
             f"cannot read {rest[0]} any more ({error.strerror or error}); what is finished is kept: put it back and "
-            "give the same command to go on"
+            "run the same command again to continue"
         ) from error
     raise Unusable(rest[0])
 

@@ -98,8 +98,7 @@ def _await(pipe: Connection) -> None:
         problem = pipe.recv()
     except (EOFError, ConnectionResetError) as error:
         raise UserError(
-            "a process that decodes images was killed, perhaps for want of memory; start again, with fewer "
-            "train.workers"
+            "a process that decodes images was killed, possibly out of memory; start again, with fewer train.workers"
         ) from error
     if problem is not None:
         raise problem

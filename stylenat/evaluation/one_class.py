@@ -58,7 +58,7 @@ def mean_over_classes(evaluations: Sequence[Evaluation]) -> Evaluation:
     protocol = copy.deepcopy(evaluations[0].protocol)
     protocol["generated"]["labels"] = f"mean over {len(evaluations)} classes"
     if protocol["real"]:
-        protocol["real"] |= {"described": "each class by itself", "content": None, "pixels_sha256": None}
+        protocol["real"] |= {"described": "each class separately", "content": None, "pixels_sha256": None}
         protocol["real"]["count"] = sum(evaluation.protocol["real"]["count"] for evaluation in evaluations)
     metrics = {
         name: math.fsum(evaluation.metrics[name] for evaluation in evaluations) / len(evaluations)

@@ -40,7 +40,7 @@ class SampleFolder:
         self.folder, self._note = folder, {"format_version": FORMAT_VERSION, **origin}
         noted = _noted(folder)
         if noted is None and any(folder.glob("seed-*.png")):
-            raise UserError(f"{folder} has images but no {NOTE} that says of what; choose another --out")
+            raise UserError(f"{folder} has images but no {NOTE}, so their origin is unknown; choose another --out")
         other = [name for name in self._note if noted is not None and noted.get(name) != self._note[name]]
         if other:
             raise UserError(f"{folder} has images of another {' and '.join(other)} ({NOTE}); choose another --out")

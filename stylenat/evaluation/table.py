@@ -1,4 +1,4 @@
-"""The metrics table: a run's numbers beside the yardsticks that give them meaning."""
+"""The table of metrics: the values of a run next to those of the baselines."""
 
 import math
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ from registry.wording import printable
 from stylenat.evaluation.evaluate import Evaluation
 
 
-def metrics_table(evaluation: Evaluation, yardsticks: Mapping[str, Mapping[str, float]]) -> Table:
-    """One row a value; columns for the run and each yardstick. An arrow says which way is better."""
+def metrics_table(evaluation: Evaluation, baselines: Mapping[str, Mapping[str, float]]) -> Table:
+    """One row for each value; columns for the run and each baseline. The arrow shows the better direction."""
     table = Table(title="↓ lower is better, ↑ higher", title_justify="left")
     table.add_column("metric")
     table.add_column("this run", justify="right", style="bold")
-    for name in yardsticks:
+    for name in baselines:
         table.add_column(Text(name), justify="right")
     for name, value in evaluation.metrics.items():
         arrow = "↑" if evaluation.protocol["metrics"][name]["better"] == "higher" else "↓"
         spread = f" ± {evaluation.spread[name]:.2g}" if name in evaluation.spread else ""
-        sticks = [f"{stick[name]:.4g}" if name in stick else "–" for stick in yardsticks.values()]
+        others = [f"{values[name]:.4g}" if name in values else "–" for values in baselines.values()]
         shown = f"{value:.4g}{spread}" if math.isfinite(value) else "null"
-        table.add_row(Text(printable(f"{name} {arrow}")), shown, *sticks)
+        table.add_row(Text(printable(f"{name} {arrow}")), shown, *others)
     return table

@@ -19,7 +19,7 @@ SMALL = (
 
 def ffhq256(device: torch.device, *bindings: str) -> Experiment:
     """The paper's FFHQ-256 experiment, of made-up images: nothing is read, tracked or measured."""
-    small: tuple[str, ...] = () if device.type == "cuda" else ("RESOLUTION = 16", *SMALL)
+    small: tuple[str, ...] = () if device.type == "cuda" else ("SIDE = 16", *SMALL)
     quiet = ("train.trackers = []", "train.metrics = []")
     registry = load_plugins(core=CORE)
     return load_experiment(registry, ["ffhq256.gin"], [*quiet, *small, *bindings], search_path=[experiments_folder()])

@@ -36,7 +36,7 @@ def library() -> ctypes.CDLL | str:
         return kernels
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
-        print(f"no C++ kernels for this CPU ({reason}); PyTorch's pieces take over, slower", file=sys.stderr)
+        print(f"no C++ kernels for this CPU ({reason}); slower PyTorch code is used", file=sys.stderr)
         return f"its C++ kernel could not be built or loaded here: {reason}"
 
 
@@ -48,7 +48,7 @@ def _loaded() -> ctypes.CDLL:
     reason = kept.refused(folder)
     if reason is not None:
         with tempfile.TemporaryDirectory() as scratch:  # Only this user's; a library outlives its file.
-            return ctypes.CDLL(str(_compiled(command, scratch, f"for this process alone: {folder} {reason}")))
+            return ctypes.CDLL(str(_compiled(command, scratch, f"for this process only: {folder} {reason}")))
     path = kept.opened(folder, name)
     if path is None:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:

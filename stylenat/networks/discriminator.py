@@ -103,7 +103,8 @@ class WaveletDiscriminator(nn.Module):
     Args:
         resolution: side of the image, a power of two from 8.
         channel_multiplier: m in the published widths 4-32: 512, 64: 256m, 128: 128m, 256: 64m, 512: 32m, 1024: 16m.
-        channels: widths at 4, 8, ..., resolution / 2 instead of the published ones.
+        channels: widths at 4, 8, ..., resolution / 2 instead of the published ones. A longer list is cut to the
+            resolution; a shorter one goes on by halving, down to 8.
         spectral_norm: on every convolution and linear; an equalised learning rate when False.
         stddev_group: images a group of the minibatch standard deviation; min(batch, this) must divide the batch.
         num_classes: of a class-conditional discriminator, whose logit has the product of its last features with an

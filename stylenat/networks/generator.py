@@ -135,7 +135,8 @@ class StyleGenerator(nn.Module):
         resolution: side of the image, a power of two from 8.
         block: class of one block (kind ``block``), such as ``@block.hydra``.
         channel_multiplier: m in the published widths 4-32: 512, 64: 256m, 128: 128m, 256: 64m, 512: 32m, 1024: 16m.
-        channels: widths from 4x4 up instead of the published ones, one for each resolution.
+        channels: widths at 4, 8, ... instead of the published ones. A longer list is cut to the resolution; a shorter
+            one goes on by halving, down to 8.
         latent_dim: length of z; style_dim: length of w.
         mapping_layers, mapping_lr_multiplier: of the mapping network.
         head_dim: channels a head, where that leaves at least ``min_heads`` heads.

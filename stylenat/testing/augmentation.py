@@ -34,7 +34,7 @@ def check_augmentation(augmentation: Augmentation, resolution: int = 16) -> None
     _check_shares(used, noise(8, 3, resolution, resolution))
 
     fresh.load_state_dict(require_plain_state(used))
-    rule = "a copy that loaded its state_dict() goes on otherwise; all that adapts must be in there"
+    rule = "a copy that loaded its state_dict() behaves differently; everything that adapts must be in it"
     for i in range(12):
         images = noise(4, 3, resolution, resolution, seed=i)
         require(torch.equal(_apply(fresh, images, i), _apply(used, images, i)), rule)
@@ -55,7 +55,7 @@ def _check_shares(augmentation: Augmentation, images: Tensor) -> None:
             require(
                 torch.allclose(part, shard(whole), rtol=1e-4, atol=1e-4),
                 "an image is changed otherwise when its batch is divided among processes; what it draws and does must "
-                "depend on the image and on its place in the batch alone (see stylenat.draws)",
+                "depend only on the image and its index in the batch (see stylenat.draws)",
             )
 
 
@@ -67,4 +67,4 @@ def _check_images(augmentation: Augmentation, images: Tensor) -> None:
     (gradient,) = torch.autograd.grad(out.square().sum(), images, create_graph=True)
     require(gradient.requires_grad, "its gradient cannot be differentiated again, which R1 needs")
     again = augmentation(images, torch.Generator().manual_seed(7))
-    require(torch.equal(out, again), "the same generator gives other images; it must draw from that one alone")
+    require(torch.equal(out, again), "the same generator gives other images; it must draw only from that one")

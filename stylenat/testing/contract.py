@@ -95,7 +95,7 @@ def require_plain_state(owner: Any) -> dict[str, Any]:
         return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
     except Exception as error:  # pickle's own, of many types
         raise ContractError(
-            f"state_dict() must hold plain values and tensors alone (read with weights_only=True): {error}"
+            f"state_dict() must hold only plain values and tensors (read with weights_only=True): {error}"
         ) from error
 
 

@@ -16,7 +16,7 @@ def check_dataset(dataset: Dataset) -> None:
             the reader's edits, a description of several lines, or a data set that a worker cannot read.
         CannotCheck: its files are not here.
     """
-    require(type(getattr(dataset, "resolution", None)) is int, "it needs the attribute resolution, a whole number")
+    require(type(getattr(dataset, "resolution", None)) is int, "it needs the attribute resolution, an integer")
     line = dataset.describe()
     one_line = isinstance(line, str) and bool(line) and "\n" not in line
     require(one_line, "describe() must return one line, before prepare()")

@@ -74,7 +74,7 @@ def check_generator(generator: Callable[..., nn.Module], **options: Any) -> None
     network = make()
     style_based = is_style_based(network)
     for name in ("resolution", "latent_dim", *(["num_styles"] if style_based else [])):
-        require(type(getattr(network, name, None)) is int, f"it needs the attribute {name}, a whole number")
+        require(type(getattr(network, name, None)) is int, f"it needs the attribute {name}, an integer")
     latents = noise(3, network.latent_dim).requires_grad_()
     inputs, labels = {"latents": latents}, _labels(network, 3)
     declared = getattr(network, "draws", {})
@@ -106,7 +106,7 @@ def check_discriminator(discriminator: Callable[..., nn.Module], **options: Any)
         return built(discriminator, **options)
 
     network = make()
-    require(type(getattr(network, "resolution", None)) is int, "it needs the attribute resolution, a whole number")
+    require(type(getattr(network, "resolution", None)) is int, "it needs the attribute resolution, an integer")
     images = noise(4, 3, network.resolution, network.resolution).requires_grad_()
     labels = _labels(network, 4)
     logits = network(images, *labels.values())
@@ -124,7 +124,7 @@ def check_discriminator(discriminator: Callable[..., nn.Module], **options: Any)
 def _labels(network: nn.Module, batch: int) -> dict[str, Tensor]:
     """Labels by the parameter's name, which a gradient must reach, where the network has classes; else nothing."""
     classes = getattr(network, "num_classes", 0)
-    require(type(classes) is int and classes >= 0, f"num_classes must be a whole number from 0; got {classes!r}")
+    require(type(classes) is int and classes >= 0, f"num_classes must be an integer from 0; got {classes!r}")
     if not classes:
         return {}
     return {"labels": nn.functional.one_hot(torch.arange(batch) % classes, classes).float().requires_grad_()}
@@ -152,7 +152,7 @@ def _check_network(
     same = all(
         torch.equal(a, b) for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True)
     )
-    require(same, "two builds from one seed differ; draw initial weights from torch's generator alone")
+    require(same, "two builds from one seed differ; draw initial weights only from torch's generator")
 
     with untouched(**inputs):
         out = network(*inputs.values(), **draws)

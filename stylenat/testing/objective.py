@@ -93,7 +93,7 @@ def check_regularizer(regularizer: Regularizer) -> None:
     network = getattr(regularizer, "network", None)
     require(network in ("discriminator", "generator"), f"network must be discriminator or generator; got {network!r}")
     interval = getattr(regularizer, "interval", None)
-    require(type(interval) is int and interval >= 1, f"interval must be a whole number from 1; got {interval!r}")
+    require(type(interval) is int and interval >= 1, f"interval must be an integer from 1; got {interval!r}")
     require(type(getattr(regularizer, "own_step", None)) is bool, "own_step must be True or False")
 
     reuses = getattr(regularizer, "reuses_logits", False)
@@ -119,8 +119,8 @@ def check_regularizer(regularizer: Regularizer) -> None:
         values.append(value.detach())
     require(
         torch.equal(*values),
-        "the same microbatch gives another term the second time; whatever it remembers belongs into its state_dict(), "
-        "and it must draw from batch.random alone",
+        "the same microbatch gives another term the second time; everything it remembers must be in its state_dict(), "
+        "and it must draw only from batch.random",
     )
 
 

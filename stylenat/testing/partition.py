@@ -39,7 +39,7 @@ def check_partition(partition: Partition, sites: Iterable[AttentionSite] = SITES
         for site in reversed(list(found)):
             require(
                 list(partition(site)) == found[site],
-                f"{_at(site)} its answer changes from call to call; it must depend on the site alone",
+                f"{_at(site)} its answer changes from call to call; it must depend only on the site",
             )
     if not found:
         raise CannotCheck(f"it refuses every site: {refusals[0]}")
@@ -56,7 +56,7 @@ def _check_groups(groups: object, site: AttentionSite) -> None:
     assert isinstance(groups, list)
     for g in groups:
         whole = all(type(number) is int for number in (g.num_heads, g.kernel_size, g.dilation))
-        require(whole, f"{at} {g} must hold whole numbers")
+        require(whole, f"{at} {g} must be integers")
         require(g.num_heads >= 1, f"{at} {g} has no head; leave the group out")
         require(g.kernel_size >= 3 and g.kernel_size % 2 == 1, f"{at} {g}: kernel_size must be odd and at least 3")
         require(g.dilation >= 1, f"{at} {g}: dilation must be at least 1")

@@ -78,7 +78,7 @@ def check_optimizer(optimizer: Optimizer) -> None:
     resumed.load_state_dict(middle[1])
     descend(again, resumed, range(1, 20))
     same = all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
-    require(same, "from the state of an earlier step it does not go on to the same bits")
+    require(same, "continued from the state of an earlier step it does not give the same bits")
     before = [parameter.detach().clone() for parameter in network.parameters()]
     for group in made.param_groups:
         group["lr"] = 0.0

@@ -14,10 +14,10 @@ from registry import Experiment, PluginFile, Registry, UserError
 from registry.wording import printable
 from stylenat import checkpoint, ranks, weights
 from stylenat.data.identity import differences, identity
+from stylenat.evaluation.baselines import baselines
 from stylenat.evaluation.cache import StatisticsCache, statistics_folder
 from stylenat.evaluation.evaluate import Evaluator, check_images, usable, warnings_for
 from stylenat.evaluation.table import metrics_table
-from stylenat.evaluation.yardsticks import yardsticks
 from stylenat.files import disk_full
 from stylenat.interfaces import Tracker
 from stylenat.networks.neighborhoods import neighborhoods
@@ -149,7 +149,7 @@ def run_experiment(
         console.print(printable(f"steps skipped because a loss or gradient was not finite: {skipped}"))
     if status == "finished" and evaluation and evaluation.metrics:
         evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(statistics_folder(), print))
-        console.print(metrics_table(evaluation, yardsticks(evaluator)), soft_wrap=False)
+        console.print(metrics_table(evaluation, baselines(evaluator)), soft_wrap=False)
         for line in warnings_for(settings.evaluation_samples):
             console.print(printable(f"note: {line}"))
     _say_where(console, run, status, settings.trackers, registry.plugin_files)
@@ -165,7 +165,8 @@ def _room_for(directory: Path) -> Iterator[None]:
         if not disk_full(error, directory):
             raise
         raise UserError(
-            f"no disk space left for {directory}; what was saved stays: free some and give the same command to go on"
+            f"no disk space left for {directory}; saved files are kept: free some space and run the same command again "
+            "to continue"
         ) from error
 
 
@@ -203,7 +204,7 @@ def _load(state: TrainingState, directory: Path, resume: str, console: Console) 
         try:
             checkpoint.verify(path)
         except checkpoint.Damaged as error:
-            raise UserError(f"{error}; give a whole checkpoint folder, or --resume auto") from error
+            raise UserError(f"{error}; give a complete checkpoint folder, or --resume auto") from error
     restored = state.restore(path)
     for name, network in state.networks().items():
         weights.check_finite(network.state_dict(), network, str(path / f"{name}.safetensors"))
@@ -235,7 +236,7 @@ def _say_where(
         "checkpoint": written if written.exists() else None,
         "more samples": f"python tools/sample.py {shlex.quote(str(run.directory))} --seeds 0-15 --out samples{options}",
         **{name: how for tracker in trackers for name, how in getattr(tracker, "where", dict)().items()},
-        "to go on": "the same command" if status == "stopped" else None,
+        "to continue": "the same command" if status == "stopped" else None,
     }
     for name, value in lines.items():
         if value is not None:

@@ -40,7 +40,7 @@ def out_of_memory_is_one_line(
         # More than those that did not fit: something else took the memory.
         fit = fit if fit < many else many // 2
         raise UserError(
-            f"out of memory on {device} with {many} image(s) at once; {remedy(fit)}; what was saved stays"
+            f"out of memory on {device} with {many} image(s) at once; {remedy(fit)}; saved files are kept"
         ) from error
 
 

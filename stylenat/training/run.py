@@ -126,8 +126,8 @@ def recognise(directory: Path, differences: Callable[[str], list[str]], with_cha
         if lines and not with_changes:
             shown = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
             raise UserError(
-                f"{directory} holds another experiment ({shown}); choose another --run-dir, or go on in this one with "
-                "--resume-with-changes (--resume CHECKPOINT goes on from there in a folder of its own)"
+                f"{directory} holds another experiment ({shown}); choose another --run-dir, or continue in this one "
+                "with --resume-with-changes (--resume CHECKPOINT continues from there in another folder)"
             )
         return lines
     # A process that was killed as it began leaves an empty folder, or the beginning of a config.
@@ -177,7 +177,7 @@ def only_process(directory: Path) -> Iterator[None]:
 
 def mark_preempted(directory: Path, step: int) -> None:
     """Leaves word that the run was stopped on request and can go on, for schedulers that see no exit code of ours."""
-    write_text(directory / PREEMPTED, f"stopped on request after iteration {step}; the same command goes on\n")
+    write_text(directory / PREEMPTED, f"stopped on request after iteration {step}; the same command continues\n")
 
 
 def make_folder(directory: Path, config_text: str | None) -> None:

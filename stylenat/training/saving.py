@@ -57,7 +57,7 @@ class Checkpoints:
         """Writes one of where the run is, unless there is one already, and waits for it."""
         if self._saved != self._place():
             if unfit := self._not_finite():
-                print(f"{unfit}: not saved; the checkpoint before stays", file=sys.stderr)
+                print(f"{unfit}: not saved; the previous checkpoint is kept", file=sys.stderr)
             else:
                 self._save()
         self._tell(self._writer.drained())
@@ -142,13 +142,13 @@ def restore_newest(
         f"training diverged at iteration {state.step}: {reason}; skipped steps so far: {skipped}; last seen: "
         f"{', '.join(seen)}; learning rates {rates[0]:.3g} (generator), {rates[1]:.3g} (discriminator)"
     )
-    advice = "lower the learning rates, or raise the regularization, and go on with --resume-with-changes"
+    advice = "lower the learning rates, or raise the regularization, and continue with --resume-with-changes"
     roll_backs = state.guard.roll_backs
     if roll_backs >= settings.max_roll_backs:
         raise UserError(f"{diagnosis}; after {roll_backs} roll-backs, checkpoints are kept in {folder}; {advice}")
     path = checkpoint.newest_for_all(folder, lambda line: print(line, file=sys.stderr))
     if path is None:
-        raise UserError(f"{diagnosis}; there is no checkpoint to go back to; {advice.partition(', and go on')[0]}")
+        raise UserError(f"{diagnosis}; there is no earlier checkpoint; {advice.partition(', and continue')[0]}")
     if rank() == 0:
         number = f"{roll_backs + 1} of {settings.max_roll_backs}"
         print(f"{diagnosis}; going back to {path} with other noise ({number})", file=sys.stderr)
@@ -266,7 +266,7 @@ class Writer:
         if error is None:
             self._raise()
         elif self._error is not None:
-            error.add_note(f"besides, the last checkpoint was not written: {self._error}")
+            error.add_note(f"in addition, the last checkpoint was not written: {self._error}")
 
     def _wait(self) -> None:
         if self._thread is not None:

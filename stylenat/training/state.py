@@ -84,7 +84,7 @@ class TrainingState:
         # Where a metric failed, its values may have had other names than it has.
         if keep is not None and keep not in evaluation.metrics and not evaluation.failed:
             raise UserError(
-                f"train.keep_best = {keep!r} is none of the values measured: {', '.join(evaluation.metrics)}"
+                f"train.keep_best = {keep!r} is not among the values measured: {', '.join(evaluation.metrics)}"
             )
         for name, value in evaluation.metrics.items():
             best = self.best.get(name)

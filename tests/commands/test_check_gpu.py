@@ -61,7 +61,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(arguments, message, folder
     [
         (None, "13.0", "nvidia-smi must list one, with a driver for CUDA 13.0"),
         ("", "13.0", "CUDA_VISIBLE_DEVICES = ''; unset it"),
-        (None, None, "built for CPUs alone; install a CUDA build"),
+        (None, None, "is a CPU build; install a CUDA build"),
     ],
 )
 def test_without_a_gpu_it_says_why_and_what_to_do(visible, built_for, advice, folder, monkeypatch, capsys):

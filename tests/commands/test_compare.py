@@ -63,7 +63,7 @@ def test_other_protocols_are_not_ranked_and_the_field_is_named(runs, capsys):
     assert main(["--experiment", "heads", "--format", "markdown"]) == 0
     out, err = capsys.readouterr()
     assert "**" not in out and "~" not in out
-    assert "ranked only among equals, protocols differ in generated.count: 16 and 17 (near and far)" in err
+    assert "ranked only within equal protocols; they differ in generated.count: 16 and 17 (near and far)" in err
 
 
 def test_results_without_a_protocol_are_shown_and_said_to_be(runs, capsys):
@@ -81,7 +81,7 @@ def test_an_ablation_half_done_is_compared_as_far_as_it_goes(runs, capsys):
     assert main(["--experiment", "heads"]) == 0
     out = capsys.readouterr().out
     assert "no results: far-seed1" in out and "far-seed0 is at iteration 2 of 8" in out
-    assert "seeds differ: near [0, 1]; far [0]" in out and "one seed alone (far)" in out
+    assert "seeds differ: near [0, 1]; far [0]" in out and "only one seed (far)" in out
 
 
 def test_three_copies_of_a_run_are_one_seed(runs, capsys):
@@ -91,7 +91,7 @@ def test_three_copies_of_a_run_are_one_seed(runs, capsys):
     assert main([*names, "--format", "markdown"]) == 0
     out, err = capsys.readouterr()
     assert out.rstrip().endswith("| 1 |") and " ± " not in out
-    assert err.count("equal config and seed 0 are one run") == 1 and "one seed alone" in err
+    assert err.count("equal config and seed 0 are one run") == 1 and "only one seed" in err
 
 
 def test_the_report_is_one_file_that_fetches_and_runs_nothing(runs, capsys):

@@ -87,8 +87,8 @@ def test_other_metrics_data_counts_and_truncation_and_what_then_differs(folder):
     ]
 
 
-def test_yardsticks_stand_beside_the_result_when_asked_for(folder, capsys):
-    assert main([str(folder / "run"), "--yardsticks", "--out", "here.jsonl"]) == 0
+def test_baselines_stand_beside_the_result_when_asked_for(folder, capsys):
+    assert main([str(folder / "run"), "--baselines", "--out", "here.jsonl"]) == 0
     assert "the mean image" in capsys.readouterr().out
 
 
@@ -211,7 +211,7 @@ def stylenat_register(register):
 def test_a_failing_metric_is_one_line_and_null_beside_the_others(folder, capsys):
     Path("failing.py").write_text(FAILING)
     bind = ["--bind", "train.metrics = [@metric.failing(), @metric.spectrum()]", "--plugin", "failing.py"]
-    assert main([str(folder / "run"), *bind, "--yardsticks", "--out", "here.jsonl"]) == 0
+    assert main([str(folder / "run"), *bind, "--baselines", "--out", "here.jsonl"]) == 0
     out = capsys.readouterr()
     assert "failing not measured: RuntimeError: no value today\n" in out.err and "null" in out.out
     failing, spectrum = read_results(Path("here.jsonl"))

@@ -101,7 +101,7 @@ def test_a_run_that_never_recovers_says_what_was_seen(arguments, poisoned, capsy
 def test_without_a_checkpoint_there_is_nothing_to_go_back_to(arguments, poisoned, capsys):
     poisoned(lambda state: True)
     assert main(arguments) == 2
-    assert "no checkpoint to go back to" in capsys.readouterr().err
+    assert "no earlier checkpoint" in capsys.readouterr().err
 
 
 def test_the_best_and_every_so_many_checkpoints_are_kept(arguments, monkeypatch):

@@ -60,9 +60,9 @@ def test_a_generated_plugin_passes_its_own_tests_and_trains(kind, tiny, tmp_path
     ("arguments", "message"),
     [
         (["x", "--kind", "partitions"], "did you mean 'partition'?"),
-        (["My-Idea", "--kind", "loss"], "small letters, digits and underscores"),
-        (["lambda", "--kind", "loss"], "a meaning of its own"),
-        (["there", "--kind", "loss"], "is there already"),
+        (["My-Idea", "--kind", "loss"], "lower-case letters, digits and underscores"),
+        (["lambda", "--kind", "loss"], "is reserved"),
+        (["there", "--kind", "loss"], "exists; choose"),
         (["x", "--kind", "loss", "--out", "a_file"], "cannot write"),
     ],
 )

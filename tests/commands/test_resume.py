@@ -1,4 +1,4 @@
-"""However a run is stopped, the same command goes on and ends with the same bits as a run that was not."""
+"""However a run is stopped, the same command continues and ends with the same bits as a run that was not."""
 
 import json
 import os

@@ -112,7 +112,7 @@ def test_trackers_are_told_how_a_run_that_fails_ended(tiny, monkeypatch, tmp_pat
         (["--bind", "train.device = 'cuda'"], "no CUDA device"),
         (["--bind", "block.hydra.partition = @partition.uniform()", "--bind", "partition.uniform.dilation = 2"],
          "exceeds the resolution"),
-        (["--bind", "discriminator.wavelet.resolution = 32"], "one width for each"),
+        (["--bind", "discriminator.wavelet.resolution = 32"], "resolutions differ"),
         (["--bind", "train.dataset = @dataset.lmdb()", "--bind", "dataset.lmdb.path = 'x.lmdb'",
           "--bind", "dataset.lmdb.resolution = 16"], "tools/prepare.py"),
         (["--bind", "train.metrics = [@metric.fid()]"], "Inception"),

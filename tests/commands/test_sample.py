@@ -190,7 +190,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, capsys):
     for argv, message in [
         (["run", "--seeds", "x"], "--seeds takes numbers and ranges"),
         (["run", "--seeds", "0-1000000"], "more than 1000000 images"),
-        (["nowhere"], "is no folder of weights"),
+        (["nowhere"], "is not a folder of weights"),
         (["run", "--batch", "0"], "--batch must be at least 1; got 0"),
         (["run", "--truncation-psi", "nan"], "must be finite"),
         (["run", "--out", "file"], "cannot write to file: File exists"),
@@ -216,7 +216,7 @@ def test_memory_that_runs_out_is_one_line_with_the_batch_that_fits(folder, monke
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     monkeypatch.setattr(StyleGenerator, "synthesis", synthesis)
     assert sample(["run", "--seeds", "0-3", "--out", "out"]) == 2
-    assert "with 4 image(s) at once; add --batch 2; what was saved stays" in line_of(capsys)
+    assert "with 4 image(s) at once; add --batch 2; saved files are kept" in line_of(capsys)
     assert not Path("out").exists()
     assert sample(["run", "--seeds", "0-3", "--batch", "2", "--out", "out"]) == 0
     assert evaluate(["run", "--batch", "40"]) == 2

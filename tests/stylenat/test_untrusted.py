@@ -122,7 +122,7 @@ def test_a_manifest_has_no_say_outside_of_its_folder(folder, name):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["sha256"][name] = "0" * 64
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(checkpoint.Damaged, match="no file of a checkpoint"):
+    with pytest.raises(checkpoint.Damaged, match="not a file of a checkpoint"):
         checkpoint.verify(folder)
 
 

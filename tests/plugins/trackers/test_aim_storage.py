@@ -114,7 +114,7 @@ def test_an_aim_that_cannot_be_imported_is_one_line_and_training_goes_on(
     monkeypatch.syspath_prepend(tmp_path)
     assert track(tmp_path, make_run()) is None
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line and line.endswith("training goes on") and not (tmp_path / ".aim").exists()
+    assert said in line and line.endswith("training continues") and not (tmp_path / ".aim").exists()
 
 
 def test_an_error_without_a_message_is_said_by_its_type(make_run, tmp_path, monkeypatch, capsys):
@@ -123,7 +123,7 @@ def test_an_error_without_a_message_is_said_by_its_type(make_run, tmp_path, monk
 
     monkeypatch.setattr(aim_storage, "open_run", failing)
     track(tmp_path, make_run())
-    assert capsys.readouterr().err == "aim: cannot open a run (RuntimeError without a message); training goes on\n"
+    assert capsys.readouterr().err == "aim: cannot open a run (RuntimeError without a message); training continues\n"
 
 
 def test_storage_that_another_process_has_locked_is_tried_again(repo, make_run, monkeypatch, capsys):

@@ -221,7 +221,7 @@ def test_an_aim_run_that_is_gone_is_said_and_a_new_one_begun(make_run, repo, cap
     assert tracker.state_dict()["hash"] != "0" * 24
     assert series(repo, tracker) == {("loss", "generator"): {1: 1.0}}
     (line,) = capsys.readouterr().err.splitlines()
-    assert "Cannot find Run 0000" in line and "a new one is begun" in line
+    assert "Cannot find Run 0000" in line and "a new one is started" in line
 
 
 def test_without_aim_it_is_said_once_what_is_missing_and_training_goes_on(
@@ -252,7 +252,7 @@ def test_each_cause_is_said_once_and_what_can_be_tracked_still_is(make_run, repo
     assert sorted(line.split("(")[0] for line in lines) == [
         f"aim: cannot track {n} " for n in ("array", "none", "text")
     ]
-    assert all(line.endswith("training goes on") for line in lines)
+    assert all(line.endswith("training continues") for line in lines)
     assert series(repo, tracker) == {("loss", "generator"): {1: 1.0, 2: 1.0, 3: 1.0}}
 
 

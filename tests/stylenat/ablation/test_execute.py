@@ -49,7 +49,7 @@ def test_one_that_fails_is_reported_and_the_rest_goes_on(play, capsys):
     outcomes = play({"a": FAILS, "b": CRASHES, "c": FINISHES, "over": None})
     assert {name: o.code for name, o in outcomes.items()} == {"a": 2, "b": -signal.SIGABRT, "c": 0}
     assert outcomes["a"].reason == "error: no luck"
-    assert outcomes["b"].reason == "killed by SIGABRT; the same command goes on"
+    assert outcomes["b"].reason == "killed by SIGABRT; the same command continues"
     said = capsys.readouterr().err
     assert "1 of 4 runs are finished already" in said and "a: failed with 2: error: no luck" in said
 

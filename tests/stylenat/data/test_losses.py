@@ -83,7 +83,7 @@ def test_a_damaged_tar_is_no_short_one(tar, tmp_path, damage, suffix):
     if damage == "a compressed byte" and not suffix:
         assert prepare(broken, out, 16, workers=1).skipped  # An image's own byte.
         return
-    with pytest.raises(UserError, match="damaged(,| or) incomplete.*fetch or make it again"):
+    with pytest.raises(UserError, match="damaged(,| or) incomplete.*download or create it again"):
         prepare(broken, out, 16, workers=1)
     assert not out.exists()
     broken.write_bytes(packed(tar.read_bytes()))  # Fetched again, nothing is missing.
@@ -161,7 +161,7 @@ def test_an_account_that_cannot_be_read_is_one_line(folder, tmp_path, account):
     interrupted(folder, out, 10)
     with lmdb.open(str(partial), map_size=2**26, lock=False) as environment, environment.begin(write=True) as put:
         put.put(lmdb_writer.PROGRESS, account)
-    with pytest.raises(UserError, match="is damaged, or of a later version; remove it to begin anew"):
+    with pytest.raises(UserError, match="is damaged, or of a later version; remove it to start again"):
         prepare(folder, out, 16, workers=1)
 
 
@@ -171,7 +171,7 @@ def test_a_cut_beginning_is_one_line(folder, tmp_path):
         (folder / f"{i}.png").write_bytes(png(i))
     interrupted(folder, out, 190, storage="raw")
     os.truncate(data, data.stat().st_size // 3)
-    with pytest.raises(UserError, match="is damaged .*cut to .* remove it to begin anew"):
+    with pytest.raises(UserError, match="is damaged .*cut to .* remove it to start again"):
         prepare(folder, out, 16, storage="raw", workers=1)
 
 
@@ -201,7 +201,7 @@ def test_odd_entries_hide_no_others(folder, tmp_path, capsys):
     result = prepare(listed, tmp_path / "listed.lmdb", 16, workers=1)
     assert result.count == 1 and list(result.skipped) == ["images/pipe.png", "none.png", "none.png (2)", "images"]
     listed.write_text("images/00.png\n", "utf-16")
-    with pytest.raises(UserError, match="no text file of paths: it has to be UTF-8"):
+    with pytest.raises(UserError, match="not a text file of paths: it must be UTF-8"):
         prepare(listed, tmp_path / "utf16.lmdb", 16, workers=1)
 
 

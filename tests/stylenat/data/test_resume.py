@@ -158,7 +158,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(crops, tmp_path, room, record
     assert full.returncode == 2, full.stderr
     # A write that the limit cuts short LMDB calls an input/output error, hence the second text.
     assert full.stderr.startswith(("error: no disk space left", "error: cannot write")), full.stderr
-    assert "give the same command to go on" in full.stderr and full.stderr.count("\n") == 1
+    assert "run the same command again to continue" in full.stderr and full.stderr.count("\n") == 1
     assert begun(tmp_path / ".out.lmdb.partial") >= records and not out.exists()
     assert subprocess.run(command, cwd=ROOT, env=environment, capture_output=True).returncode == 0
     prepare.prepare(crops, tmp_path / "whole.lmdb", 32, storage="raw", workers=1)

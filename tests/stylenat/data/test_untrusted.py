@@ -252,7 +252,7 @@ def test_a_beginning_that_holds_links_overwrites_nothing(folder, tmp_path, name)
 
 def test_a_list_without_line_ends_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("x" * 100_000)
-    with pytest.raises(UserError, match="no text file of paths"):
+    with pytest.raises(UserError, match="not a text file of paths"):
         prepare(tmp_path / "a.txt", tmp_path / "o.lmdb", 8, workers=1)
 
 

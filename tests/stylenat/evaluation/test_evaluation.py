@@ -6,9 +6,9 @@ from plugins.datasets.lfw_faces import LfwFaces
 from plugins.metrics.frechet import FrechetRandomFeatures
 from plugins.metrics.sliced_wasserstein import SlicedWasserstein
 from registry import UserError
+from stylenat.evaluation.baselines import baselines
 from stylenat.evaluation.evaluate import Evaluator
 from stylenat.evaluation.frechet import GaussianStatistics, frechet_distance
-from stylenat.evaluation.yardsticks import yardsticks
 
 
 def test_frechet_distance_equals_the_sqrtm_route():
@@ -67,11 +67,11 @@ def test_sums_in_float64_keep_what_float32_loses():
     torch.testing.assert_close(statistics.mean_and_covariance()[1], rows.double().t().cov(), rtol=1e-4, atol=1e-8)
 
 
-def test_metrics_rank_the_yardsticks_as_eyes_do(tmp_path):
+def test_metrics_rank_the_baselines_as_eyes_do(tmp_path):
     faces = LfwFaces(16, str(tmp_path / "faces.lmdb"))
     faces.prepare()
     metrics = [FrechetRandomFeatures(), SlicedWasserstein()]
-    half, blurred, mean = yardsticks(Evaluator(faces, metrics)).values()
+    half, blurred, mean = baselines(Evaluator(faces, metrics)).values()
     for metric in metrics:
         assert half[metric.name] < blurred[metric.name] < mean[metric.name]
 

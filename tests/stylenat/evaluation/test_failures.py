@@ -14,11 +14,11 @@ from plugins.metrics.kernel import KID
 from plugins.metrics.manifold import DensityCoverage, PrecisionRecall
 from plugins.metrics.spectrum import Spectrum
 from registry import UserError
+from stylenat.evaluation.baselines import baselines
 from stylenat.evaluation.cache import StatisticsCache
 from stylenat.evaluation.collect import generated_images
 from stylenat.evaluation.evaluate import Evaluator
 from stylenat.evaluation.failures import lines_of
-from stylenat.evaluation.yardsticks import yardsticks
 from stylenat.pixels import NotFinite, to_uint8
 from stylenat.ranks import rank
 from stylenat.sampling import Sampler
@@ -180,11 +180,11 @@ def test_statistics_that_are_not_finite_are_neither_kept_nor_taken(tmp_path):
     assert cache.path(key) == path and evaluated([metric], cache=cache).metrics == expected
 
 
-def test_yardsticks_leave_out_what_fails():
+def test_baselines_leave_out_what_fails():
     said = []
     evaluator = Evaluator(Images(REAL), [Broken("compare", RuntimeError("no")), Spectrum()], say=said.append)
-    assert all(set(values) == {"spectrum"} for values in yardsticks(evaluator).values())
-    assert set(said) == {"yardsticks: broken not measured: RuntimeError: no"}
+    assert all(set(values) == {"spectrum"} for values in baselines(evaluator).values())
+    assert set(said) == {"baselines: broken not measured: RuntimeError: no"}
 
 
 def test_one_reason_is_one_line():

@@ -108,7 +108,7 @@ def test_nothing_is_loaded_from_or_kept_in_a_folder_that_is_not_this_users(
     capsys.readouterr()
     assert load() == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "for this process alone" in line and reason in line
+    assert "for this process only" in line and reason in line
     assert [path.name for path in folder.iterdir()] == [planted.name]
 
 

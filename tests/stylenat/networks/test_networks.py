@@ -58,7 +58,7 @@ def test_adain_equals_instance_norm_and_modulation_twice_differentiably():
     "make, message",
     [
         (lambda: generator(resolution=24), "power of two"),
-        (lambda: generator(resolution=16, channels=[32]), "one width for each"),
+        (lambda: generator(resolution=16, channels=[]), "at least the width at 4x4"),
         (lambda: small(partition=Uniform(7, 2)), "exceeds the resolution"),
         (
             lambda: WaveletDiscriminator(resolution=16, channels=[8, 8])(torch.zeros(6, 3, 16, 16)),

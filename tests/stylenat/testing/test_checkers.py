@@ -71,7 +71,7 @@ class Forgetful:
         (lambda site: [HeadGroup(4, 4)], "kernel_size must be odd"),
         (lambda site: [HeadGroup(4, 1)], "at least 3"),
         (lambda site: [HeadGroup(4, 3, 0)], "dilation must be at least 1"),
-        (lambda site: [HeadGroup(4, 3, 2.0)], "whole numbers"),
+        (lambda site: [HeadGroup(4, 3, 2.0)], "must be integers"),
         (lambda site: HeadGroup(4, 3), "must return a list of HeadGroup"),
         (lambda site: [], "must return a list of HeadGroup"),
         (lambda site: [(4, 3, 1)], "must return a list of HeadGroup"),
@@ -352,7 +352,7 @@ class Editing(R1):
         (Remembering(), "belongs into its state_dict"),
         (Reaching(), "no gradient to the parameters of the discriminator"),
         (Editing(), "edits its input 'images'"),
-        (R1(interval=0), "interval must be a whole number from 1"),
+        (R1(interval=0), "interval must be an integer from 1"),
     ],
 )
 def test_a_regularizer_that_breaks_a_rule_is_told_which(regularizer, message):
@@ -409,8 +409,8 @@ class NotDifferentiable(NoAugmentation):
 @pytest.mark.parametrize(
     ("augmentation", "message"),
     [
-        (Amnesiac(), "all that adapts must be in there"),
-        (Pickling(), "plain values and tensors alone"),
+        (Amnesiac(), "everything that adapts must be in it"),
+        (Pickling(), "only plain values and tensors"),
         (Global(), "global generator of torch"),
         (InPlace(), "edits its input 'images'"),
         (NotDifferentiable(), "no gradient"),

@@ -60,7 +60,7 @@ def line(gpu, images):
 
 def test_the_batch_that_fits_is_measured_with_one_image(monkeypatch):
     assert line(Gpu(monkeypatch), 16) == (
-        "out of memory on cuda:0 with 16 image(s) at once; add --batch 8; what was saved stays"
+        "out of memory on cuda:0 with 16 image(s) at once; add --batch 8; saved files are kept"
     )
     # Gradients, which stay, are not counted for each image.
     assert "add --batch 6;" in line(Gpu(monkeypatch, stays=200), 16)

@@ -48,7 +48,7 @@ CASES = {
         "recipe.alternating.share_fakes = False",
     ],
     "narrow ffhq256": [
-        "RESOLUTION = 16",
+        "SIDE = 16",
         "train.learning_rate_schedule = None",
         "train.dataset = @dataset.lfw_faces()",
         "dataset.lfw_faces.resolution = 16",

@@ -1,4 +1,4 @@
-"""What the metrics say of images whose quality one knows: the scale on which to read a result."""
+"""Baselines: metrics of images of known quality, to compare a result with."""
 
 import math
 from collections.abc import Callable
@@ -13,17 +13,17 @@ from stylenat.evaluation.failures import lines_of
 from stylenat.interfaces import Metric
 
 BLUR_SIGMA = 2.0
-"""Pixels; of the yardstick that a metric should find clearly worse than real images."""
+"""Pixels; of the blurred images, which every metric should find clearly worse than real ones."""
 
 MOST = 10_000
-"""Real images that yardsticks are made of: the first ones."""
+"""Real images that baselines are computed from, at most: the first ones."""
 
 
-def yardsticks(evaluator: Evaluator) -> dict[str, dict[str, float]]:
-    """Each metric's values by the yardstick's name, of those that have one. Metrics of the generator itself have none.
+def baselines(evaluator: Evaluator) -> dict[str, dict[str, float]]:
+    """Values by metric, by the name of the baseline. Metrics of the generator itself have no baselines.
 
     Raises:
-        UserError: fewer than four real images, of which no halves can be compared.
+        UserError: fewer than four real images, so that no halves can be compared.
     """
     dataset, device = evaluator.real.dataset, evaluator.device
     there = evaluator.real.count
@@ -50,7 +50,7 @@ def yardsticks(evaluator: Evaluator) -> dict[str, dict[str, float]]:
             else:
                 named |= {name: value.value for name, value in found.items() if math.isfinite(value.value)}
         for line in lines_of(failed):
-            evaluator.say(f"yardsticks: {line}")
+            evaluator.say(f"baselines: {line}")
         return named
 
     even, odd = (collected(lambda i, first=first: dataset[2 * i + first], count // 2) for first in (0, 1))
@@ -66,9 +66,11 @@ def _of_generator(metric: Metric) -> bool:
 
 
 def _blurred(image: Tensor) -> Tensor:
-    from kornia.filters import gaussian_blur2d  # Here, or every run would wait for it before its first iteration.
+    from kornia.filters import (
+        gaussian_blur2d,
+    )  # Imported here, so that runs do not wait for it before their first iteration.
 
-    # The kernel reaches three sigma where the image is large enough to reflect it.
+    # The kernel reaches three sigma if the image is large enough for the reflection.
     reach = min(int(3 * BLUR_SIGMA), image.shape[-1] - 1)
     size = (2 * reach + 1, 2 * reach + 1)
     blurred = gaussian_blur2d(image[None].float(), size, (BLUR_SIGMA, BLUR_SIGMA), border_type="reflect")[0]
