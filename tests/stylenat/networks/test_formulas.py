@@ -10,7 +10,7 @@ from plugins.blocks.hydra import HydraBlock
 from plugins.partitions.split import Split
 from stylenat.networks.discriminator import FromWavelet, minibatch_stddev
 from stylenat.networks.generator import Mapping, StyleGenerator, ToRGB, Upsample
-from stylenat.networks.layers import EqualLinear, EqualWeight, PixelNorm, SpectralNorm, UpsampleImage, leaky_relu
+from stylenat.networks.layers import EqualLinear, EqualWeight, PixelNorm, SpectralNorm, UpsampleImage, given, leaky_relu
 
 
 def generator():
@@ -39,6 +39,9 @@ def test_an_equalised_linear_scales_weights_and_biases_by_its_multiplier():
     wide = EqualLinear(1000, 500, lr_multiplier=0.01, gain=3.0)
     assert float(wide.weight.std()) == pytest.approx(300, rel=0.01) and not wide.bias.any()
     assert float(wide(torch.randn(64, 1000)).std()) == pytest.approx(3, rel=0.05)
+    usual = EqualLinear(1000, 500)
+    assert usual.lr_multiplier == 1 and float(usual.weight.std()) == pytest.approx(1, rel=0.01)
+    torch.testing.assert_close(usual(torch.eye(1000)).t(), usual.weight / 1000**0.5)
 
 
 def test_an_equalised_weight_has_unit_variance_and_is_scaled_by_its_fan_in():
@@ -130,6 +133,14 @@ def test_one_power_iteration_a_call_in_training():
     v = F.normalize(matrix.t() @ u, dim=0)
     torch.testing.assert_close(norm.v, v)
     torch.testing.assert_close(norm.u, F.normalize(matrix @ v, dim=0))
+    assert set(norm.state_dict()) == {"weight", "u", "v"}  # A resume goes on with the same vectors.
+
+
+@pytest.mark.parametrize("labels", [None, torch.zeros(4, 2), torch.zeros(4)])
+def test_labels_that_are_missing_or_of_other_classes_are_refused(labels):
+    assert given(torch.ones(4, 3), 3).shape == (4, 3)
+    with pytest.raises(ValueError, match="needs labels"):
+        given(labels, 3)
 
 
 @pytest.mark.parametrize("band, expected", [(0, 5.0), (1, -2.0), (2, -1.0), (3, 0.0)])

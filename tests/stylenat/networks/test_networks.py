@@ -49,7 +49,14 @@ def test_adain_equals_instance_norm_and_modulation_twice_differentiably():
     style = torch.randn(2, 5, dtype=torch.double, requires_grad=True)
     gamma, beta = norm.style(style).chunk(2, dim=-1)
     plain = torch.nn.functional.instance_norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    torch.testing.assert_close(norm(x, style), plain * gamma[:, None, None] + beta[:, None, None])
+    plain = plain * gamma[:, None, None] + beta[:, None, None]
+    torch.testing.assert_close(norm(x, style), plain)
+    inputs, cotangent = [x, style, *norm.parameters()], torch.randn_like(plain)
+    expected = torch.autograd.grad(plain, inputs, cotangent, retain_graph=True)
+    for twice in (False, True):  # Written once for first derivatives alone, once for second ones.
+        found = torch.autograd.grad(norm(x, style), inputs, cotangent, create_graph=twice)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
     assert torch.autograd.gradcheck(norm, (x, style))
     assert torch.autograd.gradgradcheck(norm, (x, style))
 

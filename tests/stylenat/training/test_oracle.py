@@ -158,8 +158,8 @@ CASES = {
         dict(share_fakes=True, averages=halving(50, rampup=0.4), lazy=None) | ADA,
     ),
     "shared fakes in two microbatches": (
-        dict(recipe=Alternating(share_fakes=True), accumulate=2, regularizers=[R1(interval=3)]),
-        dict(share_fakes=True, averages=halving(10_000)) | ADA,
+        dict(recipe=Alternating(share_fakes=True), accumulate=2, regularizers=[R1(interval=2)]),
+        dict(share_fakes=True, lazy=2, averages=halving(10_000)) | ADA,
     ),
     "joint": (STYLENAT | dict(recipe=Joint()), PLAIN_STYLENAT | dict(joint=True) | ADA),
     "joint in two microbatches": (
