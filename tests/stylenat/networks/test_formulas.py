@@ -10,7 +10,16 @@ from plugins.blocks.hydra import HydraBlock
 from plugins.partitions.split import Split
 from stylenat.networks.discriminator import FromWavelet, minibatch_stddev
 from stylenat.networks.generator import Mapping, StyleGenerator, ToRGB, Upsample
-from stylenat.networks.layers import EqualLinear, EqualWeight, PixelNorm, SpectralNorm, UpsampleImage, given, leaky_relu
+from stylenat.networks.layers import (
+    AdaIN,
+    EqualLinear,
+    EqualWeight,
+    PixelNorm,
+    SpectralNorm,
+    UpsampleImage,
+    given,
+    leaky_relu,
+)
 
 
 def generator():
@@ -123,6 +132,21 @@ def test_spectral_norm_divides_by_the_largest_singular_value_and_differentiates_
     assert float(torch.linalg.svdvals(weight.detach().flatten(1))[0]) == pytest.approx(1)
     (weight * torch.randn_like(weight)).sum().backward()
     assert abs(float((norm.weight.grad * norm.weight.detach()).sum())) < 1e-9 < float(norm.weight.grad.abs().max())
+
+
+def test_spectral_norm_keeps_its_precision_under_autocast():
+    norm = SpectralNorm(torch.randn(4, 3)).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        weight = norm()
+    assert torch.equal(weight, norm()) and weight.dtype == torch.float32
+
+
+def test_adain_begins_with_its_gamma_bias_and_the_styles_of_an_equalised_layer():
+    torch.manual_seed(0)
+    published, other = AdaIN(300, 100), AdaIN(300, 100, gamma_bias=1.0, style_gain=0.1)
+    assert not published.style.bias.any() and float(published.style.weight.detach().std()) == pytest.approx(1, rel=0.02)
+    assert torch.equal(other.style.bias, torch.cat([torch.ones(300), torch.zeros(300)]))
+    assert float(other.style.weight.detach().std()) == pytest.approx(0.1, rel=0.02)
 
 
 def test_one_power_iteration_a_call_in_training():

@@ -35,6 +35,12 @@ def test_a_generator_makes_finite_images_and_all_parameters_but_key_biases_matte
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
+def test_constants_are_in_no_checkpoint():
+    for network in (small(), WaveletDiscriminator(resolution=16, channels=[16, 8])):
+        moving = {name for name in network.state_dict() if name not in dict(network.named_parameters())}
+        assert all(name.endswith((".u", ".v")) for name in moving)
+
+
 def test_a_discriminator_is_twice_differentiable_for_r1():
     network = WaveletDiscriminator(resolution=16, channels=[16, 8])
     images = torch.randn(4, 3, 16, 16, requires_grad=True)
