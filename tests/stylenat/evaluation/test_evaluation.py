@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import scipy.linalg
 import torch
@@ -56,6 +58,36 @@ def test_statistics_of_fewer_images_than_dimensions_are_finite_and_of_one_refuse
     alone.update(torch.zeros(1, 4))
     with pytest.raises(UserError, match="at least 2 images; there are 1"):
         alone.mean_and_covariance()
+
+
+def test_statistics_of_two_rows_by_hand_survive_a_round_trip_and_go_on():
+    statistics, resumed = GaussianStatistics(), GaussianStatistics()
+    statistics.update(torch.tensor([[1.0, 2.0]]))
+    statistics.update(torch.tensor([[3.0, 6.0]]))
+    assert statistics.count == 2
+    resumed.load_state_dict(copy.deepcopy(statistics.state_dict()))
+    for one in (statistics, resumed):
+        mean, covariance = one.mean_and_covariance()
+        assert mean.tolist() == one.mean().tolist() == [2, 4] and covariance.tolist() == [[2, 4], [4, 8]]
+        one.update(torch.full((3, 2), 5.0))
+        assert one.count == 5 and one.mean().tolist() == pytest.approx([(4 + 15) / 5, (8 + 15) / 5])
+
+
+@pytest.mark.parametrize(
+    "change, error",
+    [
+        ({"count": torch.tensor(-1)}, ValueError),
+        ({"sum": torch.zeros(2, 2).double()}, ValueError),
+        ({"outer": torch.zeros(2, 3).double()}, ValueError),
+        ({"sum": torch.zeros(2)}, TypeError),
+        ({"outer": torch.zeros(2, 2)}, TypeError),
+    ],
+)
+def test_a_state_that_is_not_one_is_refused(change, error):
+    state = {"count": torch.tensor(0), "sum": torch.zeros(2).double(), "outer": torch.zeros(2, 2).double()}
+    GaussianStatistics().load_state_dict(state)
+    with pytest.raises(error):
+        GaussianStatistics().load_state_dict(state | change)
 
 
 def test_sums_in_float64_keep_what_float32_loses():

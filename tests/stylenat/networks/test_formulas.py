@@ -10,7 +10,16 @@ from plugins.blocks.hydra import HydraBlock
 from plugins.partitions.split import Split
 from stylenat.networks.discriminator import FromWavelet, minibatch_stddev
 from stylenat.networks.generator import Mapping, StyleGenerator, ToRGB, Upsample
-from stylenat.networks.layers import EqualLinear, EqualWeight, PixelNorm, SpectralNorm, UpsampleImage, leaky_relu
+from stylenat.networks.layers import (
+    AdaIN,
+    EqualLinear,
+    EqualWeight,
+    PixelNorm,
+    SpectralNorm,
+    UpsampleImage,
+    given,
+    leaky_relu,
+)
 
 
 def generator():
@@ -39,6 +48,9 @@ def test_an_equalised_linear_scales_weights_and_biases_by_its_multiplier():
     wide = EqualLinear(1000, 500, lr_multiplier=0.01, gain=3.0)
     assert float(wide.weight.std()) == pytest.approx(300, rel=0.01) and not wide.bias.any()
     assert float(wide(torch.randn(64, 1000)).std()) == pytest.approx(3, rel=0.05)
+    usual = EqualLinear(1000, 500)
+    assert usual.lr_multiplier == 1 and float(usual.weight.std()) == pytest.approx(1, rel=0.01)
+    torch.testing.assert_close(usual(torch.eye(1000)).t(), usual.weight / 1000**0.5)
 
 
 def test_an_equalised_weight_has_unit_variance_and_is_scaled_by_its_fan_in():
@@ -122,6 +134,21 @@ def test_spectral_norm_divides_by_the_largest_singular_value_and_differentiates_
     assert abs(float((norm.weight.grad * norm.weight.detach()).sum())) < 1e-9 < float(norm.weight.grad.abs().max())
 
 
+def test_spectral_norm_keeps_its_precision_under_autocast():
+    norm = SpectralNorm(torch.randn(4, 3)).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        weight = norm()
+    assert torch.equal(weight, norm()) and weight.dtype == torch.float32
+
+
+def test_adain_begins_with_its_gamma_bias_and_the_styles_of_an_equalised_layer():
+    torch.manual_seed(0)
+    published, other = AdaIN(300, 100), AdaIN(300, 100, gamma_bias=1.0, style_gain=0.1)
+    assert not published.style.bias.any() and float(published.style.weight.detach().std()) == pytest.approx(1, rel=0.02)
+    assert torch.equal(other.style.bias, torch.cat([torch.ones(300), torch.zeros(300)]))
+    assert float(other.style.weight.detach().std()) == pytest.approx(0.1, rel=0.02)
+
+
 def test_one_power_iteration_a_call_in_training():
     torch.manual_seed(0)
     norm = SpectralNorm(torch.randn(4, 3))
@@ -130,6 +157,14 @@ def test_one_power_iteration_a_call_in_training():
     v = F.normalize(matrix.t() @ u, dim=0)
     torch.testing.assert_close(norm.v, v)
     torch.testing.assert_close(norm.u, F.normalize(matrix @ v, dim=0))
+    assert set(norm.state_dict()) == {"weight", "u", "v"}  # A resume goes on with the same vectors.
+
+
+@pytest.mark.parametrize("labels", [None, torch.zeros(4, 2), torch.zeros(4)])
+def test_labels_that_are_missing_or_of_other_classes_are_refused(labels):
+    assert given(torch.ones(4, 3), 3).shape == (4, 3)
+    with pytest.raises(ValueError, match="needs labels"):
+        given(labels, 3)
 
 
 @pytest.mark.parametrize("band, expected", [(0, 5.0), (1, -2.0), (2, -1.0), (3, 0.0)])

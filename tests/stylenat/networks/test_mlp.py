@@ -18,12 +18,11 @@ def test_the_mlp_equals_its_layers_twice_differentiably(piece, monkeypatch):
 
     plain = contract(F.gelu(expand(x)))
     torch.testing.assert_close(ours(x), plain)
-    for a, b in zip(
-        torch.autograd.grad(ours(x).square().sum(), parameters),
-        torch.autograd.grad(plain.square().sum(), parameters),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b)
+    expected = torch.autograd.grad(plain.square().sum(), parameters)
+    for twice in (False, True):
+        found = torch.autograd.grad(ours(x).square().sum(), parameters, create_graph=twice)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b)
     assert torch.autograd.gradcheck(ours, parameters)
     assert torch.autograd.gradgradcheck(ours, parameters)
 

@@ -35,6 +35,12 @@ def test_a_generator_makes_finite_images_and_all_parameters_but_key_biases_matte
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
+def test_constants_are_in_no_checkpoint():
+    for network in (small(), WaveletDiscriminator(resolution=16, channels=[16, 8])):
+        moving = {name for name in network.state_dict() if name not in dict(network.named_parameters())}
+        assert all(name.endswith((".u", ".v")) for name in moving)
+
+
 def test_a_discriminator_is_twice_differentiable_for_r1():
     network = WaveletDiscriminator(resolution=16, channels=[16, 8])
     images = torch.randn(4, 3, 16, 16, requires_grad=True)
@@ -49,7 +55,14 @@ def test_adain_equals_instance_norm_and_modulation_twice_differentiably():
     style = torch.randn(2, 5, dtype=torch.double, requires_grad=True)
     gamma, beta = norm.style(style).chunk(2, dim=-1)
     plain = torch.nn.functional.instance_norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    torch.testing.assert_close(norm(x, style), plain * gamma[:, None, None] + beta[:, None, None])
+    plain = plain * gamma[:, None, None] + beta[:, None, None]
+    torch.testing.assert_close(norm(x, style), plain)
+    inputs, cotangent = [x, style, *norm.parameters()], torch.randn_like(plain)
+    expected = torch.autograd.grad(plain, inputs, cotangent, retain_graph=True)
+    for twice in (False, True):  # Written once for first derivatives alone, once for second ones.
+        found = torch.autograd.grad(norm(x, style), inputs, cotangent, create_graph=twice)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
     assert torch.autograd.gradcheck(norm, (x, style))
     assert torch.autograd.gradgradcheck(norm, (x, style))
 

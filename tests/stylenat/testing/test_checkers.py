@@ -349,7 +349,7 @@ class Editing(R1):
     ("regularizer", "message"),
     [
         (Noisy(), "global generator of torch"),
-        (Remembering(), "belongs into its state_dict"),
+        (Remembering(), "must be in its state_dict"),
         (Reaching(), "no gradient to the parameters of the discriminator"),
         (Editing(), "edits its input 'images'"),
         (R1(interval=0), "interval must be an integer from 1"),
@@ -651,7 +651,7 @@ class Counting(torch.optim.SGD):
         (lambda parameters, rate, ratio: torch.optim.SGD(parameters, 0.5), "must be the one it is given"),
         (lambda parameters, rate, ratio: torch.optim.SGD(parameters, rate, maximize=True), "do not lower a quadratic"),
         (lambda parameters, rate, ratio: Restless(parameters, rate), "a learning rate of 0"),
-        (lambda parameters, rate, ratio: Counting(parameters, rate), "does not go on to the same bits"),
+        (lambda parameters, rate, ratio: Counting(parameters, rate), "does not give the same bits"),
     ],
 )
 def test_an_optimizer_that_breaks_a_rule_is_told_which(optimizer, message):

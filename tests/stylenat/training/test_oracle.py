@@ -158,8 +158,8 @@ CASES = {
         dict(share_fakes=True, averages=halving(50, rampup=0.4), lazy=None) | ADA,
     ),
     "shared fakes in two microbatches": (
-        dict(recipe=Alternating(share_fakes=True), accumulate=2, regularizers=[R1(interval=3)]),
-        dict(share_fakes=True, averages=halving(10_000)) | ADA,
+        dict(recipe=Alternating(share_fakes=True), accumulate=2, regularizers=[R1(interval=2)]),
+        dict(share_fakes=True, lazy=2, averages=halving(10_000)) | ADA,
     ),
     "joint": (STYLENAT | dict(recipe=Joint()), PLAIN_STYLENAT | dict(joint=True) | ADA),
     "joint in two microbatches": (
@@ -207,7 +207,7 @@ CASES = {
         dict(
             regularizers=[Size(), R1(gamma=Cosine(20, 1, 100), interval=3)],
             learning_rate_schedule=Warmup(6, then=LinearDecay(10)),
-            generator_optimizer=AdamW(betas=(0.5, 0.9), weight_decay=0.1),
+            generator_optimizer=AdamW(betas=(0.5, Cosine(0.8, 0.95, 100)), weight_decay=0.1),
             discriminator_optimizer=Adam(betas=(0.3, Cosine(0.9, 0.99, 100))),
             average=Power([0.05, 0.1]),
         ),
@@ -216,7 +216,7 @@ CASES = {
             gamma=cosine(20, 1, 100),
             g_rate=lambda i: 1e-3 * min(1, (i + 1) / 6) * min(1, (20 - i) / 10),
             d_rate=lambda i: 2e-3 * min(1, (i + 1) / 6) * min(1, (20 - i) / 10),
-            g_betas=lambda i: (0.5, 0.9),
+            g_betas=lambda i: (0.5, cosine(0.8, 0.95, 100)(i)),
             d_betas=lambda i: (0.3, cosine(0.9, 0.99, 100)(i)),
             g_weight_decay=0.1,
             averages={"ema": profile(0.05), "ema-0.100": profile(0.1)},
