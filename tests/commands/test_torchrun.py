@@ -109,7 +109,7 @@ def test_two_processes_stop_together_when_one_is_asked_to_and_end_with_the_same_
     assert everything(Path("whole")) == everything(Path("parts"))
     assert not Path("parts/PREEMPTED").exists()
     for rank in range(2):
-        assert "gloo" not in Path(f"threads-{rank}").read_text()  # One that wakes amid the exit would abort it.
+        assert "gloo" not in Path(f"threads-{rank}").read_text()  # A thread that wakes during the exit would abort it.
 
 
 def test_a_fault_in_one_process_ends_all_with_its_traceback_printed_once(arguments):
