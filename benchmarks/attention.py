@@ -27,7 +27,7 @@ SHAPES = {
     "D": (4, 32, 32, 16, 32, 7, 2),
 }
 NATTEN_SECONDS = {"A": (1.657, 9.918), "B": (1.697, 10.300), "C": (0.522, 2.929)}
-NATTEN_YARDSTICK = 175.0
+NATTEN_REFERENCE = 175.0
 
 
 def unfolded(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, dilation: int, bias: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def rows(name: str, backends: list[str], unfold: bool, repeats: int) -> Iterator
         forward, both = times[f"{side} f"], times[f"{side} fb"]
         row = [name, side, str(forward), str(both), f"{rate:.0f} GFLOP/s"]
         if name in NATTEN_SECONDS:
-            scaled = [seconds * NATTEN_YARDSTICK / rate for seconds in NATTEN_SECONDS[name]]
+            scaled = [seconds * NATTEN_REFERENCE / rate for seconds in NATTEN_SECONDS[name]]
             row += [f"{s / t.minimum:.1f}" for s, t in zip(scaled, (forward, both), strict=True)]
         yield row
 

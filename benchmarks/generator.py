@@ -24,7 +24,7 @@ from stylenat.training.step import descend, iteration
 
 GFLOP = 172.0
 PUBLISHED = {"inference": 10.4, "iteration with R1": 103.0}
-YARDSTICK = 175.0
+REFERENCE = 175.0
 BINDS = ["train.batch_size = 1", "discriminator.wavelet.stddev_group = 1", "train.device = 'cpu'"]
 
 
@@ -64,7 +64,7 @@ def main() -> None:
 
     def row(what: str, seconds: list[float], rate: float, published: float | None, flop: str) -> None:
         best, middle = min(seconds), sorted(seconds)[len(seconds) // 2]
-        faster = f"{published * YARDSTICK / rate / best:.1f}" if published else ""
+        faster = f"{published * REFERENCE / rate / best:.1f}" if published else ""
         table.add_row(what, f"{best:.2f} / {middle:.2f}", f"{rate:.0f} GFLOP/s", faster, flop, peak())
 
     generator = experiment.value("train.generator")().eval()

@@ -3,7 +3,7 @@
     python benchmarks/tracking.py [--gin quickstart.gin] [--steps 400] [--repeats 3]
 
 Every hook call of a tracker is timed on its own while a run trains, and set against the time of the steps. A sample
-grid and an evaluation's metrics are tracked within a step too, so the dearest single call is shown beside the share.
+grid and an evaluation's metrics are tracked within a step too, so the slowest single call is shown too.
 """
 
 import argparse
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"| {tracker} | {share:.2f} % | {1000 * sum(in_steps) / arguments.steps:.3f} "
                 f"| {1000 * max(in_steps):.1f} | {start:.2f} | {1000 * whole / arguments.steps:.0f} |"
             )
-    print("| tracker | share of training | ms a step | dearest call, ms | start and end, s | step, ms |")
+    print("| tracker | fraction of training | ms a step | slowest call, ms | start and end, s | step, ms |")
     print("|---|---:|---:|---:|---:|---:|")
     print("\n".join(sorted(lines)))
 

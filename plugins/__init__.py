@@ -1,1 +1,1 @@
-"""The bundled implementations of every kind. The core finds them as it finds a stranger's: by entry points."""
+"""The bundled implementations of every kind. They are found by entry points, as all plugins are."""

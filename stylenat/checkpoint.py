@@ -94,7 +94,7 @@ def save(directory: Path, step: int, networks: Mapping[str, Mapping[str, Tensor]
 
 
 def tidy(directory: Path) -> None:
-    """Removes what a process that was killed while writing left; call it when nobody is writing."""
+    """Removes what a killed process left while writing. Do not call it while another process writes."""
     for path in directory.glob(f"{REPLACED}*"):
         final = directory / path.name.removeprefix(REPLACED)
         if final.exists():

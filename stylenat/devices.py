@@ -1,6 +1,6 @@
-"""How numbers get from the host to a GPU without making it wait: constants once, draws and images from pinned memory.
+"""Transfers from the host to a GPU without synchronization: constants once, draws and images from pinned memory.
 
-What goes the other way, and what is computed there, have no place here.
+Transfers to the host and computations do not belong here.
 """
 
 from functools import cache

@@ -1,6 +1,6 @@
-"""Random numbers for a batch that is divided among processes and microbatches: every image's are the same however.
+"""Random numbers for a batch that is divided among processes and microbatches: each image gets the same ones.
 
-What augmentations and regularizers draw with. Networks, losses and pixels have no place here.
+Augmentations and regularizers draw with these functions. Networks, losses and pixels do not belong here.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def derived_seed(seed: int, *names: object) -> int:
-    """A 63-bit seed that depends on the run's seed and the names, and on nothing else."""
+    """A 63-bit seed that depends only on the run's seed and the names."""
     text = "/".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
@@ -33,11 +33,11 @@ class Shard:
 class ShardGenerator(torch.Generator):
     """The generator for one call on a shard of a batch.
 
-    Through this module's functions every shard draws for the whole batch and keeps its own part. Drawn from directly,
-    it gives each shard numbers of its own, which depend on how the batch is divided.
+    With this module's functions every shard draws for the complete batch and keeps its own part. Drawing from it
+    directly gives each shard other numbers, which depend on the division of the batch.
 
     Args:
-        key: the same in all shares of the batch; shard: this one.
+        key: the same for all shards of the batch; shard: this one.
     """
 
     def __new__(cls, key: int, shard: Shard) -> "ShardGenerator":
@@ -55,10 +55,10 @@ class ShardGenerator(torch.Generator):
 
 
 def augmented(augment: Callable[[Tensor, torch.Generator], Tensor], images: Tensor, random: ShardGenerator) -> Tensor:
-    """``augment(images, random)`` of a shard of a batch, [images, 3, side, side]: of each image what the whole batch
-    would give it, also where ``augment`` draws from the generator directly.
+    """``augment(images, random)`` for a shard of a batch, [images, 3, side, side]. Each image gets the result that it
+    would get in the complete batch, even if ``augment`` draws from the generator directly.
 
-    That costs more: it is then shown a batch of full size, its own images standing in for the others.
+    That takes longer: ``augment`` is then called with the shard's images repeated to the full batch size.
     """
     out, shard = augment(images, random), random.shard
     if shard.of == 1 or not random.drawn_from_directly:
@@ -69,9 +69,9 @@ def augmented(augment: Callable[[Tensor, torch.Generator], Tensor], images: Tens
 
 @dataclass(frozen=True)
 class Draw:
-    """What a network declares to draw for each sample, in its attribute ``draws``: a name to a Draw.
+    """A random tensor that a network declares for each sample, in its attribute ``draws``: a dictionary of Draw.
 
-    Its ``forward`` takes the tensors [batch, *shape] by these names; it draws nothing itself, so that results depend
+    Its ``forward`` takes the tensors [batch, *shape] under these names and draws nothing itself, so that results depend
     neither on the number of processes nor on a resume.
     """
 
@@ -85,22 +85,22 @@ class Draw:
 
 
 def conditions(labels: Tensor | None) -> tuple[Tensor, ...]:
-    """What a network is given beside its input: networks of unconditional experiments need not take labels."""
+    """Further arguments of a network: networks of unconditional experiments need not take labels."""
     return () if labels is None else (labels,)
 
 
 def uniform(random: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Uniform in [0, 1), of this shape, whose LAST dimension is the batch that was given."""
+    """Uniform in [0, 1), of this shape. The LAST dimension is the size of the given shard."""
     return _drawn(lambda shape, source: torch.rand(shape, generator=source, dtype=dtype), random, shape)
 
 
 def normal(random: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normal, of this shape, whose LAST dimension is the batch that was given."""
+    """Standard normal, of this shape. The LAST dimension is the size of the given shard."""
     return _drawn(lambda shape, source: torch.randn(shape, generator=source, dtype=dtype), random, shape)
 
 
 def generators(random: torch.Generator, batch: int) -> list[torch.Generator]:
-    """One for each image of the batch that was given, for whatever is drawn by the pixel."""
+    """One generator for each image of the given shard, for random numbers of pixels."""
     seeds = _drawn(lambda shape, source: torch.randint(2**62, shape, generator=source), random, (batch,))
     return [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
 

@@ -1,8 +1,8 @@
-"""What the training framework asks of each kind that a gin file can swap.
+"""The interface of each kind that a gin file can name.
 
-These are Protocols: an implementation needs the attributes and methods, not the base class. Nothing here
-computes anything. Images inside the networks are float [batch, 3, height, width] in ImageNet-normalised space
-(``stylenat.pixels``); images outside are uint8 in the same layout.
+These are Protocols: an implementation needs the attributes and methods, not the base class. Images inside the networks
+are float [batch, 3, height, width] in the experiment's pixel space (``stylenat.pixels``); images outside are uint8 in
+the same layout.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -62,18 +62,18 @@ class Block(Protocol):
 
 
 class DescribedBlock(Protocol):
-    """What a block may also offer, for the table of ``--dry-run``, which says nothing of a block without it."""
+    """Optional interface of a block: a line for the table of ``--dry-run``."""
 
     def describe(self) -> str:
-        """One line: what its layers see, such as ``4 x k7 d2 (66%)``. Called on the meta device, without weights."""
+        """One line: what its layers attend to, such as ``4 x k7 d2 (66%)``. Called on the meta device."""
 
 
 class Generator(Protocol):
     """Kind ``generator`` (bound as a class): an ``nn.Module`` from latents to images.
 
-    It may also have ``num_classes`` (0 where it is not said), above which it is given labels, one-hot float
-    [batch, num_classes]; and ``draws``, names to ``stylenat.draws.Draw``: tensors [batch, *shape] that it is given by
-    these names and does not draw itself.
+    Optional attributes: ``num_classes`` (default 0); if it is above 0, labels are one-hot float [batch, num_classes].
+    ``draws``, a dictionary of ``stylenat.draws.Draw``: random tensors [batch, *shape] that are passed under these
+    names, so that the network draws nothing itself.
     """
 
     resolution: int
@@ -84,7 +84,8 @@ class Generator(Protocol):
 
 
 class StyleBased(Generator, Protocol):
-    """A generator in two halves. Only such a one is truncated, mixed and inverted, and has path lengths."""
+    """A generator with a mapping and a synthesis network. Truncation, style mixing, inversion and path lengths need
+    it."""
 
     num_styles: int
 
@@ -98,22 +99,22 @@ class StyleBased(Generator, Protocol):
 class Discriminator(Protocol):
     """Kind ``discriminator`` (bound as a class): an ``nn.Module`` from images to logits.
 
-    It may also have ``num_classes``, as a generator; and ``features(images)``.
+    Optional: ``num_classes``, as for a generator, and ``features(images)``.
     """
 
     resolution: int
 
     def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """[batch, 3, resolution, resolution] to logits [batch, any number]. Raises UserError for a batch it cannot
-        take."""
+        """[batch, 3, resolution, resolution] to logits [batch, any number]. Raises UserError for an impossible batch
+        size."""
 
 
 class Loss(Protocol):
     """Kind ``loss``: an adversarial loss, two functions of logits [batch, any number], each a mean.
 
     Attributes:
-        paired: whether ``generator`` looks at ``real_logits``, as relativistic losses do; they are computed only then.
-            False where it is not said.
+        paired: whether ``generator`` uses ``real_logits``, as relativistic losses do; they are computed only then.
+            Optional; the default is False.
     """
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -125,10 +126,10 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class Time:
-    """When an iteration happens.
+    """The time of an iteration.
 
     Attributes:
-        iteration: its number, from 0; iterations: of the whole run.
+        iteration: its number, from 0; iterations: the length of the run.
         images: real images seen before it, over all processes; batch_size: images an iteration.
     """
 
@@ -139,26 +140,26 @@ class Time:
 
 
 class Schedule(Protocol):
-    """Kind ``schedule``: a number that moves in time.
+    """Kind ``schedule``: a number that changes during the run.
 
-    It may stand wherever a parameter's type says so (learning rates, R1's gamma, the average's half-life, Adam's betas,
-    an augmentation's p). ``train.learning_rate_schedule`` is a factor of both learning rates.
+    It can be bound to parameters whose type includes Schedule (learning rates, R1's gamma, the average's half-life,
+    Adam's betas). ``train.learning_rate_schedule`` is a factor of both learning rates.
     """
 
     def __call__(self, time: Time) -> float:
-        """The number in that iteration. A function of ``time`` alone, so that a resume finds it again."""
+        """The number in that iteration. It depends only on ``time``, so that a resumed run has the same numbers."""
 
 
 def at(number: "float | Schedule", time: Time) -> float:
-    """A number that may move, in an iteration."""
+    """The value of a number or a schedule in an iteration."""
     return number(time) if callable(number) else number
 
 
 class Optimizer(Protocol):
     """Kind ``optimizer``: makes the optimizer of one network.
 
-    It may also have ``adjust(optimizer, time)``, called before every iteration for whatever moves in time beside the
-    learning rate, which the training loop sets.
+    Optional: ``adjust(optimizer, time)``, called before every iteration, for numbers that change in time. The training
+    loop sets the learning rate.
     """
 
     def __call__(
@@ -167,21 +168,21 @@ class Optimizer(Protocol):
         """An optimizer of these parameters.
 
         Args:
-            lazy_ratio: c = interval / (interval + 1) where lazy regularizers add steps of their own, else 1. The
-                learning rate contains it; decay rates of running averages are to be raised to its power (StyleGAN2,
+            lazy_ratio: interval / (interval + 1) if lazy regularizers add steps of their own, else 1. The learning
+                rate already contains this factor. Raise decay rates of running averages to this power (StyleGAN2,
                 appendix B).
         """
 
 
 class Average(Protocol):
-    """Kind ``average``: averages of the generator's weights, which are sampled and measured instead of its own.
+    """Kind ``average``: averages of the generator's weights, used for samples and metrics.
 
-    An average keeps nothing itself: the networks are in the run's state and its checkpoints.
+    An average has no state of its own: the averaged networks are in the run's state and its checkpoints.
     """
 
     def start(self, generator: nn.Module) -> dict[str, nn.Module]:
-        """New averages by name, the one that is sampled first; its name is ``ema``, of others ``ema-<which>``. Empty
-        where the generator's own weights are sampled."""
+        """New averages by name. The first, ``ema``, is used for samples and metrics; the names of others begin with
+        ``ema-``. Empty if the generator's own weights are used."""
 
     def update(self, averages: Mapping[str, nn.Module], generator: nn.Module, time: Time) -> None:
         """Called after every iteration; ``time`` is that iteration's."""
@@ -212,8 +213,8 @@ class Step:
         interval: iterations between applications.
         new_images: whether a new batch of real images is taken first; new_latents: whether latents are drawn first.
             The first step of an iteration does both.
-        keep_fakes: whether later steps reuse its fakes, gradients included. With ``train.accumulate`` they are made
-            again, since memory holds one microbatch's alone.
+        keep_fakes: whether later steps reuse its generated images, with their graph. With ``train.accumulate`` they are
+            generated again, since only one microbatch is in memory.
     """
 
     phases: tuple[Phase, ...]
@@ -232,19 +233,19 @@ class Recipe(Protocol):
 
 @dataclass
 class Microbatch:
-    """What is known of one microbatch in an iteration; losses' terms of either network see all of it.
+    """One microbatch of an iteration, as losses and regularizers of either network see it.
 
     Attributes:
         generator, discriminator: the networks.
-        discriminate: images, and labels or None, to logits as the adversarial loss has them, augmentation included. A
-            regularizer with ``second_order`` finds it in float32 and uncompiled.
+        discriminate: images, and labels or None, to logits, including the augmentation. For a regularizer with
+            ``second_order`` it is in float32 and uncompiled.
         time: the iteration.
-        random: the generator that every draw must come from, by the functions of ``stylenat.draws``.
+        random: the only generator to draw from, with the functions of ``stylenat.draws``.
         images, labels: real ones. Labels are one-hot float [batch, num_classes], None in an unconditional experiment.
         latents, fake_labels: what ``fake`` is made from; fake: generated images, detached for the discriminator.
-        real_logits, fake_logits: what the newest phase with the adversarial loss computed. None before.
-        draws: what the generator declares to draw for ``fake``, by name.
-        shard: which part of the run's batch this is; fake_with_graph: the training step's own.
+        real_logits, fake_logits: logits of the last phase with the adversarial loss. None before it.
+        draws: the generator's declared random tensors for ``fake``, by name.
+        shard: the part of the run's batch; fake_with_graph: internal to the training step.
     """
 
     generator: nn.Module
@@ -273,10 +274,11 @@ class Regularizer(Protocol):
         interval: applied every so many iterations (lazy regularisation, StyleGAN2, section 3.1).
         own_step: True for an optimiser step of its own, unclipped, after the main one; False for a term of the
             main loss.
-        second_order: whether the term contains a gradient (a gradient penalty); ``own_step`` where it is not said.
+        second_order: whether the term contains a gradient (a gradient penalty). Optional; the default is ``own_step``.
         reuses_logits: whether a term of the discriminator's main loss differentiates ``real_logits`` or
-            ``fake_logits`` with respect to ``images`` or ``fake``, which then require a gradient: no pass of its own,
-            and the loss's draws of the augmentation (R3GAN). Implies ``second_order``; False where it is not said.
+            ``fake_logits`` with respect to ``images`` or ``fake``, which then require a gradient. It needs no forward
+            pass of its own and sees the main loss's augmentation (R3GAN). Implies ``second_order``. Optional; the
+            default is False.
     """
 
     name: str
@@ -285,20 +287,20 @@ class Regularizer(Protocol):
     own_step: bool
 
     def __call__(self, batch: Microbatch) -> Tensor:
-        """The weighted term, a scalar, including the factor that makes up for laziness."""
+        """The weighted term, a scalar, including the factor for its interval."""
 
 
 class Augmentation(Protocol):
-    """Kind ``augmentation``: what every image passes on its way into the discriminator. May adapt itself.
+    """Kind ``augmentation``: transforms every image before it enters the discriminator. It may adapt.
 
-    It may also have ``begin(time)``, called before every iteration, for a number that moves in time.
+    Optional: ``begin(time)``, called before every iteration, for numbers that change in time.
     """
 
     def __call__(self, images: Tensor, random: torch.Generator) -> Tensor:
         """Differentiable; same shape; draws on the CPU from ``random`` only, by the functions of ``stylenat.draws``."""
 
     def observe(self, real_logits: Tensor) -> None:
-        """Sees the discriminator's logits [batch, any number] on real images once an iteration, detached."""
+        """Gets the discriminator's logits [batch, any number] of real images once an iteration, detached."""
 
     def scalars(self) -> Mapping[str, float]:
         """What to track, such as ``augmentation/p``; empty when there is nothing."""
@@ -310,7 +312,7 @@ class Augmentation(Protocol):
 
 
 class Demonstrates(Protocol):
-    """What an augmentation may also offer, for ``tools/show_augmentations.py``."""
+    """Optional interface of an augmentation, for ``tools/show_augmentations.py``."""
 
     def demonstrate(self, image: Tensor, strengths: list[float], random: torch.Generator) -> Mapping[str, Tensor]:
         """One row of images [strengths, 3, side, side] for each transform, by name.
@@ -345,26 +347,25 @@ class Dataset(Protocol):
 
 
 class Identified(Protocol):
-    """What a data set may also offer: either method alone, or both. Called after ``prepare()``.
+    """Optional interface of a data set: one of these methods, or both. They are called after ``prepare()``.
 
-    Without them a checkpoint remembers the number of images and some of their pixels.
+    Without them a checkpoint records the number of images and some of their pixels.
     """
 
     def content_hash(self) -> str | None:
-        """Changes whenever an image does; None when it is not known. Cached statistics are found by it."""
+        """A hash of all images, or None if it is not known. It is part of the key of cached statistics."""
 
     def identity(self) -> Mapping[str, Any]:
-        """Plain values that most likely change when an image does and are quick to tell, such as a digest of the
-        files' names and sizes. A resume on a data set with other values is refused."""
+        """Plain values that are fast to compute and very likely change with the images, such as a digest of the files'
+        names and sizes. A resume with other values is refused."""
 
 
 class Labelled(Protocol):
-    """What a data set of labelled images also offers, once it is prepared. An experiment uses labels where its networks
-    have ``num_classes``.
+    """Interface of a data set with labels, after ``prepare()``. Labels are used if the networks have ``num_classes``.
 
     Attributes:
-        num_classes: 0 where there are no labels.
-        class_names: one each, for grids and tables.
+        num_classes: 0 without labels.
+        class_names: one for each class, for grids and tables.
     """
 
     num_classes: int
@@ -375,11 +376,11 @@ class Labelled(Protocol):
 
 
 class Creates(Protocol):
-    """What a data set must also offer if its ``prepare()`` creates files.
+    """Required interface of a data set whose ``prepare()`` creates files.
 
     Attributes:
-        creates: the path that ``prepare()`` would create now; None once it is there. Commands that only read a run
-            ask before they let a path of its config be created.
+        creates: the path that ``prepare()`` would create now; None if it exists. Commands that only read a run do not
+            create a path of its config without ``--make-data``.
     """
 
     creates: Path | None
@@ -388,12 +389,12 @@ class Creates(Protocol):
 class Features(Protocol):
     """Kind ``features``: an image embedding that metrics are measured in.
 
-    It may also have ``check()``, which raises UserError when its weights are missing, and ``protocol()``, plain
-    values that say all that its vectors depend on: weights' checksum, resize, precision, parameters. Features of
-    equal protocols are computed once for all metrics, and only those with a protocol are kept for the next run.
+    Optional: ``check()``, which raises UserError if its weights are missing, and ``protocol()``, plain values that
+    determine the vectors: weights' checksum, resize, precision, parameters. Features of equal protocols are computed
+    once for all metrics, and only features with a protocol are cached for the next run.
 
     Attributes:
-        name: goes into metric names; dim: length of a feature vector.
+        name: part of metric names; dim: length of a feature vector.
     """
 
     name: str
@@ -404,7 +405,7 @@ class Features(Protocol):
 
 
 class Sampler(Protocol):
-    """The generator that is measured. Sample number i depends on the seed and i alone."""
+    """The generator that metrics are computed of. Sample i depends only on the seed and i."""
 
     def __call__(self, start: int, count: int) -> Tensor:
         """uint8 [count, 3, resolution, resolution] of those sample indices, on the generator's device."""
@@ -423,9 +424,9 @@ class Sampler(Protocol):
 
 
 class Walk(Protocol):
-    """What a metric of the generator itself needs in the place of features: vectors of samples, not of images.
+    """Replaces features for a metric of the generator itself: vectors of samples, not of images.
 
-    It may also have ``check()`` and ``protocol()`` as features do.
+    Optional: ``check()`` and ``protocol()``, as for features.
     """
 
     name: str
@@ -435,23 +436,23 @@ class Walk(Protocol):
 
 
 class Accumulator(Protocol):
-    """Collects what a metric needs of one set of images.
+    """Collects the statistics of one set of images for a metric.
 
-    It may also have
+    Optional:
 
-    * ``shared_as``: a name; metrics with equal needs share the accumulator of that name;
-    * ``state_dict()`` and ``load_state_dict()`` of tensors: with ``shared_as``, what makes those of the real set last.
-      ``load_state_dict()`` raises ValueError, TypeError or KeyError for what is not such a state;
-    * ``limit``: images after which it takes no more.
+    * ``shared_as``: a name; metrics with equal ``needs`` share the accumulator of that name.
+    * ``state_dict()`` and ``load_state_dict()`` of tensors: with ``shared_as``, the statistics of the real images are
+      cached. ``load_state_dict()`` raises ValueError, TypeError or KeyError for an invalid state.
+    * ``limit``: number of images that it uses at most.
     """
 
     def update(self, images: Tensor) -> None:
-        """uint8 [batch, 3, height, width]; of a metric that ``needs`` something, that thing's [batch, dim]."""
+        """uint8 [batch, 3, height, width]; for a metric with ``needs``, its vectors [batch, dim]."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A value that knows its uncertainty.
+    """A value with its uncertainty.
 
     Attributes:
         spread: one standard deviation, over subsets or splits.
@@ -466,21 +467,21 @@ class Measured:
 class Metric(Protocol):
     """Kind ``metric``: compares two sets of images, each seen once, in a fixed order and in blocks of 16.
 
-    It may also have
+    Optional:
 
     * ``needs``: the ``Features`` (or ``Walk``) whose vectors its accumulators take instead of images. Each is
-      computed once for all metrics;
-    * ``protocol()``: plain values that define it beside ``needs``: its parameters, a version;
-    * ``higher_is_better``: True for all its values; ``uses_real``: False when ``compare`` looks at ``fake`` alone;
-    * ``names``: of its values where they are several, so that each is null when the metric fails;
-    * ``check()``: raises UserError when it cannot be measured here. The others go on;
-    * ``check_images(real, generated)``: raises UserError when it cannot be measured with so many images of each set
-      (``real`` is None where that is not known); asked before a run starts, and by a dry run.
+      computed once for all metrics.
+    * ``protocol()``: plain values that define it in addition to ``needs``: its parameters, a version.
+    * ``higher_is_better``: True for all its values; ``uses_real``: False if ``compare`` uses only ``fake``.
+    * ``names``: of its values if there are several, so that each is null if the metric fails.
+    * ``check()``: raises UserError if it cannot be computed on this machine. The other metrics continue.
+    * ``check_images(real, generated)``: raises UserError if it cannot be computed with these numbers of images
+      (``real`` may be None, if it is not known). Called before a run starts, and by a dry run.
 
-    A metric that raises, or gives what is not finite, costs a line and its value; the others go on.
+    A metric that raises, or whose value is not finite, is null, with one line; the others continue.
 
     Attributes:
-        name: key in metrics.jsonl and of the tracked series.
+        name: key in metrics.jsonl and name of the tracked series.
     """
 
     name: str
@@ -489,20 +490,22 @@ class Metric(Protocol):
         """A fresh, empty one."""
 
     def compare(self, real: Accumulator, fake: Accumulator) -> "float | Measured | Mapping[str, float | Measured]":
-        """The metric's value, or several values by their names; lower is better unless it says otherwise."""
+        """The metric's value, or several values by name. Lower is better unless ``higher_is_better``."""
 
 
 class Tracker(Protocol):
     """Kind ``tracker``: an object with lifecycle hooks (``registry.hooks``), each marked ``@hookimpl``.
 
-    One that keeps something to look at may have ``where() -> dict[str, str]``: lines printed when the run ends. One
-    that takes evaluations after training may have ``record_evaluation(step, metrics, details)``, called by
-    ``tools/evaluate.py`` once its state is loaded, outside of any run. One that has to make a store before its first
-    use may have ``prepare()``, called once before runs that start together.
+    Optional:
+
+    * ``where() -> dict[str, str]``: lines that are printed at the end of the run.
+    * ``record_evaluation(step, metrics, details)``: called by ``tools/evaluate.py`` after training, with the state
+      loaded.
+    * ``prepare()``: creates its storage; called once before runs that start at the same time.
     """
 
     def state_dict(self) -> dict[str, Any]:
-        """What it needs to go on after a resume, such as its run's identity."""
+        """What it needs to continue after a resume, such as the identity of its run."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
@@ -513,12 +516,12 @@ def _same(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Pair:
-    """One tensor of ours, and what another system calls it.
+    """One tensor of a network of this project, and its name in another system.
 
     Attributes:
         ours: its name in the network's ``state_dict``.
-        theirs: its name there; several names for parts that are joined along the first dimension, in equal shares.
-        to_ours, to_theirs: rearrangements of the numbers, each the inverse of the other.
+        theirs: its name there; several names for equal parts that are concatenated along the first dimension.
+        to_ours, to_theirs: rearrangements of the values, each the inverse of the other.
     """
 
     ours: str
@@ -540,13 +543,13 @@ class CheckpointLayout(Protocol):
         """Whether a state with these names is in this layout."""
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
-        """The network of ours that the other system's configuration describes.
+        """This project's network for the other system's configuration.
 
-        Raises UserError for an option that is missing, unknown or cannot be built.
+        Raises UserError for an option that is missing, unknown or not supported.
         """
 
     def pairs(self, network: nn.Module) -> Sequence[Pair]:
-        """One for each tensor of the network's ``state_dict`` that the layout has a place for."""
+        """One for each tensor of the network's ``state_dict`` that the layout contains."""
 
     def constants(self, network: nn.Module) -> Mapping[str, Tensor]:
-        """What the other system stores beside the weights, such as filters: skipped on reading, added on writing."""
+        """Other tensors that the system stores, such as filters: ignored on import, added on export."""

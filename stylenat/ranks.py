@@ -1,4 +1,4 @@
-"""What the processes of one run tell each other. Alone, a process talks to nobody."""
+"""Collectives of the processes of one run; no-ops in a single process."""
 
 import json
 from collections import defaultdict

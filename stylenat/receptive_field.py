@@ -164,7 +164,7 @@ def save_neighborhoods(
 
 def _colours(group: HeadGroup, side: int) -> list[list[tuple[float, float, float]]]:
     """RGB rows: light ground, the keys of the two queries, the queries themselves darkest."""
-    # A token of a large map is less than a pixel of the page: keys are drawn as large as can be told apart.
+    # A token of a large map is less than a pixel of the page: keys are drawn as large as can be distinguished.
     reach = min(side // 128, (group.dilation - 1) // 2)
     picture = [[(0.95, 0.95, 0.95)] * side for _ in range(side)]
     colours = (((0.35, 0.6, 0.85), (0.05, 0.2, 0.5)), ((0.98, 0.65, 0.25), (0.65, 0.3, 0.0)))

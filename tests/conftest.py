@@ -13,7 +13,21 @@ if not torch.cuda.is_available():
 # What several folders of tests share. Not this folder: its registry/ and plugins/ would stand in for the packages.
 sys.path.insert(0, str(Path(__file__).parent / "common"))
 
-torch.set_num_threads(int(os.environ.get("STYLENAT_TEST_THREADS", "2")))
+
+# The networks of most tests are so small that a second thread only waits.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Whatever ``train.threads`` of the test before was."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def all_threads(one_thread):
+    """For a test with large products."""
+    torch.set_num_threads(os.cpu_count() or 1)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -39,6 +53,7 @@ def tiny(tmp_path, monkeypatch):
         "train.sample_count = 4",
         "train.trackers = [@tracker.jsonl()]",
         "train.metrics = [@metric.frechet_random_features()]",
+        "train.threads = 1",
     ]
     arguments = ["--gin", "quickstart.gin"]
     for bind in binds:
@@ -81,6 +96,7 @@ ablation.variants = {
     'far': ['block.hydra.partition = @partition.global()'],
 }
 ablation.seeds = [0, 1]
+train.threads = 1
 ablation.quick = ['train.iterations = 4', 'ablation.seeds = [0]']
 partition.uniform.kernel_size = 3
 partition.global.kernel_size = 3
@@ -121,11 +137,6 @@ def ablated(ablation_file):
     registry = load_plugins(core=CORE, aside=ASIDE)
     plan = planned(registry, [str(ablation_file)], [], [experiments_folder()], out=out)
     plan.write()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # So small are these networks that a second thread only waits.
-    try:
-        for job in plan.jobs:
-            assert main(["--gin", str(job.config), "--run-dir", str(job.directory)]) == 0
-    finally:
-        torch.set_num_threads(threads)
+    for job in plan.jobs:
+        assert main(["--gin", str(job.config), "--run-dir", str(job.directory)]) == 0
     return Path(out)

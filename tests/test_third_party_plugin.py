@@ -1,4 +1,4 @@
-"""A stranger's distribution, installed by pip into a new environment, is found, listed and trains."""
+"""A third-party distribution, installed by pip into a new environment, is found, listed and trains."""
 
 import shutil
 import site

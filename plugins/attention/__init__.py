@@ -1,4 +1,4 @@
-"""Backends of the attention op; those that ship are the core's."""
+"""Backends of the attention operation. The bundled ones are implemented in ``stylenat.attention``."""
 
 from registry import hookimpl
 

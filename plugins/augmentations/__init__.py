@@ -1,4 +1,4 @@
-"""Augmentations of what the discriminator sees."""
+"""Augmentations of the discriminator's images."""
 
 from registry import hookimpl
 

@@ -17,18 +17,18 @@ from registry import Count, Share, UserError
 
 
 class AdaptiveAugmentation:
-    """Each transform fires with probability p times its multiplier, image by image; p follows the overfitting.
+    """Applies each transform to each image with probability p times its multiplier; p adapts to the overfitting.
 
     All blits and geometry are one affine map and one warp, all colour one matrix (appendix B, in closed form), all
-    frequency bands one separable filter. Colour, noise and cutout act on displayed colours, though the networks'
-    space is another. p rises while r_t = E[sign(D(real))] is above ``target`` and falls below it (section 3.2).
+    frequency bands one separable filter. Colour, noise and cutout act on displayed colours, whatever the networks'
+    pixel space. p rises while r_t = E[sign(D(real))] is above ``target`` and falls while it is below (section 3.2).
 
     Args:
         preset: groups of transforms: ``blit``, ``geom``, ``color``, ``filter``, ``noise``, ``cutout``, ``bg``,
             ``bgc``, ``bgcf``, ``bgcfn`` or ``bgcfnc``.
         multipliers: of p, by transform, in place of the preset's 1 or 0, such as ``{'rotate_90': 0, 'noise': 0.5}``.
         initial_p: p at the start; max_p: its bound.
-        policy: ``adaptive``; ``fixed`` keeps p, ``none`` keeps it 0; r_t is tracked all the same.
+        policy: ``adaptive``; ``fixed`` keeps p constant, ``none`` keeps it at 0. r_t is tracked with all of them.
         target: of r_t; interval: iterations between adaptations.
         images_to_full: real images in which p can go from 0 to 1.
         low_pass: where geometry minifies: ``mip`` (a mip map, fast) or ``sym6`` (StyleGAN2-ADA's wavelet).

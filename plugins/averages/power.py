@@ -15,7 +15,7 @@ Width = Annotated[float, Bounds(0.001, 0.288)]
 
 
 class Power:
-    """Averages whose width is a fixed part of the training so far, so that short and long runs need no other setting.
+    """Averages whose width is a fixed fraction of the training so far, so that short and long runs use equal settings.
 
     Args:
         widths: relative standard deviations of the profiles (EDM2's sigma_rel); the first is sampled and measured,

@@ -1,4 +1,4 @@
-"""Block ``convolution``: StyleGAN2's modulated convolution (arXiv 1912.04958, section 2.2), no attention at all."""
+"""Block ``convolution``: StyleGAN2's modulated convolution (arXiv 1912.04958, section 2.2), without attention."""
 
 import math
 
@@ -15,7 +15,7 @@ EPS = 1e-8
 class ConvolutionBlock(nn.Module):
     """``leaky_relu(demodulated(conv3x3, s(w))(x) + bias)``, with an equalised learning rate.
 
-    StyleGAN2 adds noise after the convolution; no other block here has any, so neither has this one.
+    StyleGAN2 also adds noise after the convolution; this block does not, since no other block has noise.
 
     Args:
         site: where the block sits; style_dim: length of w. Both are supplied by the generator.
@@ -42,5 +42,5 @@ class ConvolutionBlock(nn.Module):
         return leaky_relu(x * demodulation[:, None, None] + self.bias)
 
     def describe(self) -> str:
-        """What the layer sees, for the dry run's table."""
+        """One line for the dry run's table."""
         return "modulated 3x3 convolution"

@@ -16,7 +16,7 @@ class HydraBlock(nn.Module):
 
     Args:
         site: where the block sits; style_dim: length of w. Both are supplied by the generator.
-        partition: splits the heads into groups; asked at every resolution but 4x4, which has full attention.
+        partition: splits the heads into groups; called at every resolution except 4x4, which has full attention.
         mlp_ratio: width of the MLP's hidden layer over the block's.
         qkv_bias: of the qkv projection; qk_scale: of the logits, head_dim ** -0.5 by default.
         backend: of the attention op; None picks by capability.
@@ -71,5 +71,5 @@ class HydraBlock(nn.Module):
         return tokens.view(x.shape)
 
     def describe(self) -> str:
-        """The heads and what they see, for the dry run's table."""
+        """The heads and their neighborhoods, for the dry run's table."""
         return self.attention.describe(self.resolution)

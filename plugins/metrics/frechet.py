@@ -1,4 +1,4 @@
-"""Fréchet distances: the same formula on different feature spaces, under names that nobody can mix up."""
+"""Fréchet distances: the same formula on different feature spaces, under distinct names."""
 
 from typing import Any
 

@@ -75,7 +75,7 @@ class Steps:
 
 class PerceptualPathLength:
     """Perceptual path length (StyleGAN, arXiv 1812.04948, section 4.1): the mean, without the lowest and the highest
-    percent, of LPIPS along small steps. Lower is better; looks at the generator alone.
+    percent, of LPIPS along small steps. Lower is better; it needs no real images.
 
     Args:
         space: steps along straight lines in ``w`` or along arcs in ``z``.
@@ -83,7 +83,7 @@ class PerceptualPathLength:
         epsilon: their length, as a share of the way.
         resize: side that images are resized to; 0 for none.
         vgg16_weights, lpips_weights: files; None for those in PyTorch's cache, if they are there.
-        download: fetch them into that cache where they are missing.
+        download: download them into that cache if they are missing.
     """
 
     name = "ppl"

@@ -43,7 +43,7 @@ def _rings(side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 class Spectrum:
     """Root mean square difference, over frequencies, of two sets' mean logarithmic power, in decibels. Lower is better.
 
-    Up-sampling leaves its trace at high frequencies (arXiv 2003.01826), where Inception's features do not look.
+    Up-sampling changes the power at high frequencies (arXiv 2003.01826), to which Inception's features are insensitive.
     """
 
     name = "spectrum"

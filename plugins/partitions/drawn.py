@@ -1,4 +1,4 @@
-"""Partition ``random``: what no one designed. A baseline: no paper's model."""
+"""Partition ``random``: random groups. A baseline, not a paper's model."""
 
 import random
 from collections import Counter
@@ -10,8 +10,8 @@ from registry import AttentionSite, Count, HeadGroup
 class Random:
     """Each head draws one of the pyramid's dilations (1, 2, 4 ... that fit); heads that drew the same are a group.
 
-    The draw depends on ``seed``, the resolution, the block and the number of heads alone, never on the run's seed:
-    it is a part of the architecture.
+    The draw depends only on ``seed``, the resolution, the block and the number of heads, and not on the run's seed: it
+    is part of the architecture.
 
     Args:
         seed: of the draw.

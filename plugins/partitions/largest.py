@@ -1,10 +1,10 @@
-"""Partition ``global``: every head looks as far as it can. A baseline: no paper's model."""
+"""Partition ``global``: every head has the largest dilation. A baseline, not a paper's model."""
 
 from registry import AttentionSite, Count, HeadGroup
 
 
 class Global:
-    """All heads at the largest dilation that fits, resolution // kernel_size: nothing local above the kernel.
+    """All heads have the largest dilation that fits, resolution // kernel_size.
 
     Args:
         kernel_size: side of every neighborhood; odd, at least 3.

@@ -1,4 +1,4 @@
-"""Partition ``pyramid``: many groups whose dilations double (StyleNAT's Church model, in the paper's words)."""
+"""Partition ``pyramid``: many groups whose dilations double (StyleNAT's Church model, as the paper describes it)."""
 
 from registry import AttentionSite, Count, HeadGroup, even_groups
 
@@ -12,8 +12,8 @@ def doubling_dilations(resolution: int, kernel_size: int) -> list[int]:
 class Pyramid:
     """Dilations 1, 2, 4 ... up to resolution // kernel_size, one group each.
 
-    Where they outnumber the heads, the smallest and the largest stay and the rest is thinned evenly. The paper's
-    exact table is not public; this rule is ours.
+    If there are more dilations than heads, the smallest and the largest are kept and the others are thinned out evenly.
+    The paper's exact table is not public; this rule is this project's.
 
     Args:
         kernel_size: side of every neighborhood; odd, at least 3.

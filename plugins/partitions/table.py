@@ -1,10 +1,10 @@
-"""Partition ``table``: every resolution's neighborhoods written out."""
+"""Partition ``table``: an explicit table of neighborhoods by resolution."""
 
 from registry import AttentionSite, Count, HeadGroup, UserError, even_groups
 
 
 class Table:
-    """Neighborhoods by resolution, heads split evenly, a remainder to the last groups.
+    """Neighborhoods by resolution. Heads are split evenly; the last groups take the remainder.
 
     Args:
         dilations: resolution to the dilations of its groups, such as ``{8: [1], 16: [1, 2]}``.

@@ -1,15 +1,15 @@
-"""Partition ``uniform``: no split at all."""
+"""Partition ``uniform``: one group."""
 
 from registry import AttentionSite, Count, HeadGroup
 
 
 class Uniform:
-    """All heads see the same neighborhood at every resolution.
+    """All heads have the same neighborhood at every resolution.
 
     Args:
         kernel_size: side of the neighborhood; odd, at least 3.
         dilation: distance between neighbouring keys, the same at every resolution.
-        capped: where that does not fit, the largest dilation that does, instead of a refusal.
+        capped: use the largest dilation that fits where ``dilation`` does not, instead of an error.
     """
 
     def __init__(self, kernel_size: Count = 7, dilation: Count = 1, capped: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Regularizer ``bcr``: balanced consistency (arXiv 2002.04724): D should not notice a harmless change."""
+"""Regularizer ``bcr``: balanced consistency (arXiv 2002.04724): penalizes changes of D's logits under augmentation."""
 
 from torch import Tensor
 

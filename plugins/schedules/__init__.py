@@ -1,4 +1,4 @@
-"""Schedules: numbers that move in time."""
+"""Schedules: numbers that change during a run."""
 
 from registry import hookimpl
 

@@ -1,4 +1,4 @@
-"""The schedules of the field. Each is a function of the iteration, or of the images seen, alone."""
+"""The usual schedules. Each is a function of the iteration or of the images seen."""
 
 import math
 
@@ -17,16 +17,16 @@ class Constant:
 
 
 class LinearDecay:
-    """Schedule ``linear_decay``: ``value``, from iteration ``start`` on falling linearly to 0 at the run's end.
+    """Schedule ``linear_decay``: ``value``; from iteration ``start`` on it falls linearly to 0 at the end of the run.
 
-    StyleSwin's and StyleNAT's learning rates fall so (as a factor: ``value`` 1).
+    The learning rate decay of StyleSwin and StyleNAT (as a factor: ``value`` 1).
     """
 
     def __init__(self, start: CountOrZero, value: Finite = 1.0) -> None:
         self.start, self.value = start, value
 
     def check(self, iterations: int) -> None:
-        """Raises UserError where it would begin after the run's end."""
+        """Raises UserError if it would start after the end of the run."""
         if self.start >= iterations:
             raise UserError(
                 f"schedule.linear_decay.start must lie before train.iterations = {iterations}; got {self.start}"
@@ -41,7 +41,7 @@ class LinearDecay:
 class Warmup:
     """Schedule ``warmup``: rises linearly over the first iterations, to ``then`` (a number or another schedule).
 
-    The first of ``iterations`` has 1 / iterations of it, the last all of it.
+    The value of the first of ``iterations`` is 1 / iterations of ``then``, that of the last is ``then``.
     """
 
     def __init__(self, iterations: Count, then: Finite | Schedule = 1.0) -> None:
@@ -54,7 +54,7 @@ class Warmup:
 class Cosine:
     """Schedule ``cosine``: from ``start`` to ``end`` by half a cosine over the first ``images`` images, then ``end``.
 
-    R3GAN's (arXiv 2501.05441, appendix) for learning rates, R1's gamma, Adam's second beta, the average's half-life.
+    R3GAN (arXiv 2501.05441, appendix) uses it for learning rates, R1's gamma, Adam's second beta, the half-life.
     """
 
     def __init__(self, start: Finite, end: Finite, images: Count) -> None:

@@ -1,4 +1,4 @@
-"""Trackers: objects on the lifecycle hooks that show or record a run."""
+"""Trackers: objects with lifecycle hooks that show or record a run."""
 
 from registry import hookimpl
 

@@ -1,4 +1,4 @@
-"""Keeps what others print out of a live display: prints, warnings, logging and other rich consoles go above it."""
+"""Prints, warnings, logging and other rich consoles are shown above a live display."""
 
 import logging
 import sys
@@ -20,10 +20,10 @@ class _Above(FileProxy):
 
 @contextmanager
 def printing_above(console: Console) -> Iterator[None]:
-    """While it lasts, whatever is printed to a terminal goes through ``console``, which shows a live display.
+    """In this context, output to a terminal goes through ``console``, which shows a live display.
 
-    ``console`` must have been given its file: one that looks ``sys.stderr`` up would print to itself. A stream
-    that leads elsewhere than to a terminal is left alone.
+    ``console`` must have an explicit file: one that looks up ``sys.stderr`` would print to itself. Streams that are not
+    terminals are not changed.
     """
     with ExitStack() as undo:
         for name in ("stdout", "stderr"):

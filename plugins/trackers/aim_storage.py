@@ -1,7 +1,7 @@
-"""Aim's storage, opened safely among processes and closed within bounded time. What is tracked belongs elsewhere.
+"""Aim's storage: opened safely by several processes and closed in bounded time. What is tracked does not belong here.
 
-Aim 3.29 leaves three things to its users: two processes that create one repository at once disagree about it; its
-calls wait without a limit for threads of its own, which die when the storage fails; and its handler at exit does too.
+It works around three problems of Aim 3.29: two processes that create one repository at the same time corrupt it; calls
+wait without a limit for Aim's threads, which end when the storage fails; and so does its handler at exit.
 """
 
 import atexit
@@ -32,7 +32,7 @@ _abandoned: list[Any] = []
 
 
 def load() -> None:
-    """Imports Aim. Raises UserError where it is not installed or cannot be imported, for whatever reason."""
+    """Imports Aim. Raises UserError if it is not installed or cannot be imported."""
     try:
         import aim  # noqa: F401 - here to fail, if it must
     except ModuleNotFoundError as error:
@@ -42,7 +42,7 @@ def load() -> None:
 
 
 def create_repository(path: str) -> None:
-    """Makes the repository where it is missing. Raises as ``open_run``."""
+    """Creates the repository if it is missing. Raises as ``open_run``."""
     load()
     _within(OPEN_SECONDS, lambda: _repository(path, create=True), "create the repository")
 
@@ -93,7 +93,7 @@ def open_run(path: str, create: bool = True, **options: Any) -> Any:
 
     Raises:
         UserError: Aim cannot be imported; there is no repository, and ``create`` is False.
-        TimeoutError: after OPEN_SECONDS. Besides, whatever Aim raises, at the last attempt.
+        TimeoutError: after OPEN_SECONDS. Also the exceptions of Aim at the last attempt.
     """
     load()
     import aim
@@ -115,7 +115,7 @@ def close_run(run: Any, status: str | None = None) -> None:
     """Stores the status, ends Aim's threads of the run and writes everything to the disk.
 
     Raises:
-        TimeoutError: after CLOSE_SECONDS. Whatever Aim raises when its storage fails.
+        TimeoutError: after CLOSE_SECONDS. Also the exceptions of Aim if its storage fails.
     """
 
     def close() -> None:
@@ -138,7 +138,7 @@ def close_run(run: Any, status: str | None = None) -> None:
 
 @contextmanager
 def failures_of_threads_in_one_line(say: Callable[[str], None]) -> Iterator[None]:
-    """While it lasts, an error that ends one of Aim's threads is a line, not a traceback; other threads' are theirs."""
+    """In this context, an error that ends one of Aim's threads is one line. Other threads keep their tracebacks."""
     before = threading.excepthook
 
     def hook(arguments: threading.ExceptHookArgs) -> None:

@@ -1,6 +1,6 @@
 """Tracker ``aim``: scalars, sample grids, metrics and the whole config in an Aim repository.
 
-Training never stops for it: what fails in Aim is said once for each cause, and training continues.
+Failures of Aim do not stop training: one line is printed for each cause, and training continues.
 """
 
 import hashlib
@@ -23,23 +23,23 @@ NETWORKS = ("generator", "discriminator")
 
 
 class AimTracker:
-    """Records a run under its name; a resumed run goes on in the same Aim run, also after ``kill -9``.
+    """Records a run under its name; a resumed run continues the same Aim run, also after ``kill -9``.
 
-    A scalar keeps its name, but one that ends in a network's, such as ``loss/generator``, becomes the series
-    ``loss`` with context ``{"net": "generator", "split": "train"}``. Metrics and sample grids (``samples``, always of
-    the same latents) are of the average's weights, ``{"net": "ema"}``; metrics compare with the images that are
-    trained on, which ``"split": "train"`` says. A metric's spread is the series ``NAME/spread``; ``run.protocol`` is
-    the last evaluation's. Every step is the iteration. The image ``receptive field`` shows what the generator's heads
-    see. ``run.hparams`` and ``run.environment`` hold what config.gin and environment.json hold; the text
-    ``config.gin`` is the former.
+    A scalar keeps its name. One that ends in a network's name, such as ``loss/generator``, becomes the series ``loss``
+    with context ``{"net": "generator", "split": "train"}``. Metrics and sample grids (``samples``, always of the same
+    latents) use the averaged weights, ``{"net": "ema"}``; metrics compare with the training images
+    (``"split": "train"``). A metric's spread is the series ``NAME/spread``; ``run.protocol`` is that of the last
+    evaluation. Steps are iterations. The image ``receptive field`` shows the neighborhoods of the generator's heads.
+    ``run.hparams`` and ``run.environment`` hold the values of config.gin and environment.json, and the text
+    ``config.gin`` is that file.
 
     Args:
-        repo: folder that holds ``.aim``; made where it is missing.
+        repo: folder that holds ``.aim``; created if it is missing.
         experiment: Aim's experiment, by default the gin file's stem.
         every: iterations between tracked scalars. Each costs about a third of a millisecond.
         log_images: whether sample grids are stored.
         tags: Aim's tags of the run.
-        labels: kept as ``run.labels``, to query and group by; an ablation says its variant and seed here.
+        labels: stored as ``run.labels``, to query and group by; an ablation sets its variant and seed.
 
     Raises:
         UserError: ``every`` is below 1.
@@ -133,8 +133,8 @@ class AimTracker:
     def record_evaluation(self, step: int, metrics: Mapping[str, float], details: Mapping[str, Any]) -> None:
         """Adds an evaluation to the Aim run of a training that is over, whose state was loaded.
 
-        Its context has beside ``net`` the key ``protocol``, under which ``run.protocols`` holds what was measured: it
-        stands beside what training tracked and beside evaluations by other protocols, and replaces its own like.
+        Its context has the key ``protocol`` besides ``net``; ``run.protocols`` holds the protocol under that key.
+        It does not replace the metrics of training or of evaluations with other protocols, only those with its own.
         """
         if not self._identity:
             return

@@ -1,6 +1,6 @@
-"""Tracker ``jsonl``: ``metrics.jsonl`` in the run folder, one object an evaluation. It is the truth of a run.
+"""Tracker ``jsonl``: ``metrics.jsonl`` in the run folder, one object for each evaluation.
 
-Nothing but evaluations goes in: curves of every iteration are for the other trackers.
+It contains only evaluations; curves of every iteration are for other trackers.
 """
 
 import json
@@ -18,14 +18,13 @@ from stylenat.training.run import Run, write_text
 class JsonLines:
     """Appends ``{"step", "images", "time", "metrics", "spread", "intervals", "protocol"}`` to metrics.jsonl.
 
-    A resume drops what lies beyond its own step.
-    ``images``: real images seen so far; ``time``: UTC, ISO 8601; the last three are said in docs/evaluation.md. A
-    number that is not finite is written as null, which every JSON reader takes.
+    A resume removes lines of later steps. ``images``: real images seen so far; ``time``: UTC, ISO 8601; the last three
+    are described in docs/evaluation.md. Numbers that are not finite are written as null, which is valid JSON.
     """
 
     @hookimpl
     def run_started(self, run: Run) -> None:
-        """Raises UserError for a file that somebody damaged; a last line that a crash left torn is dropped."""
+        """Raises UserError for a damaged file; an incomplete last line, left by a crash, is removed."""
         self._cut(run, run.step)
 
     @hookimpl

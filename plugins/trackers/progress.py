@@ -1,4 +1,4 @@
-"""Tracker ``progress``: how far the run is, how fast, its losses, p and last metric, on stderr.
+"""Tracker ``progress``: progress, speed, losses, p and the last metric, on stderr.
 
 Shows the newest values only; curves are for the other trackers.
 """
@@ -25,7 +25,7 @@ SHOWN = {"loss/discriminator": "D", "loss/generator": "G", "augmentation/p": "p"
 
 
 class _LastToFit(TextColumn):
-    """The description, cut where the terminal ends; the other columns keep their width."""
+    """The description, cut at the terminal's width; the other columns keep their width."""
 
     def __init__(self) -> None:
         super().__init__("{task.description}", markup=False, table_column=Column())
@@ -110,4 +110,4 @@ class Progress:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """There is no state: the rate is measured anew."""
+        """There is no state: the rate is measured again."""

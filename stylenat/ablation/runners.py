@@ -64,7 +64,7 @@ class LocalRunner:
 
     Args:
         slots: runs at a time; threads: of each.
-        lock: a descriptor that the runs inherit: who holds it locked is told by the last of them to end.
+        lock: a descriptor that the runs inherit, so that the lock is held until the last of them ends.
 
     Raises:
         UserError: there are not so many cores.

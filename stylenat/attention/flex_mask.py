@@ -42,7 +42,7 @@ def block_mask(
         y, x = key // class_width - first_y, key % class_width - first_x
         return (y >= 0) & (y < kernel_size) & (x >= 0) & (x < kernel_size)
 
-    # Blocks without a hidden key are not told apart: only a map of one window has any.
+    # Blocks without a masked key are not treated separately: only a map of one window has any.
     return BlockMask(
         (tokens, tokens),
         *block_tables(batch, height, width, kernel_size, dilation, device),

@@ -1,4 +1,4 @@
-"""Which plugin files this user has run: what lets a later command load a run's plugin without being told again.
+"""Which plugin files this user has run: a later command loads such a plugin of a run without --plugin.
 
 The list lies outside of every run folder, since a run folder may come from someone else. It is believed only while
 nobody but this user can write to it.

@@ -14,7 +14,7 @@ from stylenat.comparison.results import Comparison
 from stylenat.comparison.runs import RunResults
 
 ADDRESS = "http://127.0.0.1:43800"
-"""Where ``aim up`` answers unless it is told otherwise."""
+"""The default address of ``aim up``."""
 
 
 @dataclass(frozen=True)

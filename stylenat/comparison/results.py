@@ -85,7 +85,7 @@ class Group:
 class Standing:
     """Where a variant stands among those it may be ranked with, by one metric's final values.
 
-    ``best``: the best mean; ``close``: not told apart from the best by Welch's t-test over seeds, at 5 %.
+    ``best``: the best mean; ``close``: not distinguished from the best by Welch's t-test over seeds, at 5 %.
     """
 
     best: bool = False

@@ -22,7 +22,7 @@ class RunResults:
         settings: everything in use as gin text by parameter; hparams: the same as nested plain values.
         results: of every evaluation, in order; there is at least one.
         parameters, macs: the generator's, of one image.
-        images_per_second: real images in training, evaluation and all; None where it cannot be told.
+        images_per_second: real images in training, evaluation and all; None if it is not known.
         grid: the last sample grid; None where there is none.
         neighborhoods: of each site with head groups. aim_repo: where the tracker ``aim`` wrote; None without it.
     """

@@ -268,7 +268,7 @@ class Writer:
             # A short write comes as a mere "Input/output error": then the free space decides.
             if full or (isinstance(error, lmdb.Error) and disk_full(error, self.path.parent)):
                 raise UserError(
-                    f"no disk space left for {self.path}; what is finished is kept in {self.partial}: "
+                    f"no disk space left for {self.path}; finished work is kept in {self.partial}: "
                     "free some space and run the same command again to continue"
                 ) from error
             if isinstance(error, lmdb.MemoryError):

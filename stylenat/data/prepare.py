@@ -214,8 +214,8 @@ def _made(
             yield from zip(chunk, future.result(), strict=True)
         except BrokenProcessPool as error:
             raise UserError(
-                "a worker process was killed, possibly out of memory; what is finished is kept: give the same "
-                "command to continue, with fewer --workers"
+                "a worker process was killed, possibly out of memory; finished work is kept: run the same "
+                "command again to continue, with fewer --workers"
             ) from error
         held -= cost
 

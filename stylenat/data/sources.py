@@ -217,7 +217,7 @@ def read(item: Item) -> bytes:
         if (how in ("file", "listed") and error.errno in ITS_OWN) or (how == "listed" and error.errno == errno.ENOENT):
             raise Unusable(error.strerror or "unreadable") from error
         raise UserError(
-            f"cannot read {rest[0]} any more ({error.strerror or error}); what is finished is kept: put it back and "
+            f"cannot read {rest[0]} any more ({error.strerror or error}); finished work is kept: put it back and "
             "run the same command again to continue"
         ) from error
     raise Unusable(rest[0])

@@ -21,7 +21,7 @@ from stylenat.random_streams import BLOCK, blocks_of
 from stylenat.ranks import gathered, known_to_all, rank, world_size
 
 Progress = Callable[[int, int], None]
-"""Told (images done, images in all) after each round of blocks."""
+"""Called with (images done, images in all) after each round of blocks."""
 
 
 class Stream:
@@ -156,7 +156,7 @@ def collect_generated(
     streams, span = list(found.streams.values()), BLOCK * blocks_of(batch)
     with torch.no_grad():
         for first in range(0, count, span * world_size()):
-            start = first + span * rank()  # Beyond the end, blocks that nobody uses.
+            start = first + span * rank()  # Beyond the end, blocks that are not used.
             wanting = [stream for stream in streams if stream.wants(first)]
             images, refused = None, None
             if not all(stream.of_generator for stream in wanting):

@@ -78,8 +78,8 @@ def differences(first: Result, second: Result) -> list[Difference]:
     if first.name != second.name:
         return [Difference("name", first.name, second.name)]
     if first.protocol is None or second.protocol is None:
-        told = ["recorded" if result.protocol is not None else "not recorded" for result in (first, second)]
-        return [Difference("protocol", *told)]
+        states = ["recorded" if result.protocol is not None else "not recorded" for result in (first, second)]
+        return [Difference("protocol", *states)]
     ours, theirs = compared(first.protocol), compared(second.protocol)
     return [
         Difference(field, ours.get(field), theirs.get(field))

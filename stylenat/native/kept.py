@@ -1,4 +1,4 @@
-"""Compiled code that is kept between runs: loaded only if nobody but this user can have written it.
+"""A cache of compiled code: an entry is loaded only if no other user can have written it.
 
 A library that is loaded runs. A cache folder may be shared, or lie below a folder that others can write to, so owner,
 mode and digest are those of the very file that is then loaded.

@@ -58,7 +58,7 @@ class StopRequest:
     def check(self, *progress: object) -> None:
         """Raises ``Stopped`` in all processes if any of them has been asked to stop.
 
-        Several processes call this wherever it may be raised: amid what they do together, none may leave by itself.
+        Several processes call this wherever it may be raised: during collective work, no process may leave on its own.
         """
         from stylenat.ranks import any_of_ranks
 
@@ -78,7 +78,7 @@ class StopRequest:
 def signals_end_the_process(code: int) -> Iterator[None]:
     """While modules are imported and nothing exists yet that could be lost: a stop signal ends the process at once.
 
-    An exception raised amid PyTorch's import can end in its abort.
+    An exception during PyTorch's import can abort the process.
     """
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -171,7 +171,7 @@ def _room_for(directory: Path) -> Iterator[None]:
 
 
 class Unheard:
-    """The hooks in every process but 0, which nobody watches."""
+    """Hooks that do nothing, for all processes except 0."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda **arguments: None

@@ -148,15 +148,15 @@ def save_samples(settings: Training, state: TrainingState, run: Run, hook: Any, 
 def save_evaluation(
     settings: Training, state: TrainingState, run: Run, hook: Any, stop: StopRequest, evaluator: Evaluator
 ) -> Evaluation:
-    """Every metric's values, told to whoever listens."""
+    """Computes all metrics and calls the hook ``metrics_evaluated``."""
     with stop.at_once():
         progress = ProgressLine("evaluating", 30, live=False)
 
-        def told(done: int, count: int) -> None:
+        def report(done: int, count: int) -> None:
             stop.check()
             progress(done, count)
 
-        evaluation = evaluator.evaluate(sampler(settings, state), settings.evaluation_samples, told, stop.check)
+        evaluation = evaluator.evaluate(sampler(settings, state), settings.evaluation_samples, report, stop.check)
     state.pending.remove("evaluation")
     state.note_metrics(evaluation)
     hook.metrics_evaluated(run=run, step=state.step, metrics=evaluation.metrics, details=evaluation.details())

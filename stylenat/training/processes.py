@@ -25,7 +25,7 @@ def joined() -> Iterator[None]:
     raises, the others, which then miss it, leave with its exit code and no word.
     """
     # Its functions take the group of their import's time as a default: imported later, as optimizers do, they keep
-    # it and its threads for ever, and a thread of it that wakes amid the interpreter's exit aborts the process.
+    # it and its threads for ever, and a thread of it that wakes during the interpreter's exit aborts the process.
     import_module("torch.distributed.nn.functional")
 
     if os.environ["WORLD_SIZE"] == os.environ["LOCAL_WORLD_SIZE"] and sys.platform == "linux":

@@ -1,4 +1,4 @@
-"""One run: what trackers and plugins are told about it, and the folder that it owns."""
+"""One run: its description for trackers and plugins, and its folder."""
 
 import errno
 import fcntl

@@ -48,7 +48,7 @@ class Checkpoints:
     def save_if_due(self) -> None:
         """Begins to write one where it is time for it, the run is finished, or the metric to keep has improved.
 
-        Not amid skipped steps: a roll-back should lead to before they began.
+        Not between skipped steps: a roll-back must return to a checkpoint from before they began.
         """
         if self._due() and (self._state.finished or not self._skipping()):
             self._save()
@@ -74,7 +74,7 @@ class Checkpoints:
         return self._not_finite() if self._due() else None
 
     def roll_back(self, reason: str, scalars: Mapping[str, Any]) -> None:
-        """To the last good checkpoint, with other noise; trackers are told. Raises UserError when that is no help."""
+        """Returns to the last good checkpoint, with other noise, and calls the hook. Raises UserError if that fails."""
         self._tell(self._writer.drained())
         wait_for_all()
         restore_newest(self._settings, self._state, self._folder, reason, scalars)

@@ -102,7 +102,7 @@ def test_bindings_win_over_the_small_version(ablation_file, tmp_path, monkeypatc
         (["ablation.variants = {'a': ['partition.split.kernel_size = 9']}"], "variant 'a'"),
         (["ablation.variants = {'a': ['train.batch_size = 8']}"], "changes train.batch_size (8; 4 without it)"),
         (["ablation.variants = {'a': ['train.seed = 8']}"], "all variants have the seeds of ablation.seeds"),
-        (["ablation.variants = {'a': ['train.evaluation_samples = 8']}"], "share data, budget and measure"),
+        (["ablation.variants = {'a': ['train.evaluation_samples = 8']}"], "share data, budget and metrics"),
         (["ablation.variants = {'a': 'train.batch_size = 8'}"], "ablation.variants takes"),
         (["ablation.variants = {}"], "no variant is named"),
         (["ablation.grid = {'train.loss': []}"], "has no values"),

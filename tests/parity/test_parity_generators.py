@@ -86,7 +86,7 @@ def test_parity_of_whole_generators_gradients(recorded, measure, known, name):
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_parity_of_full_size_generators(recorded, measure, known, name):
+def test_parity_of_full_size_generators(recorded, measure, known, all_threads, name):
     """The recording is as near to exact arithmetic as this project's own float32.
 
     With the recipe's weights these networks amplify rounding: float32 differs from float64, in the same code, by

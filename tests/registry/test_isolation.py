@@ -1,4 +1,4 @@
-"""What one bad plugin may do to others: nothing. And what it is told."""
+"""A bad plugin does not affect others, and a line says what is wrong with it."""
 
 import sys
 

@@ -10,7 +10,7 @@ from stylenat import ranks
 from stylenat.training.agreement import must_agree
 
 
-def test_a_process_alone_talks_to_nobody():
+def test_collectives_of_a_single_process_do_nothing():
     value = torch.tensor([1.0, 2.0])
     assert (ranks.rank(), ranks.world_size()) == (0, 1)
     assert ranks.gathered(value)[0] is value

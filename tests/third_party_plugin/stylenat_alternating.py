@@ -1,4 +1,4 @@
-"""A stranger's plugin: a partition that no bundled one can express, since it asks which of the two blocks it is in."""
+"""A third-party plugin: a partition that no bundled one can express, since it asks which of the two blocks it is in."""
 
 from registry import AttentionSite, HeadGroup, even_groups, hookimpl
 

@@ -105,7 +105,7 @@ def test_a_source_that_goes_away_ends_the_preparation_and_comes_back(folder, tar
 
     monkeypatch.setattr("stylenat.data.prepare.AHEAD", 1)  # Few enough in flight that some are still to be read.
     monkeypatch.setattr("stylenat.data.prepare.CHUNK", 2)
-    with pytest.raises(UserError, match="put it back and give the same command"):
+    with pytest.raises(UserError, match="put it back and run the same command"):
         prepare(source, out, 16, workers=workers, progress=take_away)
     assert not out.exists()
     gone.rename(source)

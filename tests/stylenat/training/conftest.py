@@ -70,12 +70,3 @@ def make_settings(accumulate=1, stddev_group=4, **changed):
 def experiment():
     """Called with what should be otherwise, it gives settings."""
     return make_settings
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These networks are too small for more, and threads do not live through a fork."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
