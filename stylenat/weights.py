@@ -73,11 +73,13 @@ class Stored:
         states: by our name of the network; by the empty name where the file holds one network's tensors and no more.
         container: the entry that the networks lay under, such as ``state_dicts``; empty for none.
         skipped: entries that are no networks.
+        pixel_space: of the networks' images; None where the file does not say.
     """
 
     states: dict[str, dict[str, Tensor]]
     container: str
     skipped: list[str]
+    pixel_space: str | None = None
 
 
 def read(path: Path) -> Stored:
@@ -88,7 +90,8 @@ def read(path: Path) -> Stored:
     if path.is_dir():
         folder = weights_folder(path)
         names = [name for name in NETWORKS if (folder / f"{name}.safetensors").exists()]
-        return Stored({name: checkpoint.weights(folder, name) for name in names}, "", [])
+        space = manifest_of(folder).get("pixel_space")
+        return Stored({name: checkpoint.weights(folder, name) for name in names}, "", [], space)
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
     held: Any = loaded(path)
@@ -106,7 +109,9 @@ def read(path: Path) -> Stored:
     if not states:
         some = ", ".join(map(str, list(held)[:5]))
         raise UserError(f"{path} has no weights under {', '.join(NAMES)} or {', '.join(CONTAINERS)}; it has {some}")
-    return Stored(states, container, [*skipped, *(str(name) for name in held if name not in NAMES)])
+    space = held.get("pixel_space")
+    others = [str(name) for name in held if name not in (*NAMES, "pixel_space")]
+    return Stored(states, container, [*skipped, *others], space if isinstance(space, str) else None)
 
 
 def loaded(path: Path) -> Any:

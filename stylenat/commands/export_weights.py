@@ -72,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         constants = known[chosen].constants(network)
         exported[theirs] = to_theirs(state, network, known[chosen]) | {k: v.clone() for k, v in constants.items()}
         print(f"{theirs}: layout {printable(chosen)}, {len(exported[theirs])} keys")
+    space = manifest.get("pixel_space") or "imagenet"
+    if space != "imagenet":  # The systems of the layouts are in that one, and their files do not say.
+        exported["pixel_space"] = space
     container = manifest.get("container")
     temporary = arguments.out.with_name(f".{arguments.out.name}.partial")
     try:

@@ -54,10 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from stylenat import weights
+    from stylenat.pixels import must_be_of_space
     from stylenat.reference import OWN, layout_of, layouts, to_ours
     from stylenat.training.run import ENVIRONMENT, environment
 
     stored, known = weights.read(arguments.checkpoint), layouts(registry)
+    must_be_of_space(stored.pixel_space, experiment.value("train.pixel_space"), str(arguments.checkpoint))
     with torch.device("meta"):
         networks = {name: experiment.value(f"train.{name}")() for name in ("generator", "discriminator")}
     states, report, used_layouts = {}, {}, {}
@@ -81,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     source = arguments.checkpoint
     manifest = {
-        "pixel_space": "imagenet",
+        "pixel_space": stored.pixel_space or "imagenet",
         "source": source.name,
         "source_sha256": weights.checksum(source) if source.is_file() else None,
         "layouts": used_layouts,

@@ -268,3 +268,13 @@ def test_initial_weights_of_another_resolution_say_so(tiny, capsys):
     assert run([*tiny, *larger, "--bind", "train.initial_weights = 'small'", "--run-dir", "tuned"]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "of resolution 16, and this is 32" in line and len(line) < 300 and not Path("tuned").exists()
+
+
+def test_exported_weights_say_their_pixel_space_and_are_imported_into_the_same_alone(tiny, capsys):
+    symmetric = ["--bind", "train.pixel_space = 'symmetric'"]
+    assert run([*tiny, *symmetric, "--run-dir", "run"]) == 0
+    assert export_weights(["run", "out.pt"]) == 0
+    assert import_weights(["out.pt", *tiny, *symmetric, "--out", "imported"]) == 0
+    assert json.loads(Path("imported/manifest.json").read_text())["pixel_space"] == "symmetric"
+    assert import_weights(["out.pt", *tiny, "--out", "other"]) == 2
+    assert "pixel space 'symmetric'" in capsys.readouterr().err and not Path("other").exists()
