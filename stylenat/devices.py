@@ -3,6 +3,7 @@
 Transfers to the host and computations do not belong here.
 """
 
+import os
 from functools import cache
 
 import numpy as np
@@ -36,3 +37,12 @@ def sent_like(images: Tensor, *arrays: np.ndarray) -> list[Tensor]:
 def constant(numbers: Numbers, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor of these numbers, [count], made once for each dtype and device. Shared: do not write to it."""
     return torch.tensor(numbers, dtype=dtype, device=device)
+
+
+def why_no_gpu() -> str:
+    """What keeps PyTorch from seeing a GPU, and what to do."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return "this PyTorch is a CPU build; install a CUDA build (pytorch.org/get-started/locally)"
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return f"CUDA_VISIBLE_DEVICES = {os.environ['CUDA_VISIBLE_DEVICES']!r}; unset it, or name a GPU of nvidia-smi's"
+    return f"nvidia-smi must list one, with a driver for CUDA {torch.version.cuda}"

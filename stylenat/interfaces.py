@@ -68,6 +68,13 @@ class DescribedBlock(Protocol):
         """One line: what its layers attend to, such as ``4 x k7 d2 (66%)``. Called on the meta device."""
 
 
+class AttendingBlock(Protocol):
+    """Optional interface of a block: a check of its attention backends before a run, and a line that names them."""
+
+    def attention_backends(self, dtype: torch.dtype) -> set[str]:
+        """The names of the backends that it takes where it is, in this precision. Raises UserError where it cannot."""
+
+
 class Generator(Protocol):
     """Kind ``generator`` (bound as a class): an ``nn.Module`` from latents to images.
 

@@ -1,5 +1,6 @@
 """Block ``hydra``: AdaIN, HydraAttention, AdaIN, MLP (StyleNAT, section 3)."""
 
+import torch
 from torch import Tensor, nn
 
 from registry import AttentionSite, Finite, Positive
@@ -69,6 +70,11 @@ class HydraBlock(nn.Module):
             self.expand.out_features,
         )
         return tokens.view(x.shape)
+
+    def attention_backends(self, dtype: torch.dtype) -> set[str]:
+        """Those that its attention takes, in this precision; none at 4x4. Raises UserError where one cannot be used."""
+        attention = self.attention
+        return attention.backends(self.resolution, dtype) if isinstance(attention, HydraAttention) else set()
 
     def describe(self) -> str:
         """The heads and their neighborhoods, for the dry run's table."""

@@ -45,6 +45,8 @@ class Flex:
             return f"its kernels need a head_dim of at least {SMALLEST_HEAD}, not {q.shape[-1]}"
         if q.dtype == torch.float64:
             return "its kernels take no float64"
+        if q.dtype == torch.bfloat16 and torch.cuda.get_device_capability(q.device) < (8, 0):
+            return "PyTorch compiles bfloat16 for GPUs of compute capability 8.0 and above only; use float32 or float16"
         return no_compiler(q.device)
 
     def __call__(

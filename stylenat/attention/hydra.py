@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from registry import AttentionSite, HeadGroup, UserError
 from stylenat.attention.dense import softmax
-from stylenat.attention.op import choose, neighborhood_attention
+from stylenat.attention.op import choose, named, neighborhood_attention
 from stylenat.interfaces import AttentionBackend
 
 
@@ -79,6 +79,7 @@ class HydraAttention(_Attention):
     ) -> None:
         super().__init__(channels, num_heads, qkv_bias, scale)
         self.groups = list(groups)
+        named(backend)  # A name that does not exist is refused here, where its line in the gin file is known.
         self.backend = backend
         self._calls = _calls(self.groups)
         # Indices are kept where the layer is: a list of numbers would be sent to a GPU at every call.
@@ -100,6 +101,17 @@ class HydraAttention(_Attention):
             for g in self.groups
             for extent in [(g.kernel_size - 1) * g.dilation + 1]
         )
+
+    def backends(self, resolution: int, dtype: torch.dtype) -> set[str]:
+        """The names of the backends that maps of this side take, in this precision, where the layer is.
+
+        Raises:
+            UserError: the one that is named cannot be used there.
+        """
+        table = self.relative_position_bias[0]
+        shape = (1, resolution, resolution, self.num_heads, self.qkv.in_features // self.num_heads)
+        q = torch.empty(shape, dtype=dtype, device=table.device)
+        return {choose(self.backend, q, call.kernel_size, call.dilation, table).name for call in self._calls}
 
     def attend(self, qkv: Tensor) -> Tensor:
         """From q, k and v [batch, height, width, 3 * channels] on; without a graph it may overwrite them."""

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from registry import UserError
+from registry.wording import did_you_mean
 from stylenat.attention.compiled import Compiled
 from stylenat.attention.dense import Dense
 from stylenat.attention.flex import Flex
@@ -14,8 +15,10 @@ from stylenat.interfaces import AttentionBackend
 
 # In order of preference.
 BACKENDS: dict[str, AttentionBackend] = {
-    backend.name: backend for backend in (Shape(), Triton(), Natten(), Flex(), Compiled(), Tiled(), Dense())
+    backend.name: backend for backend in (Triton(), Natten(), Flex(), Compiled(), Tiled(), Dense())
 }
+SHAPE = Shape()
+"""Of tensors without data, whatever backend is named."""
 
 
 def neighborhood_attention(
@@ -83,10 +86,9 @@ def choose(
     backend: str | AttentionBackend | None, q: Tensor, kernel_size: int, dilation: int, bias: Tensor | None
 ) -> AttentionBackend:
     """The named backend, or the first that can be used. Raises UserError as ``neighborhood_attention`` does."""
-    if isinstance(backend, str):
-        if backend not in BACKENDS:
-            raise UserError(f"no attention backend {backend!r}; there are {', '.join(BACKENDS)}")
-        backend = BACKENDS[backend]
+    backend = named(backend)
+    if q.is_meta:
+        return SHAPE
     # A named backend is asked first: looking for others may mean to build one.
     reason = None if backend is None else backend.unsupported(q, kernel_size, dilation, bias)
     if backend is not None and reason is None:
@@ -95,3 +97,13 @@ def choose(
     if backend is None:
         return usable
     raise UserError(f"attention backend {backend.name!r} cannot be used: {reason}; {usable.name!r} can")
+
+
+def named(backend: str | AttentionBackend | None) -> AttentionBackend | None:
+    """The backend of that name; an object, or None, as it is. Raises UserError where there is none of that name."""
+    if not isinstance(backend, str):
+        return backend
+    if backend not in BACKENDS:
+        guess = did_you_mean(backend, list(BACKENDS)) or "."
+        raise UserError(f"there is no attention backend {backend!r}{guess} There are {', '.join(BACKENDS)}")
+    return BACKENDS[backend]

@@ -115,15 +115,10 @@ def _chosen(only: str | None) -> list[str]:
 def _must_have_a_gpu() -> None:
     import torch
 
-    if torch.cuda.is_available():
-        return
-    if torch.version.cuda is None and torch.version.hip is None:
-        why = "this PyTorch is a CPU build; install a CUDA build (pytorch.org/get-started/locally)"
-    elif "CUDA_VISIBLE_DEVICES" in os.environ:
-        why = f"CUDA_VISIBLE_DEVICES = {os.environ['CUDA_VISIBLE_DEVICES']!r}; unset it, or name a GPU of nvidia-smi's"
-    else:
-        why = f"nvidia-smi must list one, with a driver for CUDA {torch.version.cuda}"
-    raise UserError(f"PyTorch sees no GPU: {why}; --device cpu tries the command with small checks")
+    from stylenat.devices import why_no_gpu
+
+    if not torch.cuda.is_available():
+        raise UserError(f"PyTorch sees no GPU: {why_no_gpu()}; --device cpu tries the command with small checks")
 
 
 def _must_be_writable(path: Path) -> None:

@@ -172,6 +172,13 @@ class StyleGenerator(nn.Module):
             [AttentionSite(side, max(width[side] // head_dim, min_heads), width[side], i) for i in (0, 1)]
             for side in sides
         ]
+        for side in sides:
+            heads = max(width[side] // head_dim, min_heads)
+            if width[side] % heads:
+                raise UserError(
+                    f"generator.style.head_dim = {head_dim} and min_heads = {min_heads} give {heads} heads at "
+                    f"{side}x{side}, which do not divide its {width[side]} channels; bind another head_dim or channels"
+                )
         stages = []
         for side, sites in zip(sides, self.sites, strict=True):
             blocks = [block(site=site, style_dim=style_dim) for site in sites]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from registry import Experiment, PluginFile, Registry, UserError
 from registry.wording import printable
@@ -22,7 +23,7 @@ from stylenat.files import disk_full
 from stylenat.interfaces import Tracker
 from stylenat.networks.neighborhoods import neighborhoods
 from stylenat.training.agreement import facts_of, must_agree
-from stylenat.training.forward import use_tf32
+from stylenat.training.forward import PRECISIONS, use_tf32
 from stylenat.training.loop import train
 from stylenat.training.memory import training_memory
 from stylenat.training.processes import first_alone, pick_device
@@ -77,6 +78,8 @@ def run_experiment(
     state.dataset = identity(settings.dataset)
     must_agree({f"data set, {name}": str(value) for name, value in state.dataset.items()})
     check_images(settings.metrics, settings.dataset, settings.evaluation_samples)
+
+    attention = attention_backends(state.generator, settings.precision)
 
     # Before the folder is claimed: bad weights leave nothing behind.
     initial, own = None, directory / "checkpoints"
@@ -140,7 +143,9 @@ def run_experiment(
                 registry.manager.register(tracker)
                 until_the_end.callback(registry.manager.unregister, tracker)
         console.print(printable(f"{settings.dataset.describe()}: {len(settings.dataset)} images"))
-        until_the_end.enter_context(training_memory(settings, state, device))
+        if attention:
+            console.print(printable(f"attention on {device}: {', '.join(sorted(attention))}"))
+        until_the_end.enter_context(training_memory(settings, state, device, directory))
         status, evaluation = train(settings, state, run, hook, deadline)
         if status == "stopped" and ranks.rank() == 0:
             mark_preempted(directory, state.step)
@@ -168,6 +173,17 @@ def _room_for(directory: Path) -> Iterator[None]:
             f"no disk space left for {directory}; saved files are kept: free some space and run the same command again "
             "to continue"
         ) from error
+
+
+def attention_backends(generator: nn.Module, precision: str) -> set[str]:
+    """The backends that the generator's attention layers take where it is, as far as its blocks say.
+
+    Raises:
+        UserError: one that is named cannot be used there.
+    """
+    dtype = PRECISIONS.get(precision, torch.float32)
+    blocks = (module for module in generator.modules() if hasattr(module, "attention_backends"))
+    return {name for block in blocks for name in block.attention_backends(dtype)}
 
 
 class Unheard:

@@ -1,8 +1,10 @@
 """GPU memory that ran out: one line with the number of images at once that would fit, by what one image takes."""
 
+import shlex
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -65,7 +67,7 @@ def smaller_batch(fit: int) -> str:
 
 
 @contextmanager
-def training_memory(settings: Training, state: TrainingState, device: torch.device) -> Iterator[None]:
+def training_memory(settings: Training, state: TrainingState, device: torch.device, directory: Path) -> Iterator[None]:
     """``out_of_memory_is_one_line`` around a training, and around its samples and metrics, which are pending then."""
 
     def images() -> int:
@@ -91,7 +93,10 @@ def training_memory(settings: Training, state: TrainingState, device: torch.devi
         parts = accumulate_for(own, settings.accumulate, fit, group)
         if parts is None:
             return "no train.accumulate would fit; bind train.activation_checkpointing = True, or a smaller network"
-        return f"bind train.accumulate = {parts} ({own // parts} at once, the same result), or lower train.batch_size"
+        return (
+            f"bind train.accumulate = {parts} ({own // parts} at once, the same result), or lower train.batch_size, "
+            f"and add --run-dir {shlex.quote(str(directory))} --resume-with-changes"
+        )
 
     # The discriminator asks the other processes, which do not answer now.
     with out_of_memory_is_one_line(images, one if ranks.world_size() == 1 else None, device, remedy):

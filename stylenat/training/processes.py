@@ -12,6 +12,7 @@ from torch import distributed
 
 from registry import UserError
 from stylenat import ranks
+from stylenat.devices import why_no_gpu
 
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others: longer than process 0 ever writes by itself."""
@@ -74,7 +75,7 @@ def pick_device(name: str, option: str = "train.device") -> torch.device:
     """
     gpus = torch.cuda.device_count()
     if name == "cuda" and gpus == 0:
-        raise UserError(f"{option} is 'cuda', but PyTorch sees no CUDA device; choose 'auto' or 'cpu'")
+        raise UserError(f"{option} is 'cuda', but PyTorch sees no GPU: {why_no_gpu()}; or choose 'auto' or 'cpu'")
     if name == "cpu" or gpus == 0:
         return torch.device("cpu")
     number, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

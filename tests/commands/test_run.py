@@ -245,3 +245,26 @@ def test_what_cannot_be_built_or_measured_is_refused_before_the_run_starts(bindi
     assert main([*tiny, *bind, *how]) == 2
     error = capsys.readouterr().err.strip()
     assert IMPOSSIBLE[binding] in error and "\n" not in error and not Path("impossible").exists()
+
+
+@pytest.mark.parametrize(
+    ("bind", "said"),
+    [
+        ("block.hydra.backend = 'triton'", "its kernels are for CUDA, and the tensors are on cpu; 'compiled' can"),
+        ("block.hydra.backend = 'tritn'", "there is no attention backend 'tritn'; did you mean 'triton'?"),
+        ("generator.style.head_dim = 5", "which do not divide its 16 channels; bind another head_dim"),
+    ],
+)
+def test_a_backend_or_head_width_that_cannot_be_used_is_refused_before_the_run_folder_is_made(tiny, bind, said, capsys):
+    assert main([*tiny, "--bind", bind, "--run-dir", "run"]) == 2
+    assert said in capsys.readouterr().err and not Path("run").exists()
+
+
+@pytest.mark.parametrize("backend", ["tiled", "triton", "natten"])
+def test_a_dry_run_needs_no_backend(tiny, backend, capsys):
+    assert main([*tiny, "--bind", f"block.hydra.backend = '{backend}'", "--dry-run"]) == 0
+
+
+def test_a_run_says_which_backends_its_attention_takes(tiny, capsys):
+    assert main([*tiny, "--bind", "block.hydra.backend = 'tiled'"]) == 0
+    assert "attention on cpu: tiled" in capsys.readouterr().out

@@ -200,7 +200,7 @@ def test_half_precision_and_autocast_keep_their_dtype_and_agree(backend):
         ({"kernel_size": 7, "dilation": 2}, "exceeds the 9 x 8"),
         ({"kernel_size": 3, "bias": torch.zeros(2, 3, 3)}, "bias must be"),
         ({"kernel_size": 3, "k": torch.zeros(2, 9, 8, 2, 4)}, "one dtype on one device; got .*float64.*float32"),
-        ({"kernel_size": 3, "backend": "warp"}, "there are shape, triton, natten, flex, compiled, tiled, dense"),
+        ({"kernel_size": 3, "backend": "warp"}, "There are triton, natten, flex, compiled, tiled, dense"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(options, message):
