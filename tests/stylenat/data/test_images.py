@@ -363,5 +363,5 @@ def test_what_an_earlier_version_made_is_left_alone_but_not_continued(tmp_path, 
     assert "made by an earlier version, which did not convert" in capsys.readouterr().out
     out.rename(partial)
     assert main(arguments) == 2
-    assert "was begun with keep_profiles True, not False" in capsys.readouterr().err
+    assert "was started with keep_profiles True, not False" in capsys.readouterr().err
     assert main([*arguments, "--keep-profiles"]) == 0

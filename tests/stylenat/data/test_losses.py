@@ -125,7 +125,7 @@ def test_what_was_killed_between_its_last_commit_and_its_name_is_whole(folder, t
     out, partial = tmp_path / "out.lmdb", tmp_path / ".out.lmdb.partial"
     whole = prepare(folder, out, 16, workers=1)
     out.rename(partial)
-    with pytest.raises(UserError, match=r"was begun with resolutions \[16\], not \[32\]"):
+    with pytest.raises(UserError, match=r"was started with resolutions \[16\], not \[32\]"):
         prepare(folder, out, 32, workers=1)
     assert prepare(folder, out, 16, workers=1).manifest == whole.manifest
     assert inspect_data([str(out), "--verify"]) == 0 and not partial.exists()

@@ -133,7 +133,7 @@ def test_other_settings_another_source_and_another_process_are_refused(crops, tm
     out = tmp_path / "out.lmdb"
     with pytest.raises(KeyboardInterrupt):
         prepare.prepare(crops, out, 32, workers=1, progress=stop)
-    with pytest.raises(UserError, match="begun with filter lanczos, not box;"):
+    with pytest.raises(UserError, match="started with filter lanczos, not box;"):
         prepare.prepare(crops, out, 32, workers=1, filter="box")
     with Writer(tmp_path / "busy.lmdb", [8], {}):
         with pytest.raises(UserError, match="another process is preparing"):
@@ -179,7 +179,7 @@ def test_a_write_cut_short_by_a_limit_is_one_line_and_loses_nothing(crops, tmp_p
     original = Writer.commit
     monkeypatch.setattr(lmdb_writer, "COMMIT_BYTES", 2**14)
     monkeypatch.setattr(Writer, "commit", commit)
-    with pytest.raises(UserError, match="limit to a file's size.*give the same command"):
+    with pytest.raises(UserError, match="limit to a file's size.*run the same command"):
         prepare.prepare(crops, out, 32, storage="raw", workers=1)
     assert 0 < begun(tmp_path / ".out.lmdb.partial") < commits[2] and not out.exists()
     prepare.prepare(crops, out, 32, storage="raw", workers=1)

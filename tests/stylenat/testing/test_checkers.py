@@ -349,7 +349,7 @@ class Editing(R1):
     ("regularizer", "message"),
     [
         (Noisy(), "global generator of torch"),
-        (Remembering(), "must be in its state_dict"),
+        (Remembering(), "everything it remembers"),
         (Reaching(), "no gradient to the parameters of the discriminator"),
         (Editing(), "edits its input 'images'"),
         (R1(interval=0), "interval must be an integer from 1"),
