@@ -4,6 +4,7 @@ It contains only evaluations; curves of every iteration are for other trackers.
 """
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,33 @@ from stylenat.training.run import Run, write_text
 
 
 class JsonLines:
-    """Appends ``{"step", "images", "time", "metrics", "spread", "intervals", "protocol"}`` to metrics.jsonl.
+    """Appends ``{"step", "images", "time", "metrics", "spread", "intervals", "protocol", "training"}``.
 
-    A resume removes lines of later steps. ``images``: real images seen so far; ``time``: UTC, ISO 8601; the last three
-    are described in docs/evaluation.md. Numbers that are not finite are written as null, which is valid JSON.
+    A resume drops what lies beyond its own step.
+    ``images``: real images seen so far; ``time``: UTC, ISO 8601; ``training``: the ``iterations`` of this process since
+    the evaluation before, or since its start, and the ``seconds`` that they took, without evaluations and samples. The
+    others are explained in docs/evaluation.md. A number that is not finite is written as null, which every JSON reader
+    takes.
     """
+
+    def __init__(self) -> None:
+        self._begin()
 
     @hookimpl
     def run_started(self, run: Run) -> None:
         """Raises UserError for a damaged file; an incomplete last line, left by a crash, is removed."""
         self._cut(run, run.step)
+        self._begin()
+
+    @hookimpl
+    def step_ended(self, run: Run) -> None:
+        now = time.monotonic()
+        self._seconds, self._since = self._seconds + now - self._since, now
+        self._iterations += 1
+
+    @hookimpl
+    def images_sampled(self, run: Run) -> None:
+        self._since = time.monotonic()
 
     @hookimpl
     def run_rolled_back(self, run: Run, step: int) -> None:
@@ -34,13 +52,18 @@ class JsonLines:
     @hookimpl
     def metrics_evaluated(self, run: Run, step: int, metrics: Mapping[str, float], details: Mapping[str, Any]) -> None:
         self._cut(run, step - 1)  # An evaluation that was stopped before its checkpoint comes again.
-        append_evaluation(self._path(run), step, run.images, metrics, details)
+        training = {"seconds": round(self._seconds, 3), "iterations": self._iterations}
+        append_evaluation(self._path(run), step, run.images, metrics, {**details, "training": training})
+        self._begin()
 
     def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """There is no state: the file is cut to the run's step when it starts."""
+        """There is no state: the file is cut to the run's step when it starts, and time has no place in checkpoints."""
+
+    def _begin(self) -> None:
+        self._seconds, self._iterations, self._since = 0.0, 0, time.monotonic()
 
     def _cut(self, run: Run, last: int) -> None:
         """Drops what lies beyond step ``last``."""

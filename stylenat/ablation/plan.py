@@ -1,18 +1,22 @@
 """A checked plan: every variant parsed, compared with the others and built on paper, before the first one starts."""
 
 import json
+import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from registry import Experiment, Registry, UserError, arguments, load_experiment
 from registry.gintext import render
-from registry.wording import did_you_mean
+from registry.wording import did_you_mean, reason
 from stylenat import checkpoint
+from stylenat.ablation.outcomes import record_outcome
+from stylenat.ablation.sameness import model_of
 from stylenat.ablation.variants import Ablation, Variant
 from stylenat.evaluation.evaluate import check_images
 from stylenat.files import read_bounded
+from stylenat.networks.neighborhoods import Neighborhoods, neighborhoods
 from stylenat.training.build import sized
 from stylenat.training.run import write_text
 from stylenat.training.settings import Training
@@ -58,34 +62,58 @@ class Job:
 
 @dataclass(frozen=True)
 class Planned:
-    """A variant as ``--dry-run`` shows it: what differs among the variants, and the generator's size."""
+    """A variant as ``--dry-run`` shows it: what differs among the variants, the generator's size and head groups.
+
+    ``model``: of ``sameness.model_of``; ``same_as``: an earlier variant that is the same model, where that is allowed.
+    """
 
     variant: Variant
     settings: dict[str, str]
     parameters: int
     macs: int
+    neighborhoods: Neighborhoods = ()
+    model: str = ""
+    same_as: str | None = None
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A variant whose construction, or whose data, raised what is no UserError. ``traceback``: the text of it."""
+
+    variant: Variant
+    reason: str
+    traceback: str
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that ``tools/ablate.py`` will do."""
+    """Everything that ``tools/ablate.py`` will do. ``broken``: variants that it leaves out."""
 
     name: str
     folder: Path
     seeds: tuple[int, ...]
     variants: tuple[Planned, ...]
     jobs: tuple[Job, ...]
+    broken: tuple[Broken, ...] = ()
 
     def write(self) -> None:
         """The manifest and each job's frozen config; a job starts from what was checked, whatever is edited since.
 
         What an earlier command made in the folder stays in the manifest, and so in comparisons.
+        Runs of variants that cannot be built are in it too; their log is the traceback.
 
         Raises UserError when they cannot be written.
         """
         before = _manifest(self.folder)
-        variants = {planned.variant.name: list(planned.variant.bindings) for planned in self.variants}
+        everything = [*(planned.variant for planned in self.variants), *(one.variant for one in self.broken)]
+        variants = {variant.name: list(variant.bindings) for variant in everything}
+        failed = {_run_name(one.variant.name, seed): one for one in self.broken for seed in self.seeds}
         runs = {job.name: {"variant": job.variant, "seed": job.seed} for job in self.jobs}
+        runs |= {
+            _run_name(one.variant.name, seed): {"variant": one.variant.name, "seed": seed}
+            for one in self.broken
+            for seed in self.seeds
+        }
         manifest = {
             "format_version": FORMAT_VERSION,
             "name": self.name,
@@ -98,6 +126,10 @@ class Plan:
             for job in self.jobs:
                 write_text(job.config, job.text)
             write_text(self.folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+            (self.folder / "logs").mkdir(exist_ok=True)
+            for name, one in failed.items():
+                write_text(self.folder / "logs" / f"{name}.log", one.traceback)
+                record_outcome(self.folder, name, 1, f"it cannot be built: {one.reason}")
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error.strerror}; choose another --out") from error
 
@@ -125,12 +157,16 @@ def planned(
     *,
     quick: bool = False,
     out: Path | None = None,
+    allow_equal: bool = False,
 ) -> Plan:
     """Reads an ablation file and checks all of its variants.
+
+    A variant that raises anything but a UserError is left out and listed in ``broken``.
 
     Args:
         quick: whether the file's ``quick`` bindings apply.
         out: folder of all its runs, ``runs/NAME`` by default.
+        allow_equal: whether variants that build the same model are marked instead of refused.
 
     Raises:
         UserError: naming the variant, for whatever would keep one from starting; for variants that do not share
@@ -155,52 +191,92 @@ def planned(
     base = load().settings()
     variants: list[Planned] = []
     jobs: list[Job] = []
+    broken: list[Broken] = []
     for variant in ablation.expanded():
         try:
             settings = load(*variant.bindings).settings()
             _check_shared(settings, base, ablation.about)
+            own = []
             for seed in ablation.seeds:
                 labels = {"variant": variant.name, "seed": seed}
                 experiment = load(*variant.bindings, *_own(name, labels))
-                jobs.append(_job(experiment, folder, variant.name, seed))
+                own.append(_job(experiment, folder, variant.name, seed))
             training: Training = experiment.get("train")()
-            generator = sized(training)["generator"]
+            networks = sized(training)
             for metric in training.metrics:
                 if hasattr(metric, "check"):
                     metric.check()
             check_images(training.metrics, training.dataset, training.evaluation_samples)
         except UserError as error:
             raise UserError(f"variant {variant.name!r}: {error}") from error
-        for other in variants:
-            if other.settings == settings:
-                raise UserError(
-                    f"the variants {other.variant.name!r} and {variant.name!r} are the same experiment; "
-                    "drop one, or change its bindings (unused bindings make no difference)"
-                )
-        variants.append(Planned(variant, settings, generator.parameters, generator.macs))
+        except Exception as error:  # A plugin's fault: it is reported, and the other variants go on.
+            broken.append(Broken(variant, reason(error), traceback.format_exc()))
+            continue
+        generator, discriminator = networks["generator"], networks["discriminator"]
+        model = model_of(settings, generator.network, discriminator.network)
+        seen = neighborhoods(generator.network)
+        one = Planned(variant, settings, generator.parameters, generator.macs, seen, model)
+        variants.append(replace(one, same_as=_same_as(one, variants, allow_equal)))
+        jobs += own
     used = {name for settings in (base, *(planned.settings for planned in variants)) for name in settings}
     for prefix in ablation.about:
         if not any(_covers(prefix, name) for name in used):
             raise UserError(f"ablation.about: nothing in use is called {prefix!r}{did_you_mean(prefix, used)}")
     # All variants with the first seed before any with the second: stopped halfway, there is something to compare.
     jobs.sort(key=lambda job: ablation.seeds.index(job.seed))
-    return Plan(name, folder, tuple(ablation.seeds), tuple(variants), tuple(jobs))
+    return Plan(name, folder, tuple(ablation.seeds), tuple(variants), tuple(jobs), tuple(broken))
 
 
-def prepare(registry: Registry, plan: Plan) -> None:
+def prepare(registry: Registry, plan: Plan) -> Plan:
     """Makes what runs that start together must not make at once: data sets, and the trackers' stores.
+
+    Returns the plan without the variants for which this raised what is no UserError; they are then in ``broken``.
 
     Raises UserError naming the variant whose data is missing.
     """
-    for job in {job.variant: job for job in plan.jobs}.values():
-        training: Training = load_experiment(registry, [job.config]).get("train")()
+    broken = []
+    for planned in plan.variants:
+        job = next(job for job in plan.jobs if job.variant == planned.variant.name)
         try:
+            training: Training = load_experiment(registry, [job.config]).get("train")()
             training.dataset.prepare()
+            for tracker in training.trackers:
+                if hasattr(tracker, "prepare"):
+                    tracker.prepare()
         except UserError as error:
             raise UserError(f"variant {job.variant!r}: {error}") from error
-        for tracker in training.trackers:
-            if hasattr(tracker, "prepare"):
-                tracker.prepare()
+        except Exception as error:
+            broken.append(Broken(planned.variant, reason(error), traceback.format_exc()))
+    names = {one.variant.name for one in broken}
+    return replace(
+        plan,
+        variants=tuple(planned for planned in plan.variants if planned.variant.name not in names),
+        jobs=tuple(job for job in plan.jobs if job.variant not in names),
+        broken=(*plan.broken, *broken),
+    )
+
+
+def _same_as(variant: Planned, others: Sequence[Planned], allowed: bool) -> str | None:
+    """The first variant that is the same model. Raises UserError where there is one and that is not allowed."""
+    for other in others:
+        names = f"the variants {other.variant.name!r} and {variant.variant.name!r}"
+        if other.settings == variant.settings:
+            raise UserError(
+                f"{names} are the same experiment; drop one, or correct its bindings "
+                "(a binding that nothing uses makes no difference)"
+            )
+        if other.model == variant.model:
+            if not allowed:
+                raise UserError(
+                    f"{names} are the same model: equal head groups in every layer, equal parameter shapes, and all "
+                    "else equal; drop one, choose a smaller kernel, or mark them as equal with --allow-equal"
+                )
+            return other.variant.name
+    return None
+
+
+def _run_name(variant: str, seed: int) -> str:
+    return f"{variant}-seed{seed}"
 
 
 def _own(name: str, labels: dict[str, str | int]) -> list[str]:
@@ -233,7 +309,7 @@ def _covers(prefix: str, name: str) -> bool:
 
 
 def _job(experiment: Experiment, folder: Path, variant: str, seed: int) -> Job:
-    directory = folder / f"{variant}-seed{seed}"
+    directory = folder / _run_name(variant, seed)
     config = directory / "config.gin"
     if config.exists():
         lines = experiment.differences(config.read_text(encoding="utf-8"))

@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from registry import UserError
+from stylenat.ablation import with_parent
 
 WAIT = 0.2
 """Seconds between two looks at a process on Ray."""
+RETRIES = 3
+"""How often Ray starts a run again whose worker ended, by a signal or with its machine. The run resumes."""
 
 
 class Process(Protocol):
-    """A started run."""
+    """A started run. ``reason``: why it failed, where the run's own log cannot say; empty otherwise."""
+
+    reason: str
 
     def poll(self) -> int | None:
         """Its exit code, or None while it runs."""
@@ -47,6 +52,11 @@ def open_log(log: Path, command: Sequence[str]) -> int:
     return descriptor
 
 
+def ends_with_parent(command: Sequence[str], number: signal.Signals) -> list[str]:
+    """The command as a child of this process that is sent the signal when this process ends, even by SIGKILL."""
+    return [sys.executable, "-I", "-S", with_parent.__file__, str(os.getpid()), str(int(number)), *command]
+
+
 def environment(threads: int) -> dict[str, str]:
     """This process's, with as many threads for PyTorch."""
     return os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -61,6 +71,8 @@ def all_cores() -> list[int]:
 
 class LocalRunner:
     """Processes of this machine. Several at a time get cores of their own; one alone may use all.
+
+    They do not outlive this process: if it is killed, each is asked to write a checkpoint and end (Linux).
 
     Args:
         slots: runs at a time; threads: of each.
@@ -85,7 +97,7 @@ class LocalRunner:
         output = open_log(log, command)
         try:
             process = subprocess.Popen(
-                command,
+                ends_with_parent(command, signal.SIGTERM),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -103,6 +115,8 @@ class LocalRunner:
 
 
 class _Local:
+    reason = ""
+
     def __init__(self, process: subprocess.Popen, free: list[list[int]], pin: bool) -> None:
         self._process, self._free = process, free
         self._cores = free.pop(0)
@@ -132,16 +146,22 @@ class _Local:
 class RayRunner:
     """Processes wherever Ray finds room for their threads; the run folders must be on a file system they share.
 
+    A run whose worker is killed is started again, ``RETRIES`` times at most, and resumes.
+
     Args:
         address: of a Ray cluster; ``local`` starts one on this machine, on loopback and without its dashboard.
         threads: of each run, and cores that Ray reserves for it.
 
     Raises:
-        UserError: Ray is not installed, or the cluster does not answer.
+        UserError: Ray is not installed, the cluster does not answer, or Ray does not stay on loopback.
     """
 
     def __init__(self, address: str, threads: int | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if address == "local":
+            # Ray replaces 127.0.0.1 by an address that others can reach, and its servers then listen on all
+            # interfaces, unless clusters are off. It reads this when it is imported.
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         try:
             import ray
         except ModuleNotFoundError as error:
@@ -154,11 +174,17 @@ class RayRunner:
             ray.init(address=address, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from error
+        if address == "local" and (node := ray.util.get_node_ip_address()) not in ("127.0.0.1", "::1"):
+            ray.shutdown()
+            raise UserError(
+                f"Ray would listen on {node}, not on loopback alone; leave --ray out, or give the ADDRESS of a cluster "
+                "that was started with RAY_AUTH_MODE=token"
+            )
         # Ray queues what has no room yet: there is no scheduler of ours.
         self.slots = sys.maxsize
 
     def start(self, command: Sequence[str], log: Path) -> Process:
-        task = self._ray.remote(num_cpus=self._threads, max_retries=0)(run_and_wait)
+        task = self._ray.remote(num_cpus=self._threads, max_retries=RETRIES)(run_and_wait)
         reference = task.remote(list(command), str(log.resolve()), os.getcwd(), self._threads)
         return _OnRay(self._ray, reference)
 
@@ -168,7 +194,7 @@ class RayRunner:
 
 class _OnRay:
     def __init__(self, ray: Any, reference: Any) -> None:
-        self._ray, self._reference = ray, reference
+        self._ray, self._reference, self.reason = ray, reference, ""
 
     def poll(self) -> int | None:
         if not self._ray.wait([self._reference], timeout=0)[0]:
@@ -178,7 +204,7 @@ class _OnRay:
         except self._ray.exceptions.TaskCancelledError:
             return 75
         except self._ray.exceptions.RayError as error:
-            print(f"Ray: {' '.join(str(error).split())}", file=sys.stderr)
+            self.reason = f"Ray: {' '.join(str(error).split())}"
             return 1
 
     def stop(self) -> None:
@@ -191,8 +217,10 @@ class _OnRay:
 def run_and_wait(command: list[str], log: str, folder: str, threads: int) -> int:
     """Runs a command to its end, on whatever machine this is called; a cancelled task passes the request on."""
     output = open_log(Path(log), command)
+    # At once, by SIGKILL: Ray may start the run again right after it lost this worker.
+    child = ends_with_parent(command, signal.SIGKILL)
     process = subprocess.Popen(
-        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment(threads)
+        child, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment(threads)
     )
     os.close(output)
     while process.poll() is None:

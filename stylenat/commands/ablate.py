@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from stylenat.commands._command import STOPPED, USER_ERROR, command, experiments_folder
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from registry import HeadGroup
     from stylenat.ablation.execute import Outcome
     from stylenat.ablation.plan import Plan
 
@@ -40,8 +43,16 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'", help="overrides the files"
     )
-    parser.add_argument("--quick", action="store_true", help="apply ablation.quick, the file's small version")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of all runs (default: runs/NAME)")
+    parser.add_argument("--quick", action="store_true", help="the file's small version: ablation.quick")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="of all its runs (default: runs/NAME)")
+    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
+    parser.add_argument(
+        "--allow-equal", action="store_true", help="mark variants that build the same model instead of refusing them"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check and size every variant, write nothing")
+    parser.add_argument("--print-commands", action="store_true", help="one a line for each unfinished run; start none")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, on cores of their own")
+    parser.add_argument("--threads", type=int, metavar="N", help="of each run (default: the cores shared out)")
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin; repeatable"
     )
@@ -84,12 +95,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         [experiments_folder()],
         quick=arguments.quick,
         out=arguments.out,
+        allow_equal=arguments.allow_equal,
     )
     if arguments.dry_run:
         _print_plan(plan)
-        return 0
+        for one in plan.broken:
+            print(one.traceback, file=sys.stderr)
+        return _broken(plan)
     unfinished = [job for job in plan.jobs if not job.finished]
-    if not unfinished:
+    if not unfinished and not plan.broken:
         print(f"all {len(plan.jobs)} runs in {plan.folder} are finished; nothing to do")
         return 0
 
@@ -99,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan.write()
         for job in unfinished:
             print(shlex.join(command_of(job, arguments.plugin)))
-        return 0
+        return _broken(plan)
 
     from stylenat.ablation.display import Display
     from stylenat.ablation.runners import LocalRunner, RayRunner
@@ -112,7 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             runner = LocalRunner(arguments.jobs, arguments.threads, lock)
         try:
             plan.write()
-            prepare(registry, plan)
+            if (prepared := prepare(registry, plan)) != plan:
+                plan = prepared
+                plan.write()
             outcomes = execute(plan.jobs, runner, plan.folder, Display(plan.jobs), arguments.plugin)
         finally:
             runner.close()
@@ -135,11 +151,14 @@ def _said(plan: "Plan", outcomes: "Sequence[Outcome]", plugins: Sequence[str]) -
 
     finished = sum(job.finished for job in plan.jobs) + sum(outcome.code == 0 for outcome in outcomes)
     failed = [outcome for outcome in outcomes if outcome.code not in (0, STOPPED)]
+    broken = _broken(plan)
     print(f"{finished} of {len(plan.jobs)} runs are finished, in {plan.folder}")
     for outcome in failed:
         log = plan.folder / "logs" / f"{outcome.job.name}.log"
         line = f"{outcome.job.name} failed with {outcome.code}: {outcome.reason} (log: {log})"
         print(printable(line), file=sys.stderr)
+    if broken:
+        return broken
     if failed:
         return USER_ERROR if all(outcome.code == USER_ERROR for outcome in failed) else 1
     if finished < len(plan.jobs):
@@ -148,6 +167,16 @@ def _said(plan: "Plan", outcomes: "Sequence[Outcome]", plugins: Sequence[str]) -
     extra = [argument for plugin in plugins for argument in ("--plugin", plugin)]
     print(f"to compare: python tools/compare.py {shlex.join([str(plan.folder), *extra])}")
     return 0
+
+
+def _broken(plan: "Plan") -> int:
+    """Names the variants that cannot be built; the exit code: 1 where there are any."""
+    from registry.wording import printable
+
+    for one in plan.broken:
+        line = f"variant {one.variant.name!r} is left out, it cannot be built: {one.reason}"
+        print(printable(line), file=sys.stderr)
+    return 1 if plan.broken else 0
 
 
 def _print_plan(plan: "Plan") -> None:
@@ -173,9 +202,43 @@ def _print_plan(plan: "Plan") -> None:
         state = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
         values = [planned.settings.get(name, "-") for name in columns]
         sizes = [f"{planned.parameters:,}", f"{planned.macs / 1e9:,.3g}"]
-        table.add_row(*(Text(printable(text)) for text in (planned.variant.name, *values, *sizes, state)))
+        name = planned.variant.name + (f" (= {planned.same_as})" if planned.same_as else "")
+        table.add_row(*(Text(printable(text)) for text in (name, *values, *sizes, state)))
     console = Console(width=WIDTH)
     console.print(table)
+    if any(planned.neighborhoods for planned in plan.variants):
+        console.print(_heads_table(plan))
     iterations = sum(job.iterations for job in plan.jobs)
     line = printable(f"{len(plan.jobs)} runs, {iterations:,} iterations in all, in {plan.folder}")
     console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _heads_table(plan: "Plan") -> "Table":
+    """The head groups of every variant, a column for each resolution."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from registry.wording import printable
+
+    sides = sorted({site.resolution for planned in plan.variants for site, _ in planned.neighborhoods})
+    table = Table(
+        title="head groups: heads x kernel size, dilation (reach: tokens that a window spans of the map's side)",
+        show_lines=True,
+    )
+    for name in ("variant", *(f"{side}x{side}" for side in sides)):
+        table.add_column(name, overflow="fold")
+    for planned in plan.variants:
+        cells = []
+        for side in sides:
+            layers = [groups for site, groups in planned.neighborhoods if site.resolution == side]
+            texts = ["\n".join(_head_group(group, side) for group in groups) for groups in layers]
+            cells.append("\n\n".join(dict.fromkeys(texts)) or "-")
+        name = planned.variant.name + (f"\n(= {planned.same_as})" if planned.same_as else "")
+        table.add_row(Text("\n".join(map(printable, name.split("\n")))), *map(Text, cells))
+    return table
+
+
+def _head_group(group: "HeadGroup", side: int) -> str:
+    """``2 x 3, dilation 5 (11 of 16)``."""
+    reach = (group.kernel_size - 1) * group.dilation + 1
+    return f"{group.num_heads} x {group.kernel_size}, dilation {group.dilation} ({reach} of {side})"

@@ -9,19 +9,18 @@ from stylenat.commands._command import command
 
 if TYPE_CHECKING:
     from stylenat.comparison.aim_links import Links
-    from stylenat.comparison.results import Comparison
+    from stylenat.comparison.results import At, Comparison, Spread
 
 EXAMPLES = """examples:
   python tools/compare.py --experiment head_partitions
   python tools/compare.py runs/quickstart-1a2b3c4d runs/quickstart-5e6f7a8b --metric fid
   python tools/compare.py --experiment head_partitions --out report      # report/report.html, plots, tables
   python tools/compare.py --experiment head_partitions --format markdown > table.md
+  python tools/compare.py --experiment head_partitions --at 1200 --baseline uniform
 
 Results of different protocols are not ranked against each other: docs/evaluation.md. How to read a report:
 docs/ablations.md.
 """
-WIDE = 160
-"""Columns of the table where the terminal has fewer: a number that is folded cannot be read."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,11 +32,13 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders, or an ablation's folder")
     parser.add_argument("--experiment", metavar="NAME", help="an ablation, or all runs/NAME-*")
+    parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="show these (default: all)")
+    points = parser.add_mutually_exclusive_group()
+    points.add_argument("--at", type=int, metavar="ITERATION", help="compare all at this iteration (default: the end)")
+    points.add_argument("--at-images", type=int, metavar="IMAGES", help="compare all at so many real images seen")
+    parser.add_argument("--baseline", metavar="VARIANT", help="compare with this variant (default: the best)")
     parser.add_argument(
-        "--metric", action="append", default=[], metavar="NAME", help="metric to show; repeatable (default: all)"
-    )
-    parser.add_argument(
-        "--format", choices=("table", "markdown", "csv"), default="table", help="output format (default: %(default)s)"
+        "--format", choices=("table", "markdown", "csv", "csv-by-seed"), default="table", help="of what is printed"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write report.html, plots and tables here")
     parser.add_argument(
@@ -69,39 +70,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     from stylenat.comparison.results import compared_runs
 
     found = found_runs(registry, arguments.runs, arguments.experiment)
-    comparison = compared_runs(found.runs, found.name, arguments.metric, found.order)
+    comparison = compared_runs(
+        found.runs, found.name, arguments.metric, found.order, at=_at(arguments), baseline=arguments.baseline
+    )
     pages = links(comparison, arguments.group_by)
     if pages is None and arguments.group_by:
         raise UserError("--group-by is for Aim, and these runs are not in one Aim repository")
     if arguments.out:
         _make(arguments.out)
-    sampling: dict[str, float] = {}
+    sampling: dict[str, Spread] = {}
+    remarks = list(arguments.remark)
     if arguments.measure:
         from stylenat.comparison.throughput import sampling_rates
         from stylenat.training.launch import pick_device
 
-        sampling = sampling_rates(registry, comparison, pick_device("auto"))
-    _print(comparison, sampling, arguments.format, pages, [*found.missing, *comparison.notes(), *arguments.remark])
+        measured = sampling_rates(registry, comparison, pick_device("auto"))
+        sampling, remarks = measured.rates, [*measured.notes, *remarks]
+    _print(comparison, sampling, arguments.format, pages, [*found.missing, *comparison.notes(), *remarks])
     if arguments.out:
-        _write(arguments.out, comparison, sampling, pages, found.missing, arguments.remark)
+        _write(arguments.out, comparison, sampling, pages, found.missing, remarks)
     return 0
 
 
+def _at(arguments: argparse.Namespace) -> "At | None":
+    from stylenat.comparison.results import At
+
+    if arguments.at is not None:
+        return At(arguments.at, "iterations")
+    return None if arguments.at_images is None else At(arguments.at_images, "images")
+
+
 def _print(
-    comparison: "Comparison", sampling: dict[str, float], form: str, pages: "Links | None", notes: Sequence[str]
+    comparison: "Comparison", sampling: "dict[str, Spread]", form: str, pages: "Links | None", notes: Sequence[str]
 ) -> None:
     """The table on stdout; in a form for other programs it stands there alone, and the notes go to stderr."""
     from rich.console import Console
 
     from registry.wording import printable
     from stylenat.commands.tables import WIDTH
-    from stylenat.comparison.table import LEGEND, as_csv, markdown, rich_table
+    from stylenat.comparison.table import LEGEND, as_csv, csv_by_seed, markdown, rich_tables
 
     aside = Console(stderr=form != "table", width=WIDTH, highlight=False, soft_wrap=True, markup=False)
     if form == "table":
-        terminal = Console()
-        Console(width=max(WIDE, terminal.width)).print(rich_table(comparison, sampling))
+        for table in rich_tables(comparison, sampling):
+            # As wide as it needs: a number that is folded or cut cannot be read.
+            wide = Console(width=2000)
+            Console(width=max(WIDTH, wide.measure(table).maximum)).print(table)
         aside.print(LEGEND)
+    elif form == "csv-by-seed":
+        print(csv_by_seed(comparison), end="")
     else:
         print((markdown if form == "markdown" else as_csv)(comparison, sampling), end="")
     for note in notes:
@@ -126,7 +143,7 @@ def _make(folder: Path) -> None:
 def _write(
     folder: Path,
     comparison: "Comparison",
-    sampling: dict[str, float],
+    sampling: "dict[str, Spread]",
     pages: "Links | None",
     missing: Sequence[str],
     remarks: Sequence[str],
@@ -135,19 +152,22 @@ def _write(
     from stylenat.comparison import pictures, plots
     from stylenat.comparison.foreign import file_name
     from stylenat.comparison.report import Pictures, report
-    from stylenat.comparison.table import as_csv, markdown
+    from stylenat.comparison.table import as_csv, csv_by_seed, markdown
     from stylenat.training.run import write_text
 
     taken: set[str] = set()
-    figures = {file_name(f"curve-{metric}", taken): plots.curves(comparison, metric) for metric in comparison.metrics}
+    figures = {
+        file_name(f"curve-{metric}", taken): plots.curves(comparison, metric)
+        for metric in comparison.metrics
+        if any(len(run.of(metric)) > 1 for group in comparison.groups for run in group.runs)
+    }
     groups = comparison.groups
     with_values = [metric for metric in comparison.metrics if any(group.final(metric) for group in groups)]
     main_metric = (with_values or comparison.metrics)[0]
     costs = [("parameters", "parameters of the generator", plots.parameters_of(groups), True)]
     if sampling:
-        costs.append(("throughput", "images a second, sampling, measured in alternation", sampling, False))
-    elif rates := plots.rates_of(groups):
-        costs.append(("throughput", "images a second in training, as the runs recorded it", rates, False))
+        speeds = {name: spread.mean for name, spread in sampling.items()}
+        costs.append(("throughput", "images a second, sampling, measured side by side", speeds, False))
     for name, title, values, less in costs:
         figures[f"pareto-{name}"] = plots.pareto(comparison, main_metric, title, values, less)
     shown = Pictures()
@@ -163,6 +183,7 @@ def _write(
     shown.heads = pictures.what_heads_see(comparison)
     write_text(folder / "table.md", markdown(comparison, sampling))
     write_text(folder / "table.csv", as_csv(comparison, sampling))
+    write_text(folder / "table-by-seed.csv", csv_by_seed(comparison))
     write_text(folder / "report.html", report(comparison, sampling, shown, pages, missing, remarks))
     written = printable(folder / "report.html")
     print(f"\nwritten: {written}, with its plots and tables in the same folder")

@@ -149,6 +149,8 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     # All of the checkpoint is read now: training may go on meanwhile, and drop it.
     manifest, trackers = weights.manifest_of(folder), _trackers(experiment, folder)
     generator, network = weights.generator_of(folder, experiment.value("train.generator"), arguments.average)
+    # What training measures; results of any other weights are no values of the run.
+    another_average = network != ("ema" if (folder / "ema.safetensors").exists() else "generator")
     dataset = _dataset(registry, experiment, arguments.data, generator.resolution)
     must_agree(facts_of(experiment, registry.plugin_files) | {"weights": manifest["sha256"][f"{network}.safetensors"]})
     if any(getattr(metric, "uses_real", True) for metric in metrics):
@@ -209,14 +211,16 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
             failures.clear()
             evaluator.say = _say
             evaluation.protocol["generated"]["weights_sha256"] = manifest["sha256"][f"{network}.safetensors"]
-            _report(evaluation, evaluator, samples, arguments.baselines)
+            if another_average:
+                evaluation.protocol["generated"]["average"] = network
+            _report(evaluation, evaluator, samples, arguments.yardsticks)
         _write(out, step, images, evaluation)
         found.append(evaluation)
     if arguments.per_class:
         evaluation = mean_over_classes(found)
         _report(evaluation, None, samples, False)
         _write(out, step, images, evaluation)
-    for tracker in trackers if arguments.number is None else ():
+    for tracker in trackers if arguments.number is None and not another_average else ():
         tracker.record_evaluation(step, evaluation.metrics, evaluation.details())
     return 0
 

@@ -44,9 +44,10 @@ def links(comparison: Comparison, group_by: str | None = None, address: str = AD
     chosen = f"run.experiment == {runs[0].experiment!r}"
     if len({run.experiment for run in runs}) > 1 or not all("variant" in run.labels for run in runs):
         chosen = f"run.name in {[run.directory.name for run in runs]!r}"
+    names = {measure.label: measure.name for measure in comparison.measures}  # Aim has no protocols.
     pages = {
         metric: f"{address}{metrics_path(f'{chosen} and metric.name == {metric!r}', [], color=[key])}"
-        for metric in comparison.metrics
+        for metric in dict.fromkeys(names.get(label, label) for label in comparison.metrics)
     }
     losses = metrics_path(f"{chosen} and metric.name == 'loss'", ["context.net"], color=[key])
     samples = images_path(f"{chosen} and images.name == 'samples'", [key])

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from registry import Registry, UserError
 from registry.wording import did_you_mean
+from registry.wording import reason as said
+from stylenat.ablation.outcomes import outcomes
 from stylenat.ablation.plan import FORMAT_VERSION, MANIFEST, MANIFEST_BYTES
 from stylenat.comparison.runs import RunResults, read_run
 from stylenat.files import read_bounded
@@ -14,7 +16,7 @@ from stylenat.files import read_bounded
 
 @dataclass(frozen=True)
 class Found:
-    """Runs to compare. ``order``: of an ablation's variants; ``missing``: its runs without results, one line each."""
+    """Runs to compare. ``order``: of an ablation's variants; ``missing``: its runs that cannot be read, a line each."""
 
     name: str
     runs: tuple[RunResults, ...]
@@ -74,18 +76,18 @@ def _ablation(registry: Registry, folder: Path) -> Found:
         raise UserError(f"{folder / MANIFEST} cannot be read as an ablation's list of runs: {error}") from error
     if type(version) is not int or version > FORMAT_VERSION:
         raise UserError(f"{folder / MANIFEST} has format {version}; this version reads up to {FORMAT_VERSION}: upgrade")
-    begun = [run for run in names if (folder / run / "metrics.jsonl").exists()]
-    runs, missing = [], []
-    for run in begun:
+    ended, runs, missing = outcomes(folder), [], []
+    for run in names:
         try:
-            runs.append(read_run(registry, folder / run))
+            config = folder / "configs" / f"{run}.gin"
+            runs.append(read_run(registry, folder / run, config, ended.get(run), begun=False))
         except UserError as error:  # The others can be compared meanwhile.
-            missing.append(str(error))
-    if len(begun) < len(names):
-        without = ", ".join(run for run in names if run not in begun)
-        missing.append(
-            f"no results: {without} (not finished, or failed: see tools/ablate.py and {folder / 'logs'} say)"
+            missing.append(f"{run} is not compared: {error}")
+        except Exception as error:  # A plugin's fault.
+            missing.append(f"{run} is not compared, it cannot be built: {said(error)}")
+    if not any(run.results for run in runs):
+        why = (
+            missing[0] if missing else "; ".join(f"{run.directory.name} {run.status}" for run in runs) or "it has none"
         )
-    if not runs:
-        raise UserError(f"no run of {folder} has results yet ({missing[0] if missing else 'it names none'})")
+        raise UserError(f"no run of {folder} has results yet ({why})")
     return Found(name, tuple(runs), order, tuple(missing))

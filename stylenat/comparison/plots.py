@@ -18,18 +18,19 @@ def curves(comparison: Comparison, metric: str) -> Figure:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axis = figure.subplots()
     for i, group in enumerate(comparison.groups):
+        runs = group.ranked or group.runs  # An unfinished run would end the curve of the others.
         by_images: dict[int, list[float]] = {}
-        for run in group.runs:
+        for run in runs:
             newest = {result.images: result.value for result in run.of(metric) if result.images is not None}
             for images, value in newest.items():
                 by_images.setdefault(images, []).append(value)
         # A mean over fewer seeds than the others would step aside for no other reason.
-        whole = {x: values for x, values in sorted(by_images.items()) if len(values) == len(group.runs)}
+        whole = {x: values for x, values in sorted(by_images.items()) if len(values) == len(runs)}
         x = list(whole)
         middle = [sum(values) / len(values) for values in whole.values()]
         look = {"marker": MARKERS[i % len(MARKERS)], "color": f"C{i}", "markersize": 4}
         (line,) = axis.plot(x, middle, label=figure_label(group.name), **look)
-        if len(group.runs) > 1:
+        if len(runs) > 1:
             low, high = ([bound(values) for values in whole.values()] for bound in (min, max))
             axis.fill_between(x, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
     _scale(axis)
@@ -129,7 +130,3 @@ def _scale(axis: object) -> None:
 
 def parameters_of(groups: Sequence[Group]) -> dict[str, float]:
     return {group.name: float(group.runs[0].parameters) for group in groups}
-
-
-def rates_of(groups: Sequence[Group]) -> dict[str, float]:
-    return {group.name: rate.mean for group in groups if (rate := group.rate())}

@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 
 from stylenat.comparison.aim_links import Links
 from stylenat.comparison.foreign import html_text
-from stylenat.comparison.results import Comparison
-from stylenat.comparison.table import LEGEND, Cell, headers, rows
+from stylenat.comparison.results import Comparison, Spread
+from stylenat.comparison.table import LEGEND, Cell, Tabular, tables
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1200px; margin: 2em auto; padding: 0 1em }
 h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ddd }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: 14px }
 th, td { padding: .3em .6em; border-bottom: 1px solid #e4e4e4; text-align: left }
-td { white-space: nowrap } th { vertical-align: bottom }
+td { white-space: nowrap }
+caption { text-align: left; padding: .8em 0 .3em; font-weight: 600 } th { vertical-align: bottom }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } td.best { font-weight: 700 }
 img { max-width: 100%; height: auto } .pixels { image-rendering: pixelated }
 figure { display: inline-block; margin: .5em; vertical-align: top; max-width: 100% }
@@ -37,7 +38,7 @@ class Pictures:
 
 def report(
     comparison: Comparison,
-    sampling: Mapping[str, float],
+    sampling: Mapping[str, Spread],
     pictures: Pictures,
     links: Links | None,
     missing: Sequence[str],
@@ -49,7 +50,7 @@ def report(
     runs = sum(len(group.runs) for group in comparison.groups)
     parts.append(f"<p>{len(comparison.groups)} variants, {runs} runs. {e(LEGEND)}.</p>")
     parts += [f'<p class="note">{e(note)}</p>' for note in (*missing, *comparison.notes(), *remarks)]
-    parts += ["<h2>Results</h2>", _table(comparison, sampling)]
+    parts += ["<h2>Results</h2>", *map(_table, tables(comparison, sampling))]
     if pictures.side_by_side:
         title = "The same latents"
         parts += [
@@ -80,18 +81,16 @@ def report(
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
 
 
-def _table(comparison: Comparison, sampling: Mapping[str, float]) -> str:
-    left = len(comparison.columns) + 1
-
+def _table(table: Tabular) -> str:
     def line(tag: str, cells: Sequence[Cell]) -> str:
-        classes = [("n " if i >= left else "") + ("best" if cell.best else "") for i, cell in enumerate(cells)]
+        classes = [("n " if i >= table.left else "") + ("best" if cell.best else "") for i, cell in enumerate(cells)]
         both = zip(cells, classes, strict=True)
         parts = [f'<{tag} class="{names}">{html_text(cell.text)}</{tag}>' for cell, names in both]
         return f"<tr>{''.join(parts)}</tr>"
 
-    lines = [line("th", [Cell(title) for title in headers(comparison, sampling)])]
-    lines += [line("td", cells) for cells in rows(comparison, sampling)]
-    return '<div class="wide"><table>' + "\n".join(lines) + "</table></div>"
+    lines = [line("th", [Cell(title) for title in table.headers]), *(line("td", cells) for cells in table.rows)]
+    caption = f"<caption>{html_text(table.title)}</caption>"
+    return f'<div class="wide"><table>{caption}' + "\n".join(lines) + "</table></div>"
 
 
 def _figure(data: bytes, kind: str, caption: str, pixels: bool = False) -> str:

@@ -1,18 +1,18 @@
 """Runs to variants: spread over seeds, and what may be ranked against what."""
 
 import json
-import math
 import statistics
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from registry import UserError
 from registry.wording import did_you_mean, listed
+from stylenat.comparison.measures import Measure, labelled, protocol_notes
+from stylenat.comparison.paired import METHOD, Paired, corrected, paired, what_n_can_show
 from stylenat.comparison.parameters import WATCHING, telling
 from stylenat.comparison.runs import RunResults
-from stylenat.evaluation.protocol import Result, compared, differences
-
-SIGNIFICANCE = 0.05
+from stylenat.comparison.status import FAILED, FINISHED, NOT_BEGUN
+from stylenat.evaluation.protocol import Result, compared
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,22 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class At:
+    """A common point of training: ``number`` of ``iterations``, or of real ``images`` seen."""
+
+    number: int
+    unit: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.unit.removesuffix('s')} {self.number:,}" if self.unit == "iterations" else f"{self.number:,} images"
+        )
+
+    def reached(self, result: Result) -> int | None:
+        return result.step if self.unit == "iterations" else result.images
+
+
+@dataclass(frozen=True)
 class Group:
     """The runs of one variant, which differ in their seeds alone."""
 
@@ -45,27 +61,47 @@ class Group:
     def settings(self) -> Mapping[str, str]:
         return self.runs[0].settings
 
+    @property
+    def model(self) -> str:
+        return self.runs[0].model
+
+    @property
+    def ranked(self) -> tuple[RunResults, ...]:
+        """The runs whose last results count: finished ones, or those that have the point that is compared."""
+        return tuple(run for run in self.runs if run.ranked)
+
+    def status(self) -> str:
+        """``3 finished``, or ``2 finished, 1 failed``."""
+        words = [run.status.word for run in self.runs]
+        return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+
     def finals(self, metric: str) -> list[Result]:
-        """The result at most images seen of each run that has one."""
-        return [found[-1] for run in self.runs if (found := run.of(metric))]
+        """The result at most images seen of each run that counts and has one."""
+        return [found[-1] for run in self.ranked if (found := run.of(metric))]
+
+    def by_seed(self, metric: str) -> dict[int, float]:
+        """The final values of the runs that count."""
+        finals = {run.seed: found[-1].value for run in self.ranked if (found := run.of(metric))}
+        return {seed: value for seed, value in finals.items() if value is not None}
 
     def final(self, metric: str) -> Spread | None:
-        values = tuple(result.value for result in self.finals(metric) if result.value is not None)
+        values = tuple(self.by_seed(metric).values())
+        return Spread(values) if values else None
+
+    def last(self, metric: str) -> Spread | None:
+        """The last values of all runs, also of those that do not count."""
+        values = tuple(found[-1].value for run in self.runs if (found := run.of(metric)) if found[-1].value is not None)
         return Spread(values) if values else None
 
     def best(self, metric: str) -> Spread | None:
-        """Of each run the best of all its evaluations: flattered by their number, and by chance."""
+        """Of each run that counts the best of all its evaluations: flattered by their number, and by chance."""
         values = []
-        for run in self.runs:
+        for run in self.ranked:
             found = run.of(metric)
             if found:
                 choose = max if found[-1].higher_is_better else min
                 values.append(choose(result.value for result in found if result.value is not None))
         return Spread(tuple(values)) if values else None
-
-    def rate(self) -> Spread | None:
-        values = tuple(run.images_per_second for run in self.runs if run.images_per_second is not None)
-        return Spread(values) if values else None
 
     def rankable(self, metric: str) -> str | None:
         """What others must share to be ranked with it, as a key: the final results' protocol and images seen.
@@ -85,22 +121,37 @@ class Group:
 class Standing:
     """Where a variant stands among those it may be ranked with, by one metric's final values.
 
-    ``best``: the best mean; ``close``: not distinguished from the best by Welch's t-test over seeds, at 5 %.
+    Attributes:
+        best: the best mean, or the same model as the variant that has it.
+        reference: whether the others are compared with it.
+        paired: the comparison with the reference; None for the reference and for what is the same model.
     """
 
     best: bool = False
-    close: bool = False
+    reference: bool = False
+    paired: Paired | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All variants side by side, in the order given. ``repeated``: runs that count once, a line each."""
+    """All variants side by side, in the order given.
+
+    Attributes:
+        metrics: labels of the columns, one protocol each; measures: the same with metric and protocol.
+        columns: parameters that differ. repeated: runs that count once, left_out: results that do not, a line each.
+        baseline: the variant that the others are compared with; None for the best of each metric.
+        at: the point of training that is compared; None for the end of finished runs.
+    """
 
     name: str
     groups: tuple[Group, ...]
     metrics: tuple[str, ...]
     columns: tuple[str, ...]
     repeated: tuple[str, ...] = ()
+    measures: tuple[Measure, ...] = ()
+    left_out: tuple[str, ...] = ()
+    baseline: str | None = None
+    at: At | None = None
 
     def standing(self, metric: str) -> dict[str, Standing]:
         """By variant. One that may be ranked with no other has no entry."""
@@ -111,14 +162,24 @@ class Comparison:
             if key is not None:
                 classes.setdefault(key, []).append(group)
         for members in classes.values():
-            if len(members) < 2:
-                continue
-            spreads = {group.name: spread for group in members if (spread := group.final(metric))}
-            choose = max if members[0].finals(metric)[0].higher_is_better else min
-            best = choose(spreads, key=lambda name: spreads[name].mean)
-            for name, spread in spreads.items():
-                found[name] = Standing(name == best, name != best and not _told_apart(spread, spreads[best]))
+            if len(members) > 1:
+                found |= self._standing(members, metric)
         return found
+
+    def _standing(self, members: Sequence[Group], metric: str) -> dict[str, Standing]:
+        means = {group.name: spread.mean for group in members if (spread := group.final(metric))}
+        models = {group.name: group.model or group.name for group in members}
+        choose = max if members[0].finals(metric)[0].higher_is_better else min
+        best = choose(means, key=means.__getitem__)
+        reference = self.baseline if self.baseline in means else best if self.baseline is None else None
+        values = {group.name: group.by_seed(metric) for group in members}
+        tests = {
+            name: paired(values[name], values[reference])
+            for name in means
+            if reference is not None and models[name] != models[reference]
+        }
+        tests = corrected(tests)
+        return {name: Standing(models[name] == models[best], name == reference, tests.get(name)) for name in means}
 
     def higher_is_better(self, metric: str) -> bool:
         """As its results' protocols say, also those of results that are null."""
@@ -127,47 +188,97 @@ class Comparison:
 
     def notes(self) -> list[str]:
         """What a reader must know before reading a rank into the numbers; one line each."""
-        return [*self.repeated, *self._protocol_notes(), *self._length_notes(), *self._seed_notes()]
+        return [
+            *self.repeated,
+            *self.left_out,
+            *protocol_notes([measure for measure in self.measures if measure.label in self.metrics]),
+            *self._model_notes(),
+            *self._status_notes(),
+            *self._length_notes(),
+            *self._process_notes(),
+            *self._seed_notes(),
+            *self.statistics(),
+        ]
 
-    def _protocol_notes(self) -> list[str]:
-        lines: dict[str, list[str]] = {}
+    def statistics(self) -> list[str]:
+        """How the variants were compared and what that can show, a sentence for each number of seeds."""
+        sentences: dict[str, list[str]] = {}
         for metric in self.metrics:
-            results = [(group.name, result) for group in self.groups for result in group.finals(metric)]
-            bare = sorted({name for name, result in results if result.protocol is None})
-            if bare:
-                text = f"not ranked: no protocol is recorded for {', '.join(bare)} (an older version measured them)"
-                lines.setdefault(text, []).append(metric)
-            known = [(name, result) for name, result in results if result.protocol is not None]
-            others = {
-                str(difference): name for name, result in known[1:] for difference in differences(known[0][1], result)
-            }
-            if others:
-                first = known[0][0]
-                text = "; ".join(f"{difference} ({first} and {name})" for difference, name in others.items())
-                lines.setdefault(f"ranked only within equal protocols; they differ in {text}", []).append(metric)
-        return [f"{', '.join(metrics)}: {text}" for text, metrics in lines.items()]
+            tests = [standing.paired for standing in self.standing(metric).values() if standing.paired]
+            for n in sorted({test.n for test in tests}):
+                sentences.setdefault(what_n_can_show(n, len(tests)), []).append(metric)
+        whom = "the best mean of each metric" if self.baseline is None else self.baseline
+        lines = [f"{', '.join(metrics)}: {text}" for text, metrics in sentences.items()]
+        if lines:
+            lines.insert(
+                0, f"differences are from {whom}, paired by seed, with Student's t interval at 95 %; p: {METHOD}"
+            )
+        return lines
+
+    def _model_notes(self) -> list[str]:
+        names: dict[str, list[str]] = {}
+        for group in self.groups:
+            names.setdefault(group.model, []).append(group.name)
+        return [
+            f"{', '.join(same)} are the same model (equal head groups, parameter shapes and settings): what differs "
+            "between them is no effect, and they are not ranked against each other"
+            for model, same in names.items()
+            if model and len(same) > 1
+        ]
+
+    def _status_notes(self) -> list[str]:
+        lines = []
+        for run in (run for group in self.groups for run in group.runs):
+            if run.status.word not in (FINISHED, NOT_BEGUN):
+                reason = f": {run.status.reason}" if run.status.word == FAILED else ""
+                lines.append(f"{run.directory} {run.status} of {run.iterations:,}{reason}")
+        absent = [str(run.directory) for group in self.groups for run in group.runs if run.status.word == NOT_BEGUN]
+        if absent:
+            lines.append(f"not begun: {', '.join(absent)}")
+        left = [group.name for group in self.groups if len(group.ranked) < len(group.runs)]
+        if left:
+            wanted = "have no evaluation at " + str(self.at) if self.at else "are not finished"
+            lines.append(
+                f"runs of {', '.join(left)} {wanted}: only the others count"
+                + ("" if self.at else "; --at ITERATION compares all at a point that they have in common")
+            )
+        return lines
 
     def _length_notes(self) -> list[str]:
-        unfinished = [run for group in self.groups for run in group.runs if run.step < run.iterations]
-        lines = [f"{run.directory} is at iteration {run.step:,} of {run.iterations:,}" for run in unfinished]
         lengths: dict[str, list[str]] = {}
         for metric in self.metrics:
             seen = {group.name: {result.images for result in group.finals(metric)} for group in self.groups}
             if len(set().union(*seen.values())) > 1 or any(None in images for images in seen.values()):
                 text = "; ".join(f"{name} {_counts(images)}" for name, images in seen.items() if images)
                 lengths.setdefault(text, []).append(metric)
-        return lines + [
-            f"{', '.join(metrics)}: ranked only at equal images seen: {text}" for text, metrics in lengths.items()
+        return [f"{', '.join(metrics)}: ranked only at equal images seen: {text}" for text, metrics in lengths.items()]
+
+    def _process_notes(self) -> list[str]:
+        """Runs on several processes, or on other devices, differ by more than the last bits after some iterations."""
+        machines = {group.name: set().union(*(run.processes for run in group.runs)) for group in self.groups}
+        if len(set().union(*machines.values())) < 2:
+            return []
+        text = "; ".join(
+            f"{name} {' and '.join(f'{count} on {device}' for count, device in sorted(found))}"
+            for name, found in machines.items()
+            if found
+        )
+        return [
+            f"trained with different numbers of processes or devices ({text}): sums in another order round otherwise, "
+            "and training amplifies that, so part of a difference may come from it"
         ]
 
     def _seed_notes(self) -> list[str]:
-        seeds = {group.name: sorted(run.seed for run in group.runs) for group in self.groups}
+        seeds = {group.name: sorted(run.seed for run in group.ranked) for group in self.groups}
         lines = []
         if len({tuple(numbers) for numbers in seeds.values()}) > 1:
-            lines.append(f"seeds differ: {'; '.join(f'{name} {numbers}' for name, numbers in seeds.items())}")
+            lines.append(
+                f"seeds differ: {'; '.join(f'{name} {numbers}' for name, numbers in seeds.items())}; variants are "
+                "compared over the seeds that both have"
+            )
         alone = [name for name, numbers in seeds.items() if len(numbers) == 1]
         if alone:
-            lines.append(f"only one seed ({', '.join(alone)}): the uncertainty of differences is unknown")
+            lines.append(f"one seed alone ({', '.join(alone)}): how much of a difference is chance cannot be known")
         return lines
 
 
@@ -176,31 +287,35 @@ def _counts(images: Set[int | None]) -> str:
     return " and ".join([*known, *(["an unknown number"] if None in images else [])])
 
 
-def _told_apart(spread: Spread, best: Spread) -> bool:
-    """Welch's t-test; without a spread there is nothing to judge by, and the numbers stand as they are."""
-    if spread.deviation is None or best.deviation is None:
-        return True
-    if spread.deviation == best.deviation == 0:
-        return spread.mean != best.mean
-    from scipy.stats import ttest_ind
-
-    p = float(ttest_ind(spread.values, best.values, equal_var=False).pvalue)
-    return math.isfinite(p) and p < SIGNIFICANCE
-
-
 def compared_runs(
-    runs: Sequence[RunResults], name: str, metrics: Sequence[str] = (), order: Sequence[str] = ()
+    runs: Sequence[RunResults],
+    name: str,
+    metrics: Sequence[str] = (),
+    order: Sequence[str] = (),
+    *,
+    at: At | None = None,
+    baseline: str | None = None,
 ) -> Comparison:
     """Groups runs into variants: equal in all settings but the seed and who watches, and in an ablation's label.
 
     Runs of one variant and one seed are one run; the newest counts.
 
     Args:
-        metrics: which to show, the first to plot against cost; all by default. order: of the variants' names.
+        metrics: which to show, the first to plot against cost; all by default. A metric's name means all of its
+            columns. order: of the variants' names.
+        at: the point of training to compare; by default the end, of finished runs alone.
+        baseline: the variant that the others are compared with; the best of each metric by default.
 
     Raises:
-        UserError: a metric that no run has.
+        UserError: a metric or variant that there is not, or a point that no run has.
     """
+    runs, measures, left_out = labelled(runs)
+    if at is not None:
+        points = {at.reached(result) for run in runs for result in run.results} - {None}
+        if at.number not in points:
+            known = ", ".join(map(str, sorted(points))) or "none"
+            raise UserError(f"no run has an evaluation at {at}; there are {known}")
+    runs = [_counted(run, at) for run in runs]
     columns = telling([run.settings for run in runs])
     # One path may have held several sets of images; a run that does not say which goes with the first of its settings.
     images: dict[Key, str] = {}
@@ -219,19 +334,50 @@ def compared_runs(
             others = ", ".join(str(run.directory) for run in same if run is not newest)
             repeated.append(f"{newest.directory} counts, not {others}: equal config and seed {seed} are one run")
     keys = sorted(groups, key=lambda key: order.index(key[0]) if key[0] in order else len(order))
-    known = list(dict.fromkeys(result.name for run in runs for result in run.results))
-    for metric in metrics:
-        if metric not in known:
-            guess = did_you_mean(metric, known) or "."
-            raise UserError(f"no run has a metric {metric!r}{guess} There are {listed(known)}")
     names = _names(keys, groups)
+    if baseline is not None and baseline not in names.values():
+        guess = did_you_mean(baseline, names.values()) or "."
+        raise UserError(f"no variant is called {baseline!r}{guess} There are {listed(names.values())}")
     return Comparison(
         name,
         tuple(Group(names[key], tuple(sorted(groups[key], key=lambda run: run.seed))) for key in keys),
-        tuple(metrics or known),
+        _chosen(metrics, measures),
         tuple(columns),
         tuple(repeated),
+        tuple(measures),
+        tuple(left_out),
+        baseline,
+        at,
     )
+
+
+def _chosen(metrics: Sequence[str], measures: Sequence[Measure]) -> tuple[str, ...]:
+    """Labels of columns. Raises UserError for a name that is neither a label nor a metric."""
+    if not metrics:
+        return tuple(measure.label for measure in measures)
+    chosen: list[str] = []
+    for metric in metrics:
+        labels = [measure.label for measure in measures if metric in (measure.label, measure.name)]
+        if not labels:
+            known = [measure.label for measure in measures]
+            guess = did_you_mean(metric, known) or "."
+            raise UserError(f"no run has a metric {metric!r}{guess} There are {listed(known)}")
+        chosen += labels
+    return tuple(dict.fromkeys(chosen))
+
+
+def _counted(run: RunResults, at: At | None) -> RunResults:
+    """With results up to the point that is compared, and whether they count."""
+    if at is None:
+        return replace(run, ranked=run.status.word == FINISHED)
+    reached = [(at.reached(result), result) for result in run.results]
+    there = {result.name for point, result in reached if point == at.number}
+    results = tuple(
+        result
+        for point, result in reached
+        if point is not None and point <= at.number and (not there or result.name in there)
+    )
+    return replace(run, results=results, ranked=bool(there))
 
 
 Key = tuple[str | None, str, str]

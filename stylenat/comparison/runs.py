@@ -1,13 +1,13 @@
-"""What one run has to say: its config, its results as ``metrics.jsonl`` has them, its size, its last samples."""
+"""One run as a comparison sees it: its config, status, results as ``metrics.jsonl`` has them, size, last samples."""
 
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from registry import Experiment, Registry, UserError, load_experiment
+from stylenat.ablation.outcomes import Ended
+from stylenat.ablation.sameness import model_of
+from stylenat.comparison.status import FINISHED, Status, status_of
 from stylenat.evaluation.protocol import Result, read_results
 from stylenat.networks.neighborhoods import Neighborhoods, neighborhoods
 from stylenat.training.build import sized
@@ -20,11 +20,12 @@ class RunResults:
 
     Attributes:
         settings: everything in use as gin text by parameter; hparams: the same as nested plain values.
-        results: of every evaluation, in order; there is at least one.
+        results: of every evaluation, in order.
         parameters, macs: the generator's, of one image.
-        images_per_second: real images in training, evaluation and all; None if it is not known.
         grid: the last sample grid; None where there is none.
         neighborhoods: of each site with head groups. aim_repo: where the tracker ``aim`` wrote; None without it.
+        status: how far it came. ranked: whether its last results count; ``compared_runs`` sets it.
+        model: of ``ablation.sameness.model_of``; empty where it is not known.
     """
 
     directory: Path
@@ -36,26 +37,49 @@ class RunResults:
     results: tuple[Result, ...]
     parameters: int
     macs: int
-    images_per_second: float | None
     resolution: int
     grid: Path | None
     neighborhoods: Neighborhoods
     aim_repo: str | None
+    status: Status = Status(FINISHED)
+    model: str = ""
+    ranked: bool = True
 
     @property
     def step(self) -> int:
-        """The furthest that was evaluated."""
-        return max(result.step or 0 for result in self.results)
+        """The furthest that was evaluated; 0 where nothing was."""
+        return max((result.step or 0 for result in self.results), default=0)
+
+    @property
+    def training_seconds(self) -> float | None:
+        """Of all iterations, at the mean rate of those that were timed; None where an older version trained it.
+
+        Evaluations and sample grids are not counted.
+        """
+        timed = {result.step: result.training for result in self.results if result.training and result.training[1]}
+        seconds, iterations = (sum(part) for part in zip(*timed.values(), strict=True)) if timed else (0, 0)
+        return self.status.step * seconds / iterations if iterations and self.status.step else None
+
+    @property
+    def processes(self) -> set[tuple[int, str]]:
+        """Numbers of processes and devices of its training, as the protocols of its evaluations say."""
+        machines = [
+            result.protocol["machine"]
+            for result in self.results
+            if result.protocol and not result.after_training and isinstance(result.protocol.get("machine"), dict)
+        ]
+        return {(m["processes"], str(m.get("device"))) for m in machines if isinstance(m.get("processes"), int)}
 
     @property
     def ended(self) -> str:
         """When it was last evaluated: UTC, ISO 8601; empty where that is not known."""
-        return max(result.time or "" for result in self.results)
+        return max((result.time or "" for result in self.results), default="")
 
     @property
     def real_images(self) -> str:
         """A checksum of the real images that it was measured against; empty where that is not known."""
-        known = (result.protocol.get("real", {}).get("pixels_sha256") for result in self.results if result.protocol)
+        whole = (result.protocol for result in self.results if result.protocol and result.part is None)
+        known = (protocol.get("real", {}).get("pixels_sha256") for protocol in whole)
         return str(next(filter(None, known), ""))
 
     @property
@@ -69,29 +93,44 @@ class RunResults:
         return sorted(found, key=lambda result: -1 if result.images is None else result.images)
 
 
-def load_run(registry: Registry, directory: Path) -> Experiment:
-    """The run's experiment. Raises UserError for what is no run folder."""
-    if not (directory / "config.gin").is_file():
-        raise UserError(f"{directory} is not a run folder: it has no config.gin")
-    return load_experiment(registry, [directory / "config.gin"])
+def load_run(registry: Registry, directory: Path, config: Path | None = None) -> Experiment:
+    """The run's experiment. Raises UserError for what is no run folder.
+
+    Args:
+        config: read where the folder has none: the text that a run will start from.
+    """
+    own = directory / "config.gin"
+    if not own.is_file() and config is not None and config.is_file():
+        own = config
+    if not own.is_file():
+        raise UserError(f"{directory} is no run folder: it has no config.gin")
+    return load_experiment(registry, [own])
 
 
-def read_run(registry: Registry, directory: Path) -> RunResults:
+def read_run(
+    registry: Registry, directory: Path, config: Path | None = None, ended: Ended | None = None, begun: bool = True
+) -> RunResults:
     """Reads a run folder.
+
+    Args:
+        config: as for ``load_run``; ended: the last outcome that an ablation recorded.
+        begun: whether a run without any result is refused.
 
     Raises:
         UserError: it is no run folder, has no results yet, or its config needs what is not installed.
     """
-    experiment = load_run(registry, directory)
+    experiment = load_run(registry, directory, config)
     results = read_results(directory / "metrics.jsonl") if (directory / "metrics.jsonl").exists() else []
-    if not results:
+    if not results and begun:
         raise UserError(
             f"{directory} has no results in metrics.jsonl; it needs the tracker jsonl and its first evaluation"
         )
     training: Training = experiment.get("train")()
-    generator = sized(training)["generator"]
+    networks = sized(training)
+    generator = networks["generator"]
     grids = sorted((directory / "samples").glob("step-*.png"))
     aim = experiment.hparams.get("tracker", {}).get("aim")
+    furthest = max((result.step or 0 for result in results), default=0)
     return RunResults(
         directory,
         (aim or {}).get("experiment") or experiment.name,
@@ -102,36 +141,10 @@ def read_run(registry: Registry, directory: Path) -> RunResults:
         tuple(results),
         generator.parameters,
         generator.macs,
-        images_per_second(results),
         generator.network.resolution,
         grids[-1] if grids else None,
         neighborhoods(generator.network),
         aim["repo"] if aim else None,
+        status_of(directory, training.iterations, furthest, ended),
+        model_of(experiment.settings(), generator.network, networks["discriminator"].network),
     )
-
-
-def images_per_second(results: Sequence[Result]) -> float | None:
-    """The median rate between two evaluations, which a pause or a stop in between does not touch.
-
-    An evaluation after training, of as many images or fewer, says nothing of it.
-    """
-    moments: dict[int, datetime] = {}
-    for result in results:
-        moment = _moment(result.time)
-        if result.images and moment is not None and result.images > max(moments, default=0):
-            moments[result.images] = moment
-    rates = []
-    for (images, time), (later_images, later) in zip(moments.items(), list(moments.items())[1:], strict=False):
-        seconds = (later - time).total_seconds()
-        if seconds > 0 and later_images > images:
-            rates.append((later_images - images) / seconds)
-    return statistics.median(rates) if rates else None
-
-
-def _moment(text: str | None) -> datetime | None:
-    """UTC where the text names no zone; None where it is no time."""
-    try:
-        moment = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,8 +1,12 @@
-"""The comparison as a table: for the terminal, as Markdown, and as CSV with all digits."""
+"""The comparison as tables: for the terminal, as Markdown, and as CSV with all digits.
+
+One table says what was compared, and one for each metric and protocol says what came out.
+"""
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from rich.table import Table
@@ -10,9 +14,13 @@ from rich.text import Text
 
 from registry.wording import printable
 from stylenat.comparison.foreign import csv_cell, markdown_cell
+from stylenat.comparison.paired import METHOD, Paired
 from stylenat.comparison.results import Comparison, Group, Spread, Standing
 
-LEGEND = "best in its column: ** · not distinguished from it over the seeds (Welch's t-test, 5 %): ~"
+LEGEND = (
+    f"**: best mean of its table · *: differs from the variant that it is compared with, p < 0.05 ({METHOD}) · "
+    "no mark: not shown to differ · ( ): the last value of unfinished runs, not ranked"
+)
 
 
 class Cell(NamedTuple):
@@ -22,89 +30,168 @@ class Cell(NamedTuple):
     best: bool = False
 
 
-def headers(comparison: Comparison, sampling: Mapping[str, float]) -> list[str]:
-    """Column titles. ``sampling``: measured images a second of the generator by variant, empty where none was."""
-    metrics = [title for name in comparison.metrics for title in (f"{name} {_arrow(comparison, name)}", f"best {name}")]
-    speeds = ["images/s in training", *(["images/s sampling"] if sampling else [])]
-    return ["variant", *comparison.columns, *metrics, *speeds, "parameters", "GMACs", "seeds"]
+@dataclass(frozen=True)
+class Tabular:
+    """``left``: how many of its columns, from the first, hold text; all others hold numbers."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    left: int
 
 
-def rows(comparison: Comparison, sampling: Mapping[str, float]) -> list[list[Cell]]:
-    """A row a variant; the best final value of each metric is marked, what equals it stands after a ~."""
-    standings = {metric: comparison.standing(metric) for metric in comparison.metrics}
-    found = []
+def tables(comparison: Comparison, sampling: Mapping[str, Spread]) -> list[Tabular]:
+    """What was compared, then a table for each metric.
+
+    Args:
+        sampling: measured images a second of the generator by variant, empty where none was measured.
+    """
+    return [_variants(comparison, sampling), *(_metric(comparison, metric) for metric in comparison.metrics)]
+
+
+def _variants(comparison: Comparison, sampling: Mapping[str, Spread]) -> Tabular:
+    speed = ["images/s sampling"] if sampling else []
+    headers = ("variant", *comparison.columns, "status", "seeds", "parameters", "GMACs", *speed)
+    rows = []
     for group in comparison.groups:
-        cells = [Cell(group.name), *(Cell(group.settings.get(name, "-")) for name in comparison.columns)]
-        for metric in comparison.metrics:
-            cells.append(_marked(group.final(metric), standings[metric].get(group.name)))
-            cells.append(Cell(_text(group.best(metric))))
-        rate = group.rate()
-        cells.append(Cell("-" if rate is None else f"{rate.mean:.3g}"))
-        if sampling:
-            cells.append(Cell(f"{sampling[group.name]:.3g}"))
         first = group.runs[0]
-        cells += map(Cell, (f"{first.parameters:,}", f"{first.macs / 1e9:,.3g}", str(len(group.runs))))
-        found.append(cells)
+        texts = [group.name, *(group.settings.get(name, "-") for name in comparison.columns), group.status()]
+        texts += [str(len(group.ranked)), f"{first.parameters:,}", f"{first.macs / 1e9:,.3g}"]
+        if sampling:
+            texts.append(_text(sampling.get(group.name)))
+        rows.append(tuple(map(Cell, texts)))
+    return Tabular(f"{comparison.name}: variants", headers, tuple(rows), len(comparison.columns) + 2)
+
+
+def _metric(comparison: Comparison, metric: str) -> Tabular:
+    standings = comparison.standing(metric)
+    when = f"at {comparison.at}" if comparison.at else "at the end of training"
+    title = f"{metric}, {'higher' if comparison.higher_is_better(metric) else 'lower'} is better, {when}"
+    headers = ("variant", f"{metric} {_arrow(comparison, metric)}", "difference [95 %]", "p", "pairs", "best ever")
+    rows = []
+    for group in comparison.groups:
+        standing = standings.get(group.name)
+        difference, p, pairs = _compared(standing)
+        value = marked(group, metric, standing)
+        rows.append((Cell(group.name), value, *map(Cell, (difference, p, pairs, _text(group.best(metric))))))
+    return Tabular(title, headers, tuple(rows), 1)
+
+
+def marked(group: Group, metric: str, standing: Standing | None) -> Cell:
+    """The final value; of a variant without a finished run its last one, in brackets."""
+    final = group.final(metric)
+    if final is None:
+        last = group.last(metric)
+        return Cell("-" if last is None else f"({last})")
+    if standing and standing.best:
+        return Cell(str(final), best=True)
+    return Cell(f"{final} *" if standing and standing.paired and standing.paired.significant else str(final))
+
+
+def _compared(standing: Standing | None) -> tuple[str, str, str]:
+    """Difference, p, number of pairs."""
+    if standing is None or (standing.paired is None and not standing.reference):
+        return "-", "-", "-"
+    if standing.paired is None:
+        return "reference", "", ""
+    return difference(standing.paired), p_value(standing.paired.p_holm), str(standing.paired.n)
+
+
+def difference(found: Paired) -> str:
+    """``+0.012 [-0.001, +0.025]``."""
+    if found.mean is None:
+        return "-"
+    interval = "" if found.interval is None else f" [{found.interval[0]:+.2g}, {found.interval[1]:+.2g}]"
+    return f"{found.mean:+.2g}{interval}"
+
+
+def p_value(p: float | None) -> str:
+    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def rich_tables(comparison: Comparison, sampling: Mapping[str, Spread]) -> list[Table]:
+    """For a terminal; no cell is cut or folded."""
+    found = []
+    for one in tables(comparison, sampling):
+        table = Table(title=Text(printable(one.title)), title_justify="left")
+        for i, title in enumerate(one.headers):
+            table.add_column(Text(printable(title)), justify="left" if i < one.left else "right", no_wrap=True)
+        for cells in one.rows:
+            table.add_row(*(Text(f"** {c.text}", "bold") if c.best else Text(printable(c.text)) for c in cells))
+        found.append(table)
     return found
 
 
-def rich_table(comparison: Comparison, sampling: Mapping[str, float]) -> Table:
-    title = printable(f"{comparison.name}: final values, mean ± standard deviation over seeds")
-    table = Table(title=Text(title), title_justify="left")
-    for i, title in enumerate(headers(comparison, sampling)):
-        right = i > len(comparison.columns)
-        table.add_column(Text(printable(title)), justify="right" if right else "left", overflow="fold")
-    for cells in rows(comparison, sampling):
-        table.add_row(*(Text(f"** {cell.text}", "bold") if cell.best else Text(printable(cell.text)) for cell in cells))
-    return table
+def markdown(comparison: Comparison, sampling: Mapping[str, Spread]) -> str:
+    """Each table with its title as a paragraph above it."""
+    parts = []
+    for one in tables(comparison, sampling):
+        rule = ["---" if i < one.left else "---:" for i in range(len(one.headers))]
+        lines = [[markdown_cell(title) for title in one.headers], rule]
+        lines += [[f"**{c.text}**" if c.best else markdown_cell(c.text) for c in cells] for cells in one.rows]
+        parts.append(f"{markdown_cell(one.title)}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+    return "\n\n".join(parts) + "\n"
 
 
-def markdown(comparison: Comparison, sampling: Mapping[str, float]) -> str:
-    titles = [markdown_cell(title) for title in headers(comparison, sampling)]
-    left = len(comparison.columns) + 1
-    rule = ["---" if i < left else "---:" for i in range(len(titles))]
-    lines = [titles, rule]
-    for cells in rows(comparison, sampling):
-        lines.append([f"**{cell.text}**" if cell.best else markdown_cell(cell.text) for cell in cells])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+def as_csv(comparison: Comparison, sampling: Mapping[str, Spread]) -> str:
+    """A row a variant: means, deviations, tests and counts in columns of their own; empty where there is none."""
+    titles = ["variant", *comparison.columns, "status"]
+    for metric in comparison.metrics:
+        titles += [f"{metric}.{what}" for what in ("final", "final_std", "n", "best", "best_std")]
+        titles += [f"{metric}.{what}" for what in ("difference", "low", "high", "pairs", "p", "p_holm")]
+    titles += ["sampling_images_per_second", "sampling_images_per_second_std"] if sampling else []
+    standings = {metric: comparison.standing(metric) for metric in comparison.metrics}
+    rows = []
+    for group in comparison.groups:
+        cells: list[object] = [group.name, *(group.settings.get(name, "") for name in comparison.columns)]
+        cells.append(group.status())
+        for metric in comparison.metrics:
+            final, standing = group.final(metric), standings[metric].get(group.name)
+            cells += [*_numbers(final), "" if final is None else len(final.values), *_numbers(group.best(metric))]
+            cells += _test(standing.paired if standing else None)
+        if sampling:
+            cells += _numbers(sampling.get(group.name))
+        first = group.runs[0]
+        rows.append([*cells, first.parameters, first.macs, len(group.ranked)])
+    return _written([*titles, "parameters", "macs", "seeds"], rows)
 
 
-def as_csv(comparison: Comparison, sampling: Mapping[str, float]) -> str:
-    """Means, deviations and counts in columns of their own; empty where there is none."""
+def csv_by_seed(comparison: Comparison) -> str:
+    """A row a run, with the status that it has, its image count and its final values; for other programs."""
+    titles = ["variant", "seed", *comparison.columns, "status", "iterations", "images", "ranked", *comparison.metrics]
+    rows = []
+    for group in comparison.groups:
+        for run in group.runs:
+            last = {metric: found[-1] for metric in comparison.metrics if (found := run.of(metric))}
+            images = max((result.images or 0 for result in last.values()), default=0)
+            settings = [group.settings.get(name, "") for name in comparison.columns]
+            cells = [group.name, run.seed, *settings, run.status.word, run.status.step, images, int(run.ranked)]
+            rows.append([*cells, *(last[metric].value if metric in last else "" for metric in comparison.metrics)])
+    return _written(titles, rows)
+
+
+def _written(titles: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    titles = ["variant", *comparison.columns]
-    for metric in comparison.metrics:
-        titles += [f"{metric}.{what}" for what in ("final", "final_std", "best", "best_std")]
-    titles += ["training_images_per_second", *(["sampling_images_per_second"] if sampling else [])]
-    writer.writerow(map(csv_cell, [*titles, "parameters", "macs", "seeds"]))
-    for group in comparison.groups:
-        writer.writerow(map(csv_cell, _csv_row(comparison, group, sampling)))
+    for row in (titles, *rows):
+        writer.writerow(map(csv_cell, row))
     return out.getvalue()
 
 
-def _csv_row(comparison: Comparison, group: Group, sampling: Mapping[str, float]) -> list[object]:
-    cells: list[object] = [group.name, *(group.settings.get(name, "") for name in comparison.columns)]
-    for metric in comparison.metrics:
-        for spread in (group.final(metric), group.best(metric)):
-            cells += ["", ""] if spread is None else [spread.mean, "" if spread.deviation is None else spread.deviation]
-    rate = group.rate()
-    cells.append("" if rate is None else rate.mean)
-    if sampling:
-        cells.append(sampling[group.name])
-    first = group.runs[0]
-    return [*cells, first.parameters, first.macs, len(group.runs)]
+def _numbers(spread: Spread | None) -> list[object]:
+    return ["", ""] if spread is None else [spread.mean, "" if spread.deviation is None else spread.deviation]
+
+
+def _test(found: Paired | None) -> list[object]:
+    if found is None:
+        return [""] * 6
+    low, high = found.interval or ("", "")
+    values = (found.mean, low, high, found.n, found.p, found.p_holm)
+    return ["" if value is None else value for value in values]
 
 
 def _arrow(comparison: Comparison, metric: str) -> str:
     return "↑" if comparison.higher_is_better(metric) else "↓"
-
-
-def _marked(spread: Spread | None, standing: Standing | None) -> Cell:
-    text = _text(spread)
-    if standing and standing.best:
-        return Cell(text, best=True)
-    return Cell(f"~ {text}" if standing and standing.close else text)
 
 
 def _text(spread: Spread | None) -> str:

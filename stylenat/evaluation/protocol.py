@@ -7,6 +7,7 @@ compares runs only reads. Two results may be ranked when ``differences`` finds n
 import json
 import math
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,7 +23,7 @@ RESULTS_BYTES = 2**28
 """The longest ``metrics.jsonl`` that is read: about 100,000 evaluations."""
 
 COMPARED = {
-    "generated": ("count", "resolution", "truncation_psi", "truncation_centre", "precision", "labels"),
+    "generated": ("count", "resolution", "truncation_psi", "truncation_centre", "precision", "labels", "average"),
     "real": ("pixels_sha256", "count", "resolution"),
 }
 """What must agree, beside everything under a result's own ``metric``. All else is information: versions, the machine,
@@ -41,6 +42,8 @@ class Result:
         spread: one standard deviation, of what docs/evaluation.md says for the metric; interval: 95 %. None for none.
         protocol: ``metric`` (this metric's definition, parameters and extractor), ``generated``, ``real``,
             ``versions``, ``machine``; None for a result that was written without one.
+        training: seconds of the iterations before this evaluation, and their number; None where neither is recorded,
+            as after training.
     """
 
     name: str
@@ -51,6 +54,20 @@ class Result:
     spread: float | None = None
     interval: tuple[float, float] | None = None
     protocol: Mapping[str, Any] | None = None
+    training: tuple[float, int] | None = None
+
+    @property
+    def part(self) -> str | None:
+        """What it measures instead of the whole run: ``class 3``, or an average that is not the run's; else None."""
+        generated = (self.protocol or {}).get("generated", {})
+        if re.fullmatch(r"class \d+", str(generated.get("labels"))):
+            return str(generated["labels"])
+        return f"the average {generated['average']}" if generated.get("average") is not None else None
+
+    @property
+    def after_training(self) -> bool:
+        """Whether ``tools/evaluate.py`` made it: it alone records whose weights it measured."""
+        return "weights_sha256" in (self.protocol or {}).get("generated", {})
 
     @property
     def higher_is_better(self) -> bool:
@@ -146,6 +163,7 @@ def results_of(record: Mapping[str, Any]) -> list[Result]:
                 _finite(record.get("spread", {}).get(name)),
                 None if interval is None or None in interval else (float(interval[0]), float(interval[1])),
                 None if protocol is None else of_metric(protocol, name),
+                _training(record.get("training")),
             )
         )
     return results
@@ -187,6 +205,16 @@ def _finite(value: Any) -> float | None:
     except OverflowError:  # A whole number beyond the greatest float.
         return None
     return number if math.isfinite(number) else None
+
+
+def _training(record: Any) -> tuple[float, int] | None:
+    """Seconds and iterations; None where they are not recorded. Raises TypeError or AttributeError for other data."""
+    if record is None:
+        return None
+    seconds, iterations = _finite(record.get("seconds")), record.get("iterations")
+    if type(iterations) is not int:
+        raise TypeError("iterations must be a number")
+    return None if seconds is None else (seconds, iterations)
 
 
 def _version(package: str) -> str | None:

@@ -2,10 +2,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from stylenat.commands._command import experiments_folder
+from registry import load_plugins
+from stylenat.ablation.outcomes import outcomes
+from stylenat.commands._command import ASIDE, CORE, experiments_folder
 from stylenat.commands.ablate import main
 from stylenat.commands.run import main as run
 
@@ -71,7 +74,8 @@ def test_a_folder_forgets_no_run_and_takes_no_other_ablation(ablation_file, tmp_
     monkeypatch.chdir(tmp_path)
     arguments = ["--gin", str(ablation_file), "--print-commands", "--out", "out"]
     assert main(arguments) == 0
-    other = "ablation.variants = {'third': ['block.hydra.partition = @partition.pyramid()'], 'near': []}"
+    other = "ablation.variants = {'third': ['block.hydra.partition = @partition.pyramid()'], 'near': \
+['block.hydra.partition = @partition.uniform()']}"
     assert main([*arguments, "--bind", other, "--bind", "ablation.seeds = [2]"]) == 0
     manifest = json.loads(Path("out/ablation.json").read_text())
     assert list(manifest["variants"]) == ["near", "far", "third"] and manifest["seeds"] == [0, 1, 2]
@@ -153,3 +157,88 @@ def test_the_package_alone_offers_the_command(tmp_path):
     command = [sys.executable, "-P", "-m", "stylenat", "ablate", "--help"]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert "--print-commands" in said
+
+
+EQUAL = ["ablation.variants = {'one': ['block.hydra.partition = @partition.split()'], 'two': ['block.hydra.partition = \
+@partition.pyramid()']}", "partition.split.kernel_size = 7", "partition.pyramid.kernel_size = 7"]  # fmt: skip
+
+
+def test_variants_that_build_the_same_model_are_refused_or_marked(ablation_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--gin", str(ablation_file), "--dry-run", *(part for bind in EQUAL for part in ("--bind", bind))]
+    assert main(arguments) == 2
+    assert "the variants 'one' and 'two' are the same model: equal head groups" in capsys.readouterr().err
+    assert main([*arguments, "--allow-equal"]) == 0
+    out = capsys.readouterr().out
+    assert "two (= one)" in out
+    assert main([*arguments, "--bind", "partition.pyramid.kernel_size = 3"]) == 0
+    assert "(= one)" not in capsys.readouterr().out
+
+
+def test_a_dry_run_shows_the_head_groups_of_every_variant(ablation_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--gin", str(ablation_file), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "8x8" in out and "16x16" in out
+    assert "dilation 1 (3 of 16)" in out and "dilation 5 (11 of 16)" in out  # near; far
+
+
+BROKEN = """
+from registry import hookimpl
+
+
+class Boom:
+    def __call__(self, site):
+        raise ZeroDivisionError("no luck")
+
+
+@hookimpl
+def stylenat_register(register):
+    register("partition", "boom", Boom)
+"""
+
+
+def test_a_variant_whose_construction_raises_is_named_and_the_rest_goes_on(ablation_file, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    Path("boom.py").write_text(BROKEN)
+    variants = "{'bad': ['block.hydra.partition = @partition.boom()'], 'near': []}"
+    binds = ["block.hydra.partition = @partition.uniform()", f"ablation.variants = {variants}"]
+    binds += ["train.metrics = []", "train.trackers = [@tracker.jsonl()]"]
+    arguments = ["--gin", str(ablation_file), "--quick", "--plugin", "boom.py"]
+    arguments += [part for bind in binds for part in ("--bind", bind)]
+    said = "variant 'bad' is left out, it cannot be built: ZeroDivisionError: no luck"
+    assert main([*arguments, "--dry-run"]) == 1
+    out = capfd.readouterr()
+    assert said in out.err and "Traceback" in out.err and "near" in out.out
+    assert main([*arguments, "--print-commands", "--out", "out"]) == 1
+    out = capfd.readouterr()
+    assert said in out.err and len(out.out.splitlines()) == 1 and "near-seed0" in out.out
+    assert "ZeroDivisionError" in Path("out/logs/bad-seed0.log").read_text()
+    assert outcomes(Path("out"))["bad-seed0"].reason == "it cannot be built: ZeroDivisionError: no luck"
+    assert set(json.loads(Path("out/ablation.json").read_text())["runs"]) == {"bad-seed0", "near-seed0"}
+
+
+def test_data_that_raise_leave_out_their_variant_alone(ablation_file, tmp_path, monkeypatch):
+    from stylenat.ablation import plan as module
+
+    monkeypatch.chdir(tmp_path)
+    registry = load_plugins(core=CORE, aside=ASIDE)
+    plan = module.planned(registry, [str(ablation_file)], [], [experiments_folder()], out=tmp_path / "out")
+    plan.write()
+    loads = iter([ZeroDivisionError("no luck"), None])
+
+    class Data:
+        trackers = ()
+
+        @property
+        def dataset(self):
+            return self
+
+        def prepare(self):
+            if (error := next(loads)) is not None:
+                raise error
+
+    monkeypatch.setattr(module, "load_experiment", lambda *_: SimpleNamespace(get=lambda name: Data))
+    left = module.prepare(registry, plan)
+    assert [planned.variant.name for planned in left.variants] == ["far"]
+    assert {job.variant for job in left.jobs} == {"far"} and left.broken[0].reason == "ZeroDivisionError: no luck"

@@ -7,7 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from plugins.trackers.aim_tracker import AimTracker as Aim
+from stylenat.ablation.outcomes import record_outcome
 from stylenat.commands.compare import main
+from stylenat.commands.evaluate import main as evaluate
+from stylenat.comparison import throughput
+
+BOOM = """
+from registry import hookimpl
+
+
+class Boom:
+    def __call__(self, site):
+        raise ZeroDivisionError("no luck")
+
+
+@hookimpl
+def stylenat_register(register):
+    register("partition", "boom", Boom)
+"""
 
 
 @pytest.fixture
@@ -46,7 +64,8 @@ def test_the_table_shows_what_differs_and_nothing_else(runs, capsys):
 def test_runs_that_are_named_are_grouped_by_all_but_their_seeds(runs, capsys):
     assert main([*map(str, sorted(runs.glob("*-seed*"))), "--format", "markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4 and lines[2].endswith("| 2 |") and lines[1].startswith("| --- | --- | ---: |")
+    assert lines[0].endswith(": variants") and lines[3].startswith("| --- | --- | --- | ---: |")
+    assert "| 2 finished | 2 |" in lines[4] and "| 2 finished | 2 |" in lines[5] and lines[6] == ""
 
 
 def test_equal_protocols_are_ranked(runs, capsys):
@@ -62,15 +81,16 @@ def test_other_protocols_are_not_ranked_and_the_field_is_named(runs, capsys):
         edited(runs / f"far-seed{seed}", lambda r: r["protocol"]["generated"].update(count=17))
     assert main(["--experiment", "heads", "--format", "markdown"]) == 0
     out, err = capsys.readouterr()
-    assert "**" not in out and "~" not in out
-    assert "ranked only within equal protocols; they differ in generated.count: 16 and 17 (near and far)" in err
+    assert "**" not in out and "frechet_random_features (count 17)" in out
+    assert "2 protocols, a column each, ranked by itself: generated.count 16 and 17" in err
 
 
 def test_results_without_a_protocol_are_shown_and_said_to_be(runs, capsys):
-    edited(runs / "far-seed0", lambda r: r.pop("protocol"))
+    for seed in (0, 1):
+        edited(runs / f"far-seed{seed}", lambda r: r.pop("protocol"))
     assert main(["--experiment", "heads", "--format", "markdown"]) == 0
     out, err = capsys.readouterr()
-    assert "| far |" in out and "no protocol is recorded for far" in err and "**" not in out
+    assert "| far |" in out and "frechet_random_features (no protocol): not ranked" in err and "**" not in out
 
 
 def test_an_ablation_half_done_is_compared_as_far_as_it_goes(runs, capsys):
@@ -80,8 +100,13 @@ def test_an_ablation_half_done_is_compared_as_far_as_it_goes(runs, capsys):
     )
     assert main(["--experiment", "heads"]) == 0
     out = capsys.readouterr().out
-    assert "no results: far-seed1" in out and "far-seed0 is at iteration 2 of 8" in out
-    assert "seeds differ: near [0, 1]; far [0]" in out and "only one seed (far)" in out
+    assert "not begun: runs/heads/far-seed1" in out and "1 finished, 1 not begun" in out
+    assert "seeds differ: near [0, 1]; far [0]" in out and "one seed alone (far)" in out
+    # What was lost is the last evaluations, so there is no difference at the end, and one where both have a value.
+    assert "ranked only at equal images seen: near 32; far 8" in out
+    assert main(["--experiment", "heads", "--at", "2", "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert sorted(row["frechet_random_features.pairs"] for row in rows) == ["", "1"]
 
 
 def test_three_copies_of_a_run_are_one_seed(runs, capsys):
@@ -90,8 +115,8 @@ def test_three_copies_of_a_run_are_one_seed(runs, capsys):
     names = [str(runs / "near-seed0"), f"./{runs}/near-seed0", "runs/copy-0", "runs/copy-1"]
     assert main([*names, "--format", "markdown"]) == 0
     out, err = capsys.readouterr()
-    assert out.rstrip().endswith("| 1 |") and " ± " not in out
-    assert err.count("equal config and seed 0 are one run") == 1 and "only one seed" in err
+    assert "| 1 finished | 1 |" in out and " ± " not in out
+    assert err.count("equal config and seed 0 are one run") == 1 and "one seed alone" in err
 
 
 def test_the_report_is_one_file_that_fetches_and_runs_nothing(runs, capsys):
@@ -159,3 +184,59 @@ def test_links_are_grouped_by_a_key_that_every_run_has(runs, capsys):
     assert "grouped by block.hydra.partition" in out and "http://127.0.0.1:43800/images?select=O-" in out
     assert main(["--experiment", "heads", "--group-by", "partition.uniform.kernel_size"]) == 2
     assert "far-seed0 has no 'partition.uniform.kernel_size' to group by" in capsys.readouterr().err
+
+
+def test_an_evaluation_by_another_protocol_leaves_the_column_of_training_as_it_was(runs, capsys, monkeypatch):
+    told = []
+    monkeypatch.setattr(Aim, "record_evaluation", lambda self, *arguments: told.append(arguments))
+    assert main(["--experiment", "heads", "--format", "csv"]) == 0
+    (before, *_) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    arguments = [str(runs / "near-seed0"), "--samples", "24", "--no-cache"]
+    assert evaluate(arguments) == 0
+    assert evaluate([*arguments, "--average", "generator"]) == 0
+    assert len(told) == 1  # Aim has no protocols: another average's values would be taken for the run's.
+    capsys.readouterr()
+    assert main(["--experiment", "heads", "--format", "csv"]) == 0
+    out, err = capsys.readouterr()
+    (after, *_) = csv.DictReader(io.StringIO(out))
+    column = "frechet_random_features"
+    assert after[f"{column} (count 16).final"] == before[f"{column}.final"]
+    assert after[f"{column} (count 24).n"] == "1" and f"{column} of the average generator" in err
+
+
+def test_runs_that_failed_or_have_not_begun_are_shown_and_not_ranked(runs, capsys):
+    record_outcome(runs, "far-seed1", 1, "RuntimeError: boom")
+    shutil.rmtree(runs / "far-seed1" / "checkpoints")
+    lines = (runs / "far-seed1" / "metrics.jsonl").read_text().splitlines()
+    (runs / "far-seed1" / "metrics.jsonl").write_text(lines[0] + "\n")
+    shutil.rmtree(runs / "near-seed1")
+    assert main(["--experiment", "heads", "--format", "csv-by-seed"]) == 0
+    out, err = capsys.readouterr()
+    rows = {(row["variant"], row["seed"]): row for row in csv.DictReader(io.StringIO(out))}
+    assert rows["far", "1"]["status"] == "failed" and rows["far", "1"]["ranked"] == "0"
+    assert rows["near", "1"]["status"] == "not begun" and rows["near", "1"]["frechet_random_features"] == ""
+    assert rows["far", "0"]["status"] == "finished" and rows["far", "0"]["images"] == "32"
+    assert "far-seed1 failed at iteration 2 of 8: RuntimeError: boom" in err
+
+
+def test_no_speed_is_shown_unless_it_is_measured(runs, capsys, monkeypatch):
+    assert main(["--experiment", "heads", "--out", "report"]) == 0
+    assert "images/s" not in capsys.readouterr().out and not Path("report/pareto-throughput.svg").exists()
+    clock = iter([(0.0, 0.0, 0.0), (10.0, 20.0, 1.0)])  # Others used 9 of the 20 seconds that the cores had.
+    monkeypatch.setattr(throughput, "_cpu_seconds", lambda: next(clock))
+    assert main(["--experiment", "heads", "--out", "report", "--measure"]) == 0
+    out = capsys.readouterr().out
+    assert "images/s sampling" in out and "mean ± standard deviation of 5" in out
+    assert "other processes used 45% of the cores meanwhile" in out
+    assert Path("report/pareto-throughput.svg").exists()
+
+
+def test_a_run_whose_construction_raises_is_named_and_the_rest_is_compared(runs, capsys):
+    Path("boom.py").write_text(BOOM)
+    for seed in (0, 1):
+        config = runs / f"far-seed{seed}" / "config.gin"
+        text = config.read_text().replace("@partition.global()", "@partition.boom()")
+        config.write_text("\n".join(line for line in text.splitlines() if not line.startswith("partition.global.")))
+    assert main(["--experiment", "heads", "--plugin", "boom.py"]) == 0
+    out = capsys.readouterr().out
+    assert "far-seed0 is not compared, it cannot be built: ZeroDivisionError: no luck" in out and "near" in out

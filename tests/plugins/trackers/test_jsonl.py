@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from plugins.trackers import jsonl
 from plugins.trackers.jsonl import JsonLines
 from registry import UserError
 from stylenat.testing.tracker import DETAILS
@@ -23,7 +24,7 @@ def test_an_evaluation_is_one_object_on_a_line(make_run):
     run = make_run()
     evaluated(run, 10, 20)
     first, second = written(run)
-    assert first.keys() == {"step", "images", "time", "metrics", "spread", "intervals", "protocol"}
+    assert first.keys() == {"step", "images", "time", "metrics", "spread", "intervals", "protocol", "training"}
     assert (second["step"], second["images"], second["metrics"]) == (20, 80, {"fid": 10.0})
     assert datetime.now(UTC) - datetime.fromisoformat(first["time"]) < timedelta(minutes=1)
 
@@ -32,6 +33,29 @@ def test_a_metric_that_is_not_finite_becomes_null_so_that_every_json_reader_take
     run = make_run()
     JsonLines().metrics_evaluated(run, 1, {"fid": float("nan"), "swd": float("inf")}, DETAILS)
     assert written(run)[0]["metrics"] == {"fid": None, "swd": None}
+
+
+def test_the_time_of_training_is_that_of_iterations_alone(make_run, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(jsonl.time, "monotonic", lambda: now[0])
+    tracker, run = JsonLines(), make_run()
+    tracker.run_started(run)
+
+    def passed(seconds, hook, *arguments):
+        now[0] += seconds
+        getattr(tracker, hook)(run, *arguments)
+
+    passed(2.0, "step_ended")
+    passed(2.0, "step_ended")
+    passed(50.0, "images_sampled")
+    passed(100.0, "metrics_evaluated", 2, {"fid": 1.0}, DETAILS)
+    passed(1.0, "step_ended")
+    passed(100.0, "metrics_evaluated", 3, {"fid": 1.0}, DETAILS)
+    assert [line["training"] for line in written(run)] == [
+        {"seconds": 4.0, "iterations": 2},
+        {"seconds": 1.0, "iterations": 1},
+    ]
+    assert tracker.state_dict() == {}  # Checkpoints of equal runs have equal bits.
 
 
 def test_a_resume_drops_what_lies_beyond_its_step_and_keeps_its_own(make_run):

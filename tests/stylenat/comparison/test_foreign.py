@@ -13,7 +13,7 @@ from stylenat.comparison.foreign import csv_cell, file_name, markdown_cell
 from stylenat.comparison.plots import curves, pareto, save
 from stylenat.comparison.report import Pictures, report
 from stylenat.comparison.results import compared_runs
-from stylenat.comparison.table import as_csv, markdown, rich_table
+from stylenat.comparison.table import as_csv, markdown, rich_tables
 from stylenat.evaluation.protocol import Result
 from stylenat.grids import labelled_rows
 from stylenat.receptive_field import save_neighborhoods, terminal_picture
@@ -63,14 +63,18 @@ def test_markdown_cells_are_text(comparison):
     assert markdown_cell("<b>|`x`[y](z)**w**\n") == r"&lt;b&gt;\|\`x\`\[y\](z)\*\*w\*\*\\n"
     text = markdown(comparison, {})
     assert "<" not in text and "\x1b" not in text
-    columns = {line.replace(r"\|", "").count("|") for line in text.splitlines()}
-    assert len(columns) == 1 and len(text.splitlines()) == 2 + len(NAMES)
+    parts = [[line for line in part.splitlines() if line.startswith("|")] for part in text.split("\n\n")]
+    found = [part for part in parts if part]
+    assert len(found) == 1 + len(NAMES)  # The variants, and a table for each metric.
+    for lines in found:
+        assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1 and len(lines) == 2 + len(NAMES)
 
 
 def test_the_terminals_table_shows_names_as_they_are(comparison):
     out = io.StringIO()
     console = Console(file=out, width=800, force_terminal=True, color_system=None)
-    console.print(rich_table(comparison, {}))
+    for table in rich_tables(comparison, {}):
+        console.print(table)
     shown = out.getvalue()
     for name in ("z[/b]", "exp[lr=1e-3]", "a$b_c", r"\x1b[31mred\n", "<b>|`x`"):
         assert f" {name} " in shown

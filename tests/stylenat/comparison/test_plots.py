@@ -13,6 +13,7 @@ def group(name, value, protocol):
     return SimpleNamespace(
         name=name,
         runs=[run],
+        ranked=[run],
         rankable=lambda metric: protocol,
         final=lambda metric: SimpleNamespace(mean=value, deviation=None),
         finals=lambda metric: [result],

@@ -4,11 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from read_runs import PROTOCOL, run
+from scipy.stats import ttest_rel
 
+from registry import UserError
 from stylenat.comparison.parameters import telling
-from stylenat.comparison.plots import front_of, pareto
-from stylenat.comparison.results import Spread, _told_apart, compared_runs
-from stylenat.comparison.runs import images_per_second
+from stylenat.comparison.plots import curves, front_of, pareto
+from stylenat.comparison.results import At, Spread, compared_runs
+from stylenat.comparison.status import Status
+from stylenat.comparison.table import as_csv, markdown, tables
 from stylenat.evaluation.protocol import Result
 
 
@@ -27,12 +30,6 @@ def test_who_watches_makes_no_other_experiment():
     )
 
 
-def test_seeds_that_scatter_widely_are_not_told_apart():
-    assert not _told_apart(Spread((1.0, 5.0, 3.0)), Spread((2.0, 4.0, 2.5)))
-    assert _told_apart(Spread((5.0, 5.1, 5.2)), Spread((2.0, 2.1, 2.2)))
-    assert _told_apart(Spread((2.0,)), Spread((1.0,)))
-
-
 points = st.dictionaries(st.text(max_size=3), st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=8)
 
 
@@ -49,15 +46,6 @@ def test_the_front_is_what_nothing_beats_and_beats_all_else(points, less_cost, l
     for name in points:
         beaten = any(beats(points[other], points[name]) for other in points)
         assert (name in front) is not beaten
-
-
-def test_a_pause_in_training_does_not_touch_the_rate():
-    def at(images, clock):
-        return Result("fid", 1.0, images // 10, images, f"2030-01-01T{clock}+00:00")
-
-    results = [at(100, "10:00:00"), at(200, "10:00:10"), at(300, "15:00:00"), at(400, "15:00:10")]
-    assert images_per_second(results) == pytest.approx(10)
-    assert images_per_second(results[:1]) is None
 
 
 def best(comparison):
@@ -143,17 +131,170 @@ def test_runs_of_one_label_and_unlike_settings_are_two_variants():
     assert [(group.name, len(group.runs)) for group in comparison.groups] == [("plain", 2), ("plain'", 1)]
 
 
-def test_an_evaluation_after_training_does_not_touch_the_rate():
-    def at(images, clock, day=1):
-        return Result("fid", 1.0, images // 10, images, f"2030-01-0{day}T{clock}+00:00")
-
-    trained = [at(100, "10:00:00"), at(200, "10:00:10"), at(300, "10:00:20")]
-    later = [at(200, "09:00:00", 3), at(300, "10:00:00", 4)]
-    assert images_per_second([*trained, *later]) == pytest.approx(10)
+def measured(one, count=None, after=False, **generated):
+    """The run with all of its results by a protocol of so many generated images; ``after``: by tools/evaluate.py."""
+    fields = {"count": count, **({"weights_sha256": "0" * 64} if after else {}), **generated}
+    results = (replace(result, protocol={**PROTOCOL, "generated": fields}) for result in one.results)
+    return replace(one, results=tuple(results))
 
 
-def test_a_time_that_is_none_gives_no_rate():
-    results = [Result("fid", 1.0, 1, images, time) for images, time in ((10, "then"), (20, "2030-01-01T10:00:00"))]
-    assert images_per_second(results) is None
-    later = Result("fid", 1.0, 1, 30, "2030-01-01T10:00:10+00:00")
-    assert images_per_second([*results, later]) == pytest.approx(1)
+def joined(one, other):
+    return replace(one, results=(*one.results, *other.results))
+
+
+def test_an_evaluation_by_another_protocol_has_a_column_of_its_own_and_bold_holds_within_it():
+    trained = [measured(run("a", 4.8, 80, more=[(40, 9.0, None)]), 16), measured(run("b", 4.6, 80), 16)]
+    trained[0] = joined(trained[0], measured(run("a", 7.6, 80), 500, after=True))
+    comparison = compared_runs(trained, "test")
+    assert comparison.metrics == ("fid (count 16)", "fid (count 500)")
+    few, many = comparison.metrics
+    assert [name for name, s in comparison.standing(few).items() if s.best] == ["b"]
+    assert comparison.standing(many) == {} and comparison.groups[0].final(many).mean == 7.6
+    assert comparison.groups[0].final(few).mean == 4.8 and comparison.groups[1].final(many) is None
+    assert "fid: 2 protocols, a column each, ranked by itself: generated.count 16 and 500" in comparison.notes()
+    line = curves(comparison, few).axes[0].lines[0]
+    assert list(line.get_xdata()) == [40, 80] and list(line.get_ydata()) == [9.0, 4.8]
+    assert compared_runs(trained, "test", ["fid"]).metrics == comparison.metrics
+
+
+@pytest.mark.parametrize("part", [{"labels": "class 3"}, {"average": "ema-0.100"}, {"average": "generator"}])
+def test_an_evaluation_of_one_class_or_another_average_is_no_value_of_the_run(part):
+    one = joined(measured(run("a", 4.8, 80), 16), measured(run("a", 1.0, 160), 16, after=True, **part))
+    comparison = compared_runs([one, measured(run("b", 4.6, 80), 16)], "test")
+    assert comparison.metrics == ("fid",) and comparison.groups[0].final("fid").mean == 4.8
+    assert best(comparison) == ["b"]
+    assert any(note.startswith("left out, as no value of the whole run: fid of ") for note in comparison.notes())
+
+
+def test_a_mean_over_classes_is_never_called_by_the_metrics_name_alone():
+    one = measured(run("a", 4.8, 80), 16, labels="mean over 3 classes")
+    assert compared_runs([one], "test").metrics == ("fid (labels mean over 3 classes)",)
+
+
+def test_runs_are_told_apart_by_the_images_of_whole_evaluations():
+    part = {**PROTOCOL, "generated": {"labels": "class 3"}, "real": {"pixels_sha256": "of a class"}}
+    whole = {**PROTOCOL, "generated": {}, "real": {"pixels_sha256": "of all"}}
+    first, second = run("a", 1.0, 80).results[0], run("a", 2.0, 80).results[0]
+    results = (replace(first, protocol=part), replace(second, protocol=whole))
+    assert replace(run("a", 1.0, 80), results=results).real_images == "of all"
+
+
+def unfinished(word, *arguments, **more):
+    return run(*arguments, status=Status(word, "boom" if word == "failed" else "", 5), **more)
+
+
+@pytest.mark.parametrize("word", ["stopped", "failed", "running"])
+def test_only_finished_runs_are_ranked(word):
+    runs = [run("a", 3.0, 80), unfinished(word, "b", 1.0, 80), run("c", 4.0, 80)]
+    comparison = compared_runs(runs, "test")
+    assert best(comparison) == ["a"] and "b" not in comparison.standing("fid")
+    assert comparison.groups[1].final("fid") is None and comparison.groups[1].status() == f"1 {word}"
+    cells = {row[0].text: row[1].text for row in tables(comparison, {})[1].rows}
+    assert cells == {"a": "3", "b": "(1)", "c": "4"}
+    (note,) = [note for note in comparison.notes() if note.startswith(f"b {word}")]
+    assert note.endswith(": boom") is (word == "failed")
+    assert any("--at ITERATION" in note for note in comparison.notes())
+
+
+def test_a_failed_seed_is_out_of_the_mean_and_of_the_pairs():
+    runs = [
+        run("a", 3.0, 80),
+        run("a1", 4.0, 80, seed=1),
+        run("b", 2.0, 80),
+        unfinished("failed", "b1", 0.0, 80, seed=1),
+    ]
+    comparison = compared_runs(runs, "test")
+    assert comparison.groups[1].final("fid").values == (2.0,)
+    assert comparison.standing("fid")["a"].paired.n == 1
+    assert any(note.startswith("seeds differ: a [0, 1]; b [0]") for note in comparison.notes())
+
+
+@pytest.mark.parametrize("at", [At(10, "iterations"), At(40, "images")])
+def test_all_can_be_compared_at_a_common_point(at):
+    early = [(40, 2.0, None)]
+    runs = [
+        run("a", 3.0, 80, more=early),
+        unfinished("failed", "b", 9.0, 60, more=[(40, 1.0, None)]),
+        run("c", 0.5, 80),
+    ]
+    comparison = compared_runs(runs, "test", at=at)
+    assert best(comparison) == ["b"] and set(comparison.standing("fid")) == {"a", "b"}
+    assert comparison.groups[0].final("fid").mean == 2.0
+    assert any(note.startswith("runs of c have no evaluation at") for note in comparison.notes())
+    with pytest.raises(UserError, match="no run has an evaluation at iteration 7; there are 10, 15, 20"):
+        compared_runs(runs, "test", at=At(7, "iterations"))
+
+
+def test_variants_are_compared_with_the_best_or_with_a_baseline_by_seed():
+    values = {"a": (3.0, 5.0, 4.1), "b": (2.0, 4.1, 3.0), "c": (2.1, 3.9, 3.2)}
+    runs = [run(f"{name}{i}", v, 80, seed=i) for name, seeds in values.items() for i, v in enumerate(seeds)]
+    standing = compared_runs(runs, "test").standing("fid")
+    assert standing["b0"].best and standing["b0"].paired is None
+    ps = {name: ttest_rel(values[name], values["b"]).pvalue for name in "ac"}
+    assert standing["a0"].paired.p == pytest.approx(ps["a"])
+    assert standing["a0"].paired.p_holm == pytest.approx(2 * ps["a"]) and standing["a0"].paired.significant
+    assert standing["c0"].paired.p_holm == pytest.approx(ps["c"]) and not standing["c0"].paired.significant
+    based = compared_runs(runs, "test", baseline="a0").standing("fid")
+    assert based["a0"].reference and based["b0"].best and based["b0"].paired.mean == pytest.approx(-1.0)
+    with pytest.raises(UserError, match="no variant is called 'x0'"):
+        compared_runs(runs, "test", baseline="x0")
+
+
+def test_the_tables_show_difference_interval_p_and_pairs_and_say_what_two_seeds_can_show():
+    values = {"a": (3.0, 5.0), "b": (2.0, 4.1)}
+    runs = [run(f"{name}{i}", v, 80, seed=i) for name, seeds in values.items() for i, v in enumerate(seeds)]
+    comparison = compared_runs(runs, "test")
+    table = tables(comparison, {})[1]
+    assert table.headers == ("variant", "fid ↓", "difference [95 %]", "p", "pairs", "best ever")
+    low, high = ttest_rel(values["a"], values["b"]).confidence_interval()
+    assert table.rows[0][2].text == f"+0.95 [{low:+.2g}, {high:+.2g}]"
+    assert table.rows[0][4].text == "2" and table.rows[1][2].text == "reference"
+    assert any("with 2 seeds a difference reaches 5 % only if" in note for note in comparison.notes())
+    assert "~" not in markdown(comparison, {})
+
+
+def test_variants_that_are_one_model_are_not_ranked_against_each_other():
+    values = {"a": (3.0, 5.0), "b": (2.0, 4.0), "c": (2.1, 4.1)}
+    runs = [
+        run(f"{name}{i}", v, 80, seed=i, model="same" if name in "bc" else "other")
+        for name, seeds in values.items()
+        for i, v in enumerate(seeds)
+    ]
+    comparison = compared_runs(runs, "test")
+    assert best(comparison) == ["b0", "c0"] and comparison.standing("fid")["c0"].paired is None
+    assert any(note.startswith("b0, c0 are the same model") for note in comparison.notes())
+
+
+def test_other_numbers_of_processes_in_training_are_noted():
+    def on(processes, one, **more):
+        return replace(
+            one,
+            results=tuple(
+                replace(r, protocol={**PROTOCOL, "machine": {"device": "cpu", "processes": processes}, **more})
+                for r in one.results
+            ),
+        )
+
+    mixed = compared_runs([on(1, run("a", 3.0, 80)), on(2, run("b", 2.0, 80))], "test").notes()
+    assert any("different numbers of processes or devices (a 1 on cpu; b 2 on cpu)" in note for note in mixed)
+    after = {"generated": {"weights_sha256": "0"}}
+    alike = compared_runs([on(1, run("a", 3.0, 80)), on(1, run("b", 2.0, 80))], "test").notes()
+    later = compared_runs(
+        [on(1, run("a", 3.0, 80)), joined(on(1, run("b", 2.0, 80)), on(4, run("b", 2.0, 80), **after))], "t"
+    )
+    assert not [note for note in [*alike, *later.notes()] if "processes" in note]
+
+
+def test_speeds_of_training_are_in_no_table_and_time_is_that_of_iterations():
+    results = [
+        Result("fid", 1.0, step, 4 * step, f"2030-01-01T{hour}:00:00+00:00", training=training)
+        for step, hour, training in ((4, 10, (8.0, 4)), (8, 15, (8.0, 4)), (8, 20, None))
+    ]
+    one = replace(run("a", 3.0, 80), results=tuple(results), status=Status("finished", step=10))
+    assert one.training_seconds == pytest.approx(20.0)  # 2 seconds an iteration.
+    assert run("a", 3.0, 80).training_seconds is None
+    comparison = compared_runs([one, run("b", 2.0, 80)], "test")
+    assert "images/s" not in markdown(comparison, {}) and "images_per_second" not in as_csv(comparison, {})
+    speeds = {"a": Spread((10.0, 12.0)), "b": Spread((20.0, 20.0))}
+    assert "11 ± 1.4" in markdown(comparison, speeds)
+    assert "sampling_images_per_second" in as_csv(comparison, speeds)

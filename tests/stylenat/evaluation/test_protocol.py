@@ -27,7 +27,7 @@ METRICS = {
 }
 GENERATED = {
     "count": 50_000, "resolution": 256, "truncation_psi": 1.0, "truncation_centre": None, "precision": "float32",
-    "labels": None, "seed": 0,
+    "labels": None, "average": None, "seed": 0,
 }  # fmt: skip
 REAL = {"pixels_sha256": "b" * 64, "count": 70_000, "resolution": 256, "described": "LMDB here.lmdb"}
 
