@@ -162,7 +162,7 @@ def reason(code: int, log: Path) -> str:
     """
     if code < 0:
         memory = ", perhaps because memory ran out" if code == -signal.SIGKILL else ""
-        return f"killed by {signal.Signals(-code).name}{memory}; the same command goes on"
+        return f"killed by {signal.Signals(-code).name}{memory}; the same command continues"
     last = _tail(log)
     last = last[last.rfind(b"\n--- ") + 1 :]  # What the newest start wrote.
     lines = [line for line in last.decode(errors="replace").splitlines() if line.strip()]

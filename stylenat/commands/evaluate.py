@@ -213,7 +213,7 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
             evaluation.protocol["generated"]["weights_sha256"] = manifest["sha256"][f"{network}.safetensors"]
             if another_average:
                 evaluation.protocol["generated"]["average"] = network
-            _report(evaluation, evaluator, samples, arguments.yardsticks)
+            _report(evaluation, evaluator, samples, arguments.baselines)
         _write(out, step, images, evaluation)
         found.append(evaluation)
     if arguments.per_class:
