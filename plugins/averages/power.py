@@ -23,10 +23,10 @@ class Power:
     """
 
     def __init__(self, widths: Sequence[Width] = (0.05, 0.1)) -> None:
-        names = [EMA, *(f"{EMA}-{width:.3f}" for width in widths[1:])]
+        names = [f"{EMA}-{width:.3f}" for width in widths]
         if not widths or len(set(names)) < len(names):
             raise UserError(f"average.power.widths needs widths that differ by 0.001 or more; got {list(widths)}")
-        self.exponents = dict(zip(names, map(exponent, widths), strict=True))
+        self.exponents = dict(zip([EMA, *names[1:]], map(exponent, widths), strict=True))
 
     def start(self, generator: nn.Module) -> dict[str, nn.Module]:
         return {name: averaged_copy(generator) for name in self.exponents}
