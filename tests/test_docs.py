@@ -173,4 +173,13 @@ def test_evaluation_names_every_gin_file_metric_and_compared_field():
     registered = set(load_plugins(core=CORE).names("metric")) - {"precision_recall", "density_coverage"}
     assert all(f"`{name}` " in text for name in registered)
     (line,) = blocks("evaluation.md", "json")
-    assert list(json.loads(line)) == ["step", "images", "time", "metrics", "spread", "intervals", "protocol"]
+    assert list(json.loads(line)) == [
+        "step",
+        "images",
+        "time",
+        "metrics",
+        "spread",
+        "intervals",
+        "protocol",
+        "training",
+    ]

@@ -123,7 +123,7 @@ def lmdb_of(side, path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere is no folder of weights"),
+        (["nowhere"], "nowhere is not a folder of weights"),
         (["RUN", "--data", "nowhere.lmdb"], "there is no data set at nowhere.lmdb"),
         (["RUN", "--data", "OTHER"], "holds images at resolution 32, not 16"),
         (["RUN", "--samples", "1"], "--samples must be at least 2"),
@@ -189,7 +189,16 @@ def test_the_shipped_metrics_are_part_of_an_experiment_that_includes_them(name, 
 
 def test_a_line_is_what_the_docs_say(folder):
     (line,) = (folder / "run" / "metrics.jsonl").read_text().splitlines()
-    assert list(json.loads(line)) == ["step", "images", "time", "metrics", "spread", "intervals", "protocol"]
+    assert list(json.loads(line)) == [
+        "step",
+        "images",
+        "time",
+        "metrics",
+        "spread",
+        "intervals",
+        "protocol",
+        "training",
+    ]
 
 
 FAILING = '''

@@ -551,7 +551,7 @@ def test_a_metric_that_breaks_a_rule_is_told_which(broken, message):
 
 
 class Deaf(JsonLines):
-    run_started = metrics_evaluated = run_ended = None
+    run_started = step_ended = images_sampled = metrics_evaluated = None
 
 
 class Misspelt(JsonLines):
