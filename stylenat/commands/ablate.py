@@ -43,16 +43,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'", help="overrides the files"
     )
-    parser.add_argument("--quick", action="store_true", help="the file's small version: ablation.quick")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="of all its runs (default: runs/NAME)")
-    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin")
+    parser.add_argument("--quick", action="store_true", help="apply ablation.quick, the file's small version")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of all runs (default: runs/NAME)")
     parser.add_argument(
         "--allow-equal", action="store_true", help="mark variants that build the same model instead of refusing them"
     )
-    parser.add_argument("--dry-run", action="store_true", help="check and size every variant, write nothing")
-    parser.add_argument("--print-commands", action="store_true", help="one a line for each unfinished run; start none")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, on cores of their own")
-    parser.add_argument("--threads", type=int, metavar="N", help="of each run (default: the cores shared out)")
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin; repeatable"
     )
