@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   python tools/compare.py runs/quickstart-1a2b3c4d runs/quickstart-5e6f7a8b --metric fid
   python tools/compare.py --experiment head_partitions --out report      # report/report.html, plots, tables
   python tools/compare.py --experiment head_partitions --format markdown > table.md
+  python tools/compare.py --experiment head_partitions --format latex > table.tex
   python tools/compare.py --experiment head_partitions --at 1200 --baseline uniform
 
 Results of different protocols are not ranked against each other: docs/evaluation.md. How to read a report:
@@ -38,7 +39,10 @@ def parser() -> argparse.ArgumentParser:
     points.add_argument("--at-images", type=int, metavar="IMAGES", help="compare all at so many real images seen")
     parser.add_argument("--baseline", metavar="VARIANT", help="compare with this variant (default: the best)")
     parser.add_argument(
-        "--format", choices=("table", "markdown", "csv", "csv-by-seed"), default="table", help="of what is printed"
+        "--format",
+        choices=("table", "markdown", "csv", "csv-by-seed", "latex"),
+        default="table",
+        help="of what is printed",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write report.html, plots and tables here")
     parser.add_argument("--group-by", metavar="KEY", help="in Aim: a parameter or label (default: what differs)")
@@ -106,6 +110,7 @@ def _print(
 
     from registry.wording import printable
     from stylenat.commands.tables import WIDTH
+    from stylenat.comparison.latex import latex
     from stylenat.comparison.table import LEGEND, as_csv, csv_by_seed, markdown, rich_tables
 
     aside = Console(stderr=form != "table", width=WIDTH, highlight=False, soft_wrap=True, markup=False)
@@ -118,7 +123,8 @@ def _print(
     elif form == "csv-by-seed":
         print(csv_by_seed(comparison), end="")
     else:
-        print((markdown if form == "markdown" else as_csv)(comparison, sampling), end="")
+        write = {"markdown": markdown, "csv": as_csv, "latex": latex}[form]
+        print(write(comparison, sampling), end="")
     for note in notes:
         aside.print(printable(f"note: {note}"))
     if pages:
@@ -149,29 +155,30 @@ def _write(
     from registry.wording import printable
     from stylenat.comparison import pictures, plots
     from stylenat.comparison.foreign import file_name
+    from stylenat.comparison.latex import latex
     from stylenat.comparison.report import Pictures, report
     from stylenat.comparison.table import as_csv, csv_by_seed, markdown
     from stylenat.training.run import write_text
 
     taken: set[str] = set()
-    figures = {
-        file_name(f"curve-{metric}", taken): plots.curves(comparison, metric)
-        for metric in comparison.metrics
-        if any(len(run.of(metric)) > 1 for group in comparison.groups for run in group.runs)
-    }
+    runs = [run for group in comparison.groups for run in group.runs]
+    curved = [metric for metric in comparison.metrics if any(len(run.of(metric)) > 1 for run in runs)]
+    figures = {file_name(f"curve-{metric}", taken): plots.curves(comparison, metric) for metric in curved}
     groups = comparison.groups
     with_values = [metric for metric in comparison.metrics if any(group.final(metric) for group in groups)]
     main_metric = (with_values or comparison.metrics)[0]
-    costs = [("parameters", "parameters of the generator", plots.parameters_of(groups), True)]
+    costs = [("parameters", "parameters of the generator (millions)", plots.parameters_of(groups), True)]
     if sampling:
         speeds = {name: spread.mean for name, spread in sampling.items()}
         costs.append(("throughput", "images a second, sampling, measured side by side", speeds, False))
+    captions = {name: plots.curves_caption(comparison, metric) for name, metric in zip(figures, curved, strict=True)}
     for name, title, values, less in costs:
         figures[f"pareto-{name}"] = plots.pareto(comparison, main_metric, title, values, less)
+        captions[f"pareto-{name}"] = plots.pareto_caption(comparison, main_metric, title)
     shown = Pictures()
     for name, figure in figures.items():
         plots.save(figure, folder / name)
-        shown.plots[name] = (folder / f"{name}.svg").read_bytes()
+        shown.plots[captions[name]] = (folder / f"{name}.svg").read_bytes()
     chosen, without = pictures.same_latents(comparison)
     if chosen:
         shown.side_by_side = pictures.side_by_side(chosen)
@@ -179,8 +186,10 @@ def _write(
         shown.grids = {name: run.grid.read_bytes() for name, run in chosen.items() if run.grid}
         remarks = [*remarks, *without]
     shown.heads = pictures.what_heads_see(comparison)
+    write_text(folder / "captions.txt", "".join(f"{name}: {printable(text)}\n" for name, text in captions.items()))
     write_text(folder / "table.md", markdown(comparison, sampling))
     write_text(folder / "table.csv", as_csv(comparison, sampling))
+    write_text(folder / "table.tex", latex(comparison, sampling))
     write_text(folder / "table-by-seed.csv", csv_by_seed(comparison))
     write_text(folder / "report.html", report(comparison, sampling, shown, pages, missing, remarks))
     written = printable(folder / "report.html")

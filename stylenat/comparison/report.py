@@ -28,7 +28,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri
 
 @dataclass
 class Pictures:
-    """What the page shows, as files' bytes: SVG plots by title, and PNGs by variant."""
+    """What the page shows, as files' bytes: SVG plots by caption, and PNGs by variant."""
 
     plots: dict[str, bytes] = field(default_factory=dict)
     side_by_side: bytes | None = None

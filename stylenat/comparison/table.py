@@ -5,6 +5,7 @@ One table says what was compared, and one for each metric and protocol says what
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -101,12 +102,16 @@ def difference(found: Paired) -> str:
     """``+0.012 [-0.001, +0.025]``."""
     if found.mean is None:
         return "-"
-    interval = "" if found.interval is None else f" [{found.interval[0]:+.2g}, {found.interval[1]:+.2g}]"
-    return f"{found.mean:+.2g}{interval}"
+    if found.interval is None:
+        return f"{found.mean:+.2g}"
+    low, high = found.interval
+    # As many decimals as the interval's half has to two digits.
+    decimals = min(max(0, 1 - math.floor(math.log10((high - low) / 2))), 8) if high > low else 2
+    return f"{found.mean:+.{decimals}f} [{low:+.{decimals}f}, {high:+.{decimals}f}]"
 
 
 def p_value(p: float | None) -> str:
-    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.2g}"
+    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def rich_tables(comparison: Comparison, sampling: Mapping[str, Spread]) -> list[Table]:

@@ -153,7 +153,7 @@ def test_an_evaluation_by_another_protocol_has_a_column_of_its_own_and_bold_hold
     assert comparison.groups[0].final(few).mean == 4.8 and comparison.groups[1].final(many) is None
     assert "fid: 2 protocols, a column each, ranked by itself: generated.count 16 and 500" in comparison.notes()
     line = curves(comparison, few).axes[0].lines[0]
-    assert list(line.get_xdata()) == [40, 80] and list(line.get_ydata()) == [9.0, 4.8]
+    assert list(line.get_xdata()) == [0.04, 0.08] and list(line.get_ydata()) == [9.0, 4.8]
     assert compared_runs(trained, "test", ["fid"]).metrics == comparison.metrics
 
 
@@ -247,7 +247,7 @@ def test_the_tables_show_difference_interval_p_and_pairs_and_say_what_two_seeds_
     table = tables(comparison, {})[1]
     assert table.headers == ("variant", "fid ↓", "difference [95 %]", "p", "pairs", "best ever")
     low, high = ttest_rel(values["a"], values["b"]).confidence_interval()
-    assert table.rows[0][2].text == f"+0.95 [{low:+.2g}, {high:+.2g}]"
+    assert table.rows[0][2].text == f"+0.95 [{low:+.2f}, {high:+.2f}]"
     assert table.rows[0][4].text == "2" and table.rows[1][2].text == "reference"
     assert any("with 2 seeds a difference reaches 5 % only if" in note for note in comparison.notes())
     assert "~" not in markdown(comparison, {})
