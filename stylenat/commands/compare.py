@@ -154,10 +154,11 @@ def _write(
 ) -> None:
     from registry.wording import printable
     from stylenat.comparison import pictures, plots
+    from stylenat.comparison.appendix import by_run, environments
     from stylenat.comparison.foreign import file_name
     from stylenat.comparison.latex import latex
     from stylenat.comparison.report import Pictures, report
-    from stylenat.comparison.table import as_csv, csv_by_seed, markdown
+    from stylenat.comparison.table import as_csv, csv_by_seed, markdown, markdown_of
     from stylenat.training.run import write_text
 
     taken: set[str] = set()
@@ -188,6 +189,7 @@ def _write(
     shown.heads = pictures.what_heads_see(comparison)
     write_text(folder / "captions.txt", "".join(f"{name}: {printable(text)}\n" for name, text in captions.items()))
     write_text(folder / "table.md", markdown(comparison, sampling))
+    write_text(folder / "appendix.md", markdown_of([by_run(comparison), environments(comparison)]))
     write_text(folder / "table.csv", as_csv(comparison, sampling))
     write_text(folder / "table.tex", latex(comparison, sampling))
     write_text(folder / "table-by-seed.csv", csv_by_seed(comparison))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stylenat.comparison.aim_links import Links
+from stylenat.comparison.appendix import by_run, environments
 from stylenat.comparison.foreign import html_text
 from stylenat.comparison.results import Comparison, Spread
 from stylenat.comparison.table import LEGEND, Cell, Tabular, tables
@@ -73,7 +74,8 @@ def report(
     if pictures.grids:
         parts.append("<h2>Sample grids</h2>")
         parts += [_figure(grid, "png", name, True) for name, grid in pictures.grids.items()]
-    parts += ["<h2>Runs</h2>", _runs(comparison)]
+    parts += ["<h2>To repeat this</h2>", _table(by_run(comparison)), _table(environments(comparison))]
+    parts += ["<h2>Runs and configs</h2>", _runs(comparison)]
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f'<meta name="viewport" content="width=device-width"><title>{e(comparison.name)}</title><style>{STYLE}</style>'

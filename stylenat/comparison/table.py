@@ -129,8 +129,13 @@ def rich_tables(comparison: Comparison, sampling: Mapping[str, Spread]) -> list[
 
 def markdown(comparison: Comparison, sampling: Mapping[str, Spread]) -> str:
     """Each table with its title as a paragraph above it."""
+    return markdown_of(tables(comparison, sampling))
+
+
+def markdown_of(found: Sequence[Tabular]) -> str:
+    """The tables one below the other."""
     parts = []
-    for one in tables(comparison, sampling):
+    for one in found:
         rule = ["---" if i < one.left else "---:" for i in range(len(one.headers))]
         lines = [[markdown_cell(title) for title in one.headers], rule]
         lines += [[f"**{c.text}**" if c.best else markdown_cell(c.text) for c in cells] for cells in one.rows]
