@@ -73,20 +73,10 @@ def write_text(path: Path, text: str) -> None:
 
 def versions() -> dict[str, str | None]:
     """Of the packages that a result depends on; None for one that is not installed."""
-    packages = [
-        "stylenat",
-        "torch",
-        "torchvision",
-        "triton",
-        "natten",
-        "gin-config",
-        "kornia",
-        "numpy",
-        "scipy",
-        "pillow",
-    ]
-    packages += ["torch-fidelity"]
-    installed = {d.metadata["Name"].lower(): d.version for d in metadata.distributions() if d.metadata["Name"]}
+    packages = ["stylenat", "torch", "torchvision", "triton", "natten", "gin-config", "kornia", "numpy", "scipy"]
+    packages += ["pillow", "torch-fidelity"]
+    found = ((d.metadata["Name"], d.version) for d in metadata.distributions())
+    installed = {name.lower().replace("_", "-"): version for name, version in found if name}
     return {name: installed.get(name) for name in packages}
 
 
