@@ -1,6 +1,7 @@
 """``tools/compare.py``: runs side by side, as a table, pictures, links into Aim, and one page of all."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,14 +112,11 @@ def _print(
     from registry.wording import printable
     from stylenat.commands.tables import WIDTH
     from stylenat.comparison.latex import latex
-    from stylenat.comparison.table import LEGEND, as_csv, csv_by_seed, markdown, rich_tables
+    from stylenat.comparison.table import LEGEND, as_csv, csv_by_seed, markdown, print_tables
 
     aside = Console(stderr=form != "table", width=WIDTH, highlight=False, soft_wrap=True, markup=False)
     if form == "table":
-        for table in rich_tables(comparison, sampling):
-            # As wide as it needs: a number that is folded or cut cannot be read.
-            wide = Console(width=2000)
-            Console(width=max(WIDTH, wide.measure(table).maximum)).print(table)
+        print_tables(Console(width=None if sys.stdout.isatty() else WIDTH), comparison, sampling)
         aside.print(LEGEND)
     elif form == "csv-by-seed":
         print(csv_by_seed(comparison), end="")
@@ -184,6 +182,7 @@ def _write(
     if chosen:
         shown.side_by_side = pictures.side_by_side(chosen)
         (folder / "samples.png").write_bytes(shown.side_by_side)
+        shown.side_by_side_caption = captions["samples"] = pictures.caption(chosen)
         shown.grids = {name: run.grid.read_bytes() for name, run in chosen.items() if run.grid}
         remarks = [*remarks, *without]
     shown.heads = pictures.what_heads_see(comparison)

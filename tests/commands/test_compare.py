@@ -144,7 +144,7 @@ def test_the_report_shows_what_there_is(runs, capsys):
     assert main(["--experiment", "heads", "--out", "report"]) == 0
     page = Path("report/report.html").read_text()
     assert "The same latents" in page and "no samples of far: there is no sample grid" in page
-    assert page.count("receptive") + page.count("<figcaption>all variants") == 1
+    assert page.count("<figcaption>What the heads of all variants see.") == 1
 
 
 @pytest.mark.parametrize(
