@@ -17,6 +17,7 @@ setup(
         "stylenat.experiments.ablations": ["*.gin"],
         "stylenat.experiments.base": ["*.gin"],
         "stylenat.experiments.metrics": ["*.gin"],
+        "stylenat.comparison": ["*.mplstyle"],
         "stylenat.native": ["*.cpp", "*.h"],
         "stylenat.templates": ["*.txt"],
     },

@@ -121,12 +121,12 @@ def save_picture(path: Path, name: str, partition: Partition, sites: list[Attent
 
     rows = groups_by_site(partition, sites)
     columns = max([len(groups) for _, _, groups in rows if isinstance(groups, list)], default=1)
-    # Three columns wide at least, for the title.
-    columns = max(columns, 3)
-    figure = Figure(figsize=(1.9 * columns + 1.5, 2.15 * len(rows) + 0.9), layout="constrained")
+    # Two columns wide at least, for the title.
+    columns = max(columns, 2)
+    figure = Figure(figsize=(2.1 * columns + 0.9, 2.45 * len(rows) + 1.1), layout="constrained")
     # A name is foreign text, in which a dollar sign is a dollar sign.
-    what = "what each head of two queries sees (blue: middle, orange: near the border)"
-    figure.suptitle(f"{printable(name, 100)}\n{what}", fontsize=9, parse_math=False)
+    what = "what the heads see from two queries (dark)\nblue: the middle one, orange: near the border, green: both"
+    figure.suptitle(f"{printable(name, 100)}\n{what}", fontsize=10, parse_math=False, wrap=True)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (title, side, groups) in zip(axes, rows, strict=True):
         for axis in line:
@@ -134,16 +134,16 @@ def save_picture(path: Path, name: str, partition: Partition, sites: list[Attent
         line[0].set_axis_on()
         line[0].set_xticks([])
         line[0].set_yticks([])
-        line[0].set_ylabel(title.replace(", ", "\n"), fontsize=7)
+        line[0].set_ylabel(title.replace(", ", "\n"), fontsize=9)
         if isinstance(groups, str):
-            look = {"fontsize": 6, "ha": "center", "va": "center", "wrap": True, "parse_math": False}
+            look = {"fontsize": 8, "ha": "center", "va": "center", "wrap": True, "parse_math": False}
             line[0].text(0.5, 0.5, printable(groups, 300), **look)
             continue
         for axis, group, caption in zip(line, groups, captions(groups), strict=False):
             axis.set_axis_on()
             axis.set_xticks([])
             axis.set_yticks([])
-            axis.set_title(caption.replace(": ", "\n"), fontsize=7)
+            axis.set_title(caption.replace(": ", "\n"), fontsize=9)
             axis.imshow(_colours(group, side), interpolation="nearest")
     temporary = path.with_name(f".{path.name}.partial")
     try:
@@ -163,15 +163,18 @@ def save_neighborhoods(
 
 
 def _colours(group: HeadGroup, side: int) -> list[list[tuple[float, float, float]]]:
-    """RGB rows: light ground, the keys of the two queries, the queries themselves darkest."""
+    """RGB rows: light ground, the keys of either query and of both (colours of Okabe and Ito), the queries darkest."""
     # A token of a large map is less than a pixel of the page: keys are drawn as large as can be distinguished.
     reach = min(side // 128, (group.dilation - 1) // 2)
     picture = [[(0.95, 0.95, 0.95)] * side for _ in range(side)]
-    colours = (((0.35, 0.6, 0.85), (0.05, 0.2, 0.5)), ((0.98, 0.65, 0.25), (0.65, 0.3, 0.0)))
-    for query, (key_colour, query_colour) in zip(queries(side), colours, strict=True):
-        marks = [(place, key_colour) for place in sorted(seen(group, side, query))] + [(query, query_colour)]
-        for (row, column), colour in marks:
-            for y in range(max(row - reach, 0), min(row + reach + 1, side)):
-                for x in range(max(column - reach, 0), min(column + reach + 1, side)):
-                    picture[y][x] = colour
+    middle, border = (seen(group, side, query) for query in queries(side))
+    marks = [(token, (0.34, 0.71, 0.91)) for token in sorted(middle - border)]
+    marks += [(token, (0.9, 0.62, 0.0)) for token in sorted(border - middle)]
+    marks += [(token, (0.0, 0.62, 0.45)) for token in sorted(middle & border)]
+    # The queries last, so that nothing hides them.
+    marks += list(zip(queries(side), ((0.0, 0.2, 0.45), (0.55, 0.2, 0.0)), strict=True))
+    for (row, column), colour in marks:
+        for y in range(max(row - reach, 0), min(row + reach + 1, side)):
+            for x in range(max(column - reach, 0), min(column + reach + 1, side)):
+                picture[y][x] = colour
     return picture

@@ -3,6 +3,8 @@
 import json
 import re
 import runpy
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -183,3 +185,16 @@ def test_evaluation_names_every_gin_file_metric_and_compared_field():
         "protocol",
         "training",
     ]
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_job_scripts_are_clean():
+    found = 0
+    for path in sorted(DOCS.glob("*.md")):
+        for script in re.findall(r"^```\w*\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            if "#SBATCH" in script:
+                found += 1
+                text = "#!/bin/bash\n" + script.removeprefix("#!/bin/bash\n")
+                done = subprocess.run(["shellcheck", "-"], input=text, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, f"{path}: {done.stdout}"
+    assert found >= 3

@@ -71,11 +71,11 @@ class FrechetRandomFeatures(Frechet):
     """Fréchet distance on a fixed random network. NOT FID: comparable within one data set and resolution only.
 
     Args:
-        features: another embedding instead of ``random_convolution``.
+        features: another embedding instead of ``random_convolution``; bootstrap, seed: as of ``fid``.
     """
 
-    def __init__(self, features: Features | None = None) -> None:
-        super().__init__("frechet_random_features", features or RandomConvolution())
+    def __init__(self, features: Features | None = None, bootstrap: CountOrZero = 0, seed: int = 0) -> None:
+        super().__init__("frechet_random_features", features or RandomConvolution(), bootstrap, seed)
 
 
 class FID(Frechet):

@@ -104,7 +104,7 @@ class Plan:
 
         Raises UserError when they cannot be written.
         """
-        before = _manifest(self.folder)
+        before = manifest(self.folder)
         everything = [*(planned.variant for planned in self.variants), *(one.variant for one in self.broken)]
         variants = {variant.name: list(variant.bindings) for variant in everything}
         failed = {_run_name(one.variant.name, seed): one for one in self.broken for seed in self.seeds}
@@ -114,7 +114,7 @@ class Plan:
             for one in self.broken
             for seed in self.seeds
         }
-        manifest = {
+        held = {
             "format_version": FORMAT_VERSION,
             "name": self.name,
             "variants": before.get("variants", {}) | variants,
@@ -125,7 +125,7 @@ class Plan:
             (self.folder / "configs").mkdir(parents=True, exist_ok=True)
             for job in self.jobs:
                 write_text(job.config, job.text)
-            write_text(self.folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+            write_text(self.folder / MANIFEST, json.dumps(held, indent=2) + "\n")
             (self.folder / "logs").mkdir(exist_ok=True)
             for name, one in failed.items():
                 write_text(self.folder / "logs" / f"{name}.log", one.traceback)
@@ -134,14 +134,14 @@ class Plan:
             raise UserError(f"cannot write to {self.folder}: {error.strerror}; choose another --out") from error
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def manifest(folder: Path) -> dict[str, Any]:
     """Of an earlier command in the folder, empty for none. Raises UserError where it cannot be read."""
     try:
-        manifest = json.loads(read_bounded(folder / MANIFEST, MANIFEST_BYTES))
-        if manifest["format_version"] > FORMAT_VERSION:
-            raise ValueError("a later version of this project wrote it")
-        return {"name": str(manifest["name"]), "seeds": list(manifest["seeds"])} | {
-            name: dict(manifest[name]) for name in ("variants", "runs")
+        held = json.loads(read_bounded(folder / MANIFEST, MANIFEST_BYTES))
+        if held["format_version"] > FORMAT_VERSION:
+            raise ValueError("a later version of this project made it")
+        return {"name": str(held["name"]), "seeds": list(held["seeds"])} | {
+            name: dict(held[name]) for name in ("variants", "runs")
         }
     except FileNotFoundError:
         return {}
@@ -182,7 +182,7 @@ def planned(
         bindings, name = [*ablation.quick, *bindings], f"{name}-quick"
         ablation = Ablation(**arguments(registry, "ablation", files, bindings, search_path))
     folder = out or Path("runs") / name
-    if (other := _manifest(folder).get("name", name)) != name:
+    if (other := manifest(folder).get("name", name)) != name:
         raise UserError(f"{folder} holds the ablation {other!r}; choose another folder with --out")
 
     def load(*more: str) -> Experiment:

@@ -48,7 +48,11 @@ def _needed(run: Path, given: Sequence[str], prog: str, argv: Sequence[str] | No
         try:
             metadata.distribution(name)
         except (metadata.PackageNotFoundError, ValueError):
-            raise UserError(f"{run} uses the plugin distribution {name} {version}, which is not installed") from None
+            command = shlex.join([f"tools/{prog}.py", *(sys.argv[1:] if argv is None else argv)])
+            raise UserError(
+                f"{run} uses the plugin distribution {name} {version}, which is not installed; install it, or load its "
+                f"module or file: python {command} --plugin MODULE_OR_FILE.py"
+            ) from None
     modules, known = {_module(name) for name in given}, set(remembered())
     found, unknown = [], []
     for file in files:

@@ -1,6 +1,7 @@
 """``tools/compare.py``: runs side by side, as a table, pictures, links into Aim, and one page of all."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ EXAMPLES = """examples:
   python tools/compare.py runs/quickstart-1a2b3c4d runs/quickstart-5e6f7a8b --metric fid
   python tools/compare.py --experiment head_partitions --out report      # report/report.html, plots, tables
   python tools/compare.py --experiment head_partitions --format markdown > table.md
+  python tools/compare.py --experiment head_partitions --format latex > table.tex
   python tools/compare.py --experiment head_partitions --at 1200 --baseline uniform
 
 Results of different protocols are not ranked against each other: docs/evaluation.md. How to read a report:
@@ -38,7 +40,10 @@ def parser() -> argparse.ArgumentParser:
     points.add_argument("--at-images", type=int, metavar="IMAGES", help="compare all at so many real images seen")
     parser.add_argument("--baseline", metavar="VARIANT", help="compare with this variant (default: the best)")
     parser.add_argument(
-        "--format", choices=("table", "markdown", "csv", "csv-by-seed"), default="table", help="of what is printed"
+        "--format",
+        choices=("table", "markdown", "csv", "csv-by-seed", "latex"),
+        default="table",
+        help="of what is printed",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write report.html, plots and tables here")
     parser.add_argument(
@@ -108,19 +113,18 @@ def _print(
 
     from registry.wording import printable
     from stylenat.commands.tables import WIDTH
-    from stylenat.comparison.table import LEGEND, as_csv, csv_by_seed, markdown, rich_tables
+    from stylenat.comparison.latex import latex
+    from stylenat.comparison.table import LEGEND, as_csv, csv_by_seed, markdown, print_tables
 
     aside = Console(stderr=form != "table", width=WIDTH, highlight=False, soft_wrap=True, markup=False)
     if form == "table":
-        for table in rich_tables(comparison, sampling):
-            # As wide as it needs: a number that is folded or cut cannot be read.
-            wide = Console(width=2000)
-            Console(width=max(WIDTH, wide.measure(table).maximum)).print(table)
+        print_tables(Console(width=None if sys.stdout.isatty() else WIDTH), comparison, sampling)
         aside.print(LEGEND)
     elif form == "csv-by-seed":
         print(csv_by_seed(comparison), end="")
     else:
-        print((markdown if form == "markdown" else as_csv)(comparison, sampling), end="")
+        write = {"markdown": markdown, "csv": as_csv, "latex": latex}[form]
+        print(write(comparison, sampling), end="")
     for note in notes:
         aside.print(printable(f"note: {note}"))
     if pages:
@@ -150,39 +154,45 @@ def _write(
 ) -> None:
     from registry.wording import printable
     from stylenat.comparison import pictures, plots
+    from stylenat.comparison.appendix import by_run, environments
     from stylenat.comparison.foreign import file_name
+    from stylenat.comparison.latex import latex
     from stylenat.comparison.report import Pictures, report
-    from stylenat.comparison.table import as_csv, csv_by_seed, markdown
+    from stylenat.comparison.table import as_csv, csv_by_seed, markdown, markdown_of
     from stylenat.training.run import write_text
 
     taken: set[str] = set()
-    figures = {
-        file_name(f"curve-{metric}", taken): plots.curves(comparison, metric)
-        for metric in comparison.metrics
-        if any(len(run.of(metric)) > 1 for group in comparison.groups for run in group.runs)
-    }
+    runs = [run for group in comparison.groups for run in group.runs]
+    curved = [metric for metric in comparison.metrics if any(len(run.of(metric)) > 1 for run in runs)]
+    figures = {file_name(f"curve-{metric}", taken): plots.curves(comparison, metric) for metric in curved}
     groups = comparison.groups
     with_values = [metric for metric in comparison.metrics if any(group.final(metric) for group in groups)]
     main_metric = (with_values or comparison.metrics)[0]
-    costs = [("parameters", "parameters of the generator", plots.parameters_of(groups), True)]
+    costs = [("parameters", "parameters of the generator (millions)", plots.parameters_of(groups), True)]
     if sampling:
         speeds = {name: spread.mean for name, spread in sampling.items()}
         costs.append(("throughput", "images a second, sampling, measured side by side", speeds, False))
+    captions = {name: plots.curves_caption(comparison, metric) for name, metric in zip(figures, curved, strict=True)}
     for name, title, values, less in costs:
         figures[f"pareto-{name}"] = plots.pareto(comparison, main_metric, title, values, less)
+        captions[f"pareto-{name}"] = plots.pareto_caption(comparison, main_metric, title)
     shown = Pictures()
     for name, figure in figures.items():
         plots.save(figure, folder / name)
-        shown.plots[name] = (folder / f"{name}.svg").read_bytes()
+        shown.plots[captions[name]] = (folder / f"{name}.svg").read_bytes()
     chosen, without = pictures.same_latents(comparison)
     if chosen:
         shown.side_by_side = pictures.side_by_side(chosen)
         (folder / "samples.png").write_bytes(shown.side_by_side)
+        shown.side_by_side_caption = captions["samples"] = pictures.caption(chosen)
         shown.grids = {name: run.grid.read_bytes() for name, run in chosen.items() if run.grid}
         remarks = [*remarks, *without]
     shown.heads = pictures.what_heads_see(comparison)
+    write_text(folder / "captions.txt", "".join(f"{name}: {printable(text)}\n" for name, text in captions.items()))
     write_text(folder / "table.md", markdown(comparison, sampling))
+    write_text(folder / "appendix.md", markdown_of([by_run(comparison), environments(comparison)]))
     write_text(folder / "table.csv", as_csv(comparison, sampling))
+    write_text(folder / "table.tex", latex(comparison, sampling))
     write_text(folder / "table-by-seed.csv", csv_by_seed(comparison))
     write_text(folder / "report.html", report(comparison, sampling, shown, pages, missing, remarks))
     written = printable(folder / "report.html")

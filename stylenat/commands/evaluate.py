@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +23,12 @@ EXAMPLES = """examples:
   python tools/evaluate.py runs/NAME --gin metrics/fid50k.gin --data data/ffhq256.lmdb --extractor-weights inception.pth
   python tools/evaluate.py runs/NAME/checkpoints/step-000001000 --gin metrics/all50k.gin --samples 10000
   python tools/evaluate.py imported/ --gin metrics/inception50k.gin --data data/ffhq256.lmdb --download
+  python tools/evaluate.py --ablation head_partitions --gin metrics/offline.gin --samples 10000
   torchrun --nproc-per-node 4 tools/evaluate.py runs/NAME --gin metrics/fid50k.gin
 """
+
+BOOTSTRAP = 20
+"""Resamplings with ``--ablation``: the value of ``metric.fid.bootstrap`` that docs/evaluation.md proposes."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,7 +38,14 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, one of its checkpoints, or imported weights")
+    parser.add_argument(
+        "run", type=Path, nargs="?", metavar="RUN", help="run folder, one of its checkpoints, or imported weights"
+    )
+    parser.add_argument("--ablation", metavar="NAME", help="instead of RUN: all finished runs of runs/NAME, each once")
+    parser.add_argument("--at", type=int, metavar="ITERATION", help="with --ablation: checkpoints of that iteration")
+    parser.add_argument(
+        "--bootstrap", type=int, metavar="N", help="resamplings for intervals, where a metric has them (--ablation: 20)"
+    )
     parser.add_argument(
         "--gin", action="append", default=[], metavar="FILE", help="metrics and their settings (default: the run's)"
     )
@@ -94,12 +106,35 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
+    _check(arguments)
     if not one_of_several():
-        return _evaluate(arguments, argv)
+        return _all(arguments, argv)
     from stylenat.training.processes import joined
 
     with joined():
+        return _all(arguments, argv)
+
+
+def _all(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
+    """One run, or those of an ablation."""
+    if arguments.ablation is None:
         return _evaluate(arguments, argv)
+    from stylenat.commands._evaluate_ablation import evaluate_ablation
+
+    return evaluate_ablation(arguments, lambda one: _evaluate(one, argv))
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if (arguments.run is None) is (arguments.ablation is None):
+        raise UserError("name RUN or --ablation NAME, and not both")
+    if arguments.ablation is None and arguments.at is not None:
+        raise UserError("--at is for --ablation; of one run name the checkpoint's folder")
+    if arguments.ablation is not None and arguments.out is not None:
+        raise UserError("--out is for one RUN; with --ablation each run's metrics.jsonl is written")
+    if arguments.bootstrap is None and arguments.ablation is not None:
+        arguments.bootstrap = BOOTSTRAP
+    if arguments.bootstrap is not None and arguments.bootstrap not in (0, *range(2, 100_001)):
+        raise UserError(f"--bootstrap must be 0, or from 2 to 100,000; got {arguments.bootstrap}")
 
 
 def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
@@ -110,7 +145,12 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     folder = weights.weights_folder(arguments.run)
     config, search = weights.config_of(folder), [experiments_folder()]
     registry = loaded_plugins(arguments.plugin, [config.parent], "evaluate", argv)
-    experiment = load_experiment(registry, [config, *arguments.gin], _bindings(arguments), search_path=search)
+    files, bindings = [config, *arguments.gin], _bindings(arguments)
+    experiment = load_experiment(registry, files, bindings, search_path=search)
+    if arguments.bootstrap is not None:
+        with_it = [name for name in experiment.settings() if re.fullmatch(r"(.+/)?metric\.\w+\.bootstrap", name)]
+        bindings += [f"{name} = {arguments.bootstrap}" for name in with_it]
+        experiment = load_experiment(registry, files, bindings, search_path=search)
     out = arguments.out or config.parent / "metrics.jsonl"
     if not out.parent.is_dir():
         raise UserError(f"there is no folder {out.parent} to write {out.name} to")

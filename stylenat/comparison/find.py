@@ -12,6 +12,10 @@ from stylenat.ablation.outcomes import outcomes
 from stylenat.ablation.plan import FORMAT_VERSION, MANIFEST, MANIFEST_BYTES
 from stylenat.comparison.runs import RunResults, read_run
 from stylenat.files import read_bounded
+from stylenat.training.run import CONFIG_BYTES, OPTION
+
+IN_USE = "# Plugins in use: "
+"""How the line of a config begins that names them (``Experiment.operative_text``)."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,22 @@ def found_runs(registry: Registry, paths: Sequence[Path], experiment: str | None
     return Found(name, tuple(read_run(registry, path) for path in once.values()))
 
 
+def _plugins(registry: Registry, configs: Sequence[Path]) -> str:
+    """What to load for a config that names plugins which are not loaded; empty where there are none."""
+    config = next((path for path in configs if path.is_file()), None)
+    try:
+        lines = read_bounded(config, CONFIG_BYTES).decode().splitlines() if config else []
+    except (OSError, ValueError):
+        return ""
+    header = next((line for line in lines if line.startswith(IN_USE)), IN_USE)
+    loaded = {entry.origin.distribution for entry in registry.entries.values()}
+    names = [text.removeprefix(OPTION) for text in header.removeprefix(IN_USE).split(", ") if text]
+    absent = [name for name in names if name.partition(" ")[0] not in loaded and OPTION + name not in loaded]
+    if not absent:
+        return ""
+    return f"; it uses {', '.join(absent)}: install it, or add --plugin MODULE_OR_FILE.py to this command"
+
+
 def _ablation(registry: Registry, folder: Path) -> Found:
     try:
         manifest = json.loads(read_bounded(folder / MANIFEST, MANIFEST_BYTES))
@@ -82,7 +102,7 @@ def _ablation(registry: Registry, folder: Path) -> Found:
             config = folder / "configs" / f"{run}.gin"
             runs.append(read_run(registry, folder / run, config, ended.get(run), begun=False))
         except UserError as error:  # The others can be compared meanwhile.
-            missing.append(f"{run} is not compared: {error}")
+            missing.append(f"{run} is not compared: {error}{_plugins(registry, [folder / run / 'config.gin', config])}")
         except Exception as error:  # A plugin's fault.
             missing.append(f"{run} is not compared, it cannot be built: {said(error)}")
     if not any(run.results for run in runs):

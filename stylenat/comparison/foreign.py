@@ -19,6 +19,18 @@ def markdown_cell(text: str) -> str:
     return re.sub(r"([\\`*|\[\]])", r"\\\1", html.escape(printable(text), quote=False))
 
 
+LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$"},
+}
+
+
+def latex_text(text: object) -> str:
+    """Text in LaTeX, where no character of it is a command. What is not ASCII is left to LaTeX's UTF-8."""
+    return "".join(LATEX.get(character, character) for character in printable(text))
+
+
 def html_text(text: object) -> str:
     """Text in HTML, also within an attribute's quotes."""
     return html.escape(printable(text))

@@ -40,8 +40,9 @@ def paired(values: Mapping[int, float], reference: Mapping[int, float]) -> Paire
     n, mean = len(differences), statistics.fmean(differences)
     if n == 1:
         return Paired(n, mean)
-    if len(set(differences)) == 1:
-        return Paired(n, mean, (0.0, 0.0), 1.0) if mean == 0 else Paired(n, mean)
+    size = max(abs(value) for value in (*values.values(), *reference.values()))
+    if statistics.stdev(differences) <= 1e-12 * size:  # Equal but for rounding.
+        return Paired(n, mean, (0.0, 0.0), 1.0) if abs(mean) <= 1e-12 * size else Paired(n, mean)
     from scipy.stats import ttest_rel
 
     test = ttest_rel([values[seed] for seed in seeds], [reference[seed] for seed in seeds])

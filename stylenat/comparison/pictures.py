@@ -49,6 +49,18 @@ def side_by_side(chosen: dict[str, RunResults]) -> bytes:
     return out.getvalue()
 
 
+def caption(chosen: dict[str, RunResults]) -> str:
+    """A sentence on ``side_by_side``: seed, truncation, and that nothing was selected."""
+    first = next(iter(chosen.values()))
+    psi = first.settings.get("train.truncation_psi", "1.0")
+    truncated = "not truncated" if float(psi) == 1 else f"truncated with psi {psi}"
+    steps = sorted({run.step for run in chosen.values()})
+    return (
+        f"Samples of {', '.join(chosen)} (rows) from the same latents (columns), seed {first.seed}, {truncated}, after "
+        f"{' or '.join(f'{step:,}' for step in steps)} iterations; the first ones, none selected."
+    )
+
+
 def _first_row(run: RunResults) -> list[np.ndarray]:
     """The images in the first row of the run's grid, uint8 [side, side, 3], at the size they are shown in."""
     assert run.grid is not None

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stylenat.comparison.aim_links import Links
+from stylenat.comparison.appendix import by_run, environments
 from stylenat.comparison.foreign import html_text
 from stylenat.comparison.results import Comparison, Spread
 from stylenat.comparison.table import LEGEND, Cell, Tabular, tables
@@ -19,6 +20,7 @@ caption { text-align: left; padding: .8em 0 .3em; font-weight: 600 } th { vertic
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } td.best { font-weight: 700 }
 img { max-width: 100%; height: auto } .pixels { image-rendering: pixelated }
 figure { display: inline-block; margin: .5em; vertical-align: top; max-width: 100% }
+.plots figure { width: 560px } .plots img { width: 100% } .heads img { max-width: 560px }
 figcaption { font-size: 13px; color: #555 } .note { background: #fff6d6; padding: .4em .8em; margin: .4em 0 }
 code, pre { font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere } pre { white-space: pre-wrap }
 """
@@ -28,10 +30,11 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri
 
 @dataclass
 class Pictures:
-    """What the page shows, as files' bytes: SVG plots by title, and PNGs by variant."""
+    """What the page shows, as files' bytes: SVG plots by caption, and PNGs by variant."""
 
     plots: dict[str, bytes] = field(default_factory=dict)
     side_by_side: bytes | None = None
+    side_by_side_caption: str = ""
     grids: dict[str, bytes] = field(default_factory=dict)
     heads: dict[str, bytes] = field(default_factory=dict)
 
@@ -55,11 +58,13 @@ def report(
         title = "The same latents"
         parts += [
             f"<h2>{title}</h2>",
-            _figure(pictures.side_by_side, "png", "one row for each variant, one column for each latent", True),
+            _figure(pictures.side_by_side, "png", pictures.side_by_side_caption, True),
         ]
     if pictures.plots:
         parts.append("<h2>Curves and costs</h2>")
+        parts.append('<div class="plots">')
         parts += [_figure(plot, "svg+xml", title) for title, plot in pictures.plots.items()]
+        parts.append("</div>")
     if links:
         parts.append(f"<h2>In Aim, grouped by {e(links.grouped_by)}</h2>")
         parts.append(f"<p>Where <code>{e(links.start)}</code> runs on this machine:</p><ul>")
@@ -68,12 +73,13 @@ def report(
     if pictures.heads:
         parts.append("<h2>What the heads see</h2>")
         parts.append('<div class="heads">')
-        parts += [_figure(picture, "png", name) for name, picture in pictures.heads.items()]
+        parts += [_figure(p, "png", f"What the heads of {name} see.") for name, p in pictures.heads.items()]
         parts.append("</div>")
     if pictures.grids:
         parts.append("<h2>Sample grids</h2>")
-        parts += [_figure(grid, "png", name, True) for name, grid in pictures.grids.items()]
-    parts += ["<h2>Runs</h2>", _runs(comparison)]
+        parts += [_figure(grid, "png", f"The last sample grid of {n}.", True) for n, grid in pictures.grids.items()]
+    parts += ["<h2>To repeat this</h2>", _table(by_run(comparison)), _table(environments(comparison))]
+    parts += ["<h2>Runs and configs</h2>", _runs(comparison)]
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f'<meta name="viewport" content="width=device-width"><title>{e(comparison.name)}</title><style>{STYLE}</style>'

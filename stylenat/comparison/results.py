@@ -30,8 +30,9 @@ class Spread:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def __str__(self) -> str:
-        deviation = "" if self.deviation is None else f" ± {self.deviation:.2g}"
-        return f"{self.mean:.4g}{deviation}"
+        if self.deviation is None:
+            return f"{self.mean:.4g}"
+        return f"{self.mean:.4g} ± {self.deviation:{'.0f' if self.deviation >= 100 else '.2g'}}"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """One run as a comparison sees it: its config, status, results as ``metrics.jsonl`` has them, size, last samples."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from stylenat.comparison.status import FINISHED, Status, status_of
 from stylenat.evaluation.protocol import Result, read_results
 from stylenat.networks.neighborhoods import Neighborhoods, neighborhoods
 from stylenat.training.build import sized
+from stylenat.training.run import recorded_environment
 from stylenat.training.settings import Training
 
 
@@ -26,6 +28,7 @@ class RunResults:
         neighborhoods: of each site with head groups. aim_repo: where the tracker ``aim`` wrote; None without it.
         status: how far it came. ranked: whether its last results count; ``compared_runs`` sets it.
         model: of ``ablation.sameness.model_of``; empty where it is not known.
+        environment: what ``environment.json`` says, of any version of this project.
     """
 
     directory: Path
@@ -44,6 +47,7 @@ class RunResults:
     status: Status = Status(FINISHED)
     model: str = ""
     ranked: bool = True
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -147,4 +151,5 @@ def read_run(
         aim["repo"] if aim else None,
         status_of(directory, training.iterations, furthest, ended),
         model_of(experiment.settings(), generator.network, networks["discriminator"].network),
+        environment=recorded_environment(directory),
     )

@@ -5,10 +5,12 @@ One table says what was compared, and one for each metric and protocol says what
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +23,10 @@ LEGEND = (
     f"**: best mean of its table · *: differs from the variant that it is compared with, p < 0.05 ({METHOD}) · "
     "no mark: not shown to differ · ( ): the last value of unfinished runs, not ranked"
 )
+
+
+BEST = "best ever"
+"""The column that a narrow terminal does without."""
 
 
 class Cell(NamedTuple):
@@ -67,7 +73,7 @@ def _metric(comparison: Comparison, metric: str) -> Tabular:
     standings = comparison.standing(metric)
     when = f"at {comparison.at}" if comparison.at else "at the end of training"
     title = f"{metric}, {'higher' if comparison.higher_is_better(metric) else 'lower'} is better, {when}"
-    headers = ("variant", f"{metric} {_arrow(comparison, metric)}", "difference [95 %]", "p", "pairs", "best ever")
+    headers = ("variant", f"final {_arrow(comparison, metric)}", "difference [95 %]", "p", "pairs", BEST)
     rows = []
     for group in comparison.groups:
         standing = standings.get(group.name)
@@ -101,31 +107,56 @@ def difference(found: Paired) -> str:
     """``+0.012 [-0.001, +0.025]``."""
     if found.mean is None:
         return "-"
-    interval = "" if found.interval is None else f" [{found.interval[0]:+.2g}, {found.interval[1]:+.2g}]"
-    return f"{found.mean:+.2g}{interval}"
+    if found.interval is None:
+        return f"{found.mean:+.2g}"
+    low, high = found.interval
+    # As many decimals as the interval's half has to two digits.
+    decimals = min(max(0, 1 - math.floor(math.log10((high - low) / 2))), 8) if high > low else 2
+    return f"{found.mean:+.{decimals}f} [{low:+.{decimals}f}, {high:+.{decimals}f}]"
 
 
 def p_value(p: float | None) -> str:
-    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.2g}"
+    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def rich_tables(comparison: Comparison, sampling: Mapping[str, Spread]) -> list[Table]:
-    """For a terminal; no cell is cut or folded."""
-    found = []
+def print_tables(console: Console, comparison: Comparison, sampling: Mapping[str, Spread]) -> None:
+    """For a terminal. No cell is cut or folded: a table that is too wide goes without ``BEST``, or becomes a list."""
     for one in tables(comparison, sampling):
-        table = Table(title=Text(printable(one.title)), title_justify="left")
-        for i, title in enumerate(one.headers):
-            table.add_column(Text(printable(title)), justify="left" if i < one.left else "right", no_wrap=True)
+        table = _rich(one)
+        if _width(table) > console.width and one.headers[-1] == BEST:
+            table = _rich(Tabular(one.title, one.headers[:-1], tuple(cells[:-1] for cells in one.rows), one.left))
+        if _width(table) <= console.width:
+            console.print(table)
+            continue
+        console.print(Text(printable(one.title), "italic"), soft_wrap=True)
         for cells in one.rows:
-            table.add_row(*(Text(f"** {c.text}", "bold") if c.best else Text(printable(c.text)) for c in cells))
-        found.append(table)
-    return found
+            for i, (title, cell) in enumerate(zip(one.headers, cells, strict=True)):
+                line = f"{'' if i == 0 else '    '}{title}: {'** ' if cell.best else ''}{cell.text}"
+                console.print(Text(printable(line), "bold" if cell.best else ""), soft_wrap=True)
+
+
+def _rich(one: Tabular) -> Table:
+    table = Table(title=Text(printable(one.title)), title_justify="left")
+    for i, title in enumerate(one.headers):
+        table.add_column(Text(printable(title)), justify="left" if i < one.left else "right", no_wrap=True)
+    for cells in one.rows:
+        table.add_row(*(Text(f"** {c.text}", "bold") if c.best else Text(printable(c.text)) for c in cells))
+    return table
+
+
+def _width(table: Table) -> int:
+    return Console(width=100_000).measure(table).maximum
 
 
 def markdown(comparison: Comparison, sampling: Mapping[str, Spread]) -> str:
     """Each table with its title as a paragraph above it."""
+    return markdown_of(tables(comparison, sampling))
+
+
+def markdown_of(found: Sequence[Tabular]) -> str:
+    """The tables one below the other."""
     parts = []
-    for one in tables(comparison, sampling):
+    for one in found:
         rule = ["---" if i < one.left else "---:" for i in range(len(one.headers))]
         lines = [[markdown_cell(title) for title in one.headers], rule]
         lines += [[f"**{c.text}**" if c.best else markdown_cell(c.text) for c in cells] for cells in one.rows]

@@ -30,6 +30,12 @@ ENVIRONMENT, ENVIRONMENT_BYTES = "environment.json", 2**20
 OPTION = "--plugin "
 """How the origin of a name begins in ``environment.json`` where it is not a distribution."""
 
+PACKAGES = (
+    "stylenat", "torch", "torchvision", "triton", "natten", "gin-config", "kornia", "numpy", "scipy", "pillow",
+    "torch-fidelity",
+)  # fmt: skip
+"""Packages that a result depends on."""
+
 
 @dataclass
 class Run:
@@ -41,7 +47,7 @@ class Run:
         directory: the run folder.
         iterations, batch_size: planned iterations; images an iteration over all processes.
         config_text: the operative gin config; hparams: the same as nested plain values.
-        environment: versions, git revision, command line, plugin versions, seed.
+        environment: versions, git revision, machine, command line, plugin versions, seed.
         neighborhoods: the head groups of each attention layer of the generator, with its site.
         step, images: iterations done, and the real images seen in them over all processes.
         resumed: whether this process continues an earlier one.
@@ -74,7 +80,7 @@ def write_text(path: Path, text: str) -> None:
 def versions() -> dict[str, str | None]:
     """Of the packages that a result depends on; None for one that is not installed."""
     # By name: to look through all that is installed takes a third of a second.
-    return {name: _version(name) for name in ("stylenat", "torch", "natten", "gin-config", "kornia", "numpy")}
+    return {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str | None:
@@ -85,28 +91,47 @@ def _version(package: str) -> str | None:
 
 
 def environment(seed: int, plugins: Mapping[str, str], files: Sequence[PluginFile]) -> dict[str, Any]:
-    """What a result depends on beside its config: versions, revision, command line, plugins, seed.
+    """What a result depends on beside its config: versions, revision, machine, processes, command line, plugins, seed.
 
     Args:
         plugins: version by distribution, of whatever is in use; files: plugins named with ``--plugin``.
     """
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    from stylenat.ranks import world_size  # Here, since they import PyTorch.
+    from stylenat.training.hardware import hardware
+
     return {
         "format_version": FORMAT_VERSION,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions(),
-        "git": git.stdout.strip() or None,
+        **revision(),
+        "hardware": hardware(),
+        "processes": world_size(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "plugins": dict(plugins),
         "plugin_files": [asdict(file) for file in files],
         "seed": seed,
+    }
+
+
+def revision(package: Path = Path(__file__).parents[1]) -> dict[str, str | None]:
+    """``git`` (short, with ``-dirty``) and ``commit`` of a checkout; None for a package that was installed.
+
+    A package that lies in someone else's checkout, as in a virtual environment there, has no revision of its own.
+    """
+
+    def said(*command: str) -> str:
+        try:
+            done = subprocess.run(["git", *command], cwd=package, capture_output=True, text=True, check=False)
+        except FileNotFoundError:  # Git is not installed.
+            return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    tracked = said("ls-files", "__init__.py")
+    return {
+        "git": said("describe", "--always", "--dirty") or None if tracked else None,
+        "commit": said("rev-parse", "HEAD") or None if tracked else None,
     }
 
 
@@ -217,6 +242,15 @@ def record_plugins(directory: Path, files: Sequence[PluginFile]) -> None:
     """Replaces the files of ``--plugin`` in an ``environment.json`` that ``recorded_plugins`` could read."""
     held = json.loads(read_bounded(directory / ENVIRONMENT, ENVIRONMENT_BYTES))
     write_environment(directory, held | {"plugin_files": [asdict(file) for file in files]})
+
+
+def recorded_environment(directory: Path) -> dict[str, Any]:
+    """A run's ``environment.json``, of any version; empty where there is none that can be read."""
+    try:
+        held = json.loads(read_bounded(directory / ENVIRONMENT, ENVIRONMENT_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return held if isinstance(held, dict) else {}
 
 
 def recorded_plugins(directory: Path) -> tuple[dict[str, str], list[PluginFile]]:

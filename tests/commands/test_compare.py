@@ -144,7 +144,7 @@ def test_the_report_shows_what_there_is(runs, capsys):
     assert main(["--experiment", "heads", "--out", "report"]) == 0
     page = Path("report/report.html").read_text()
     assert "The same latents" in page and "no samples of far: there is no sample grid" in page
-    assert page.count("receptive") + page.count("<figcaption>all variants") == 1
+    assert page.count("<figcaption>What the heads of all variants see.") == 1
 
 
 @pytest.mark.parametrize(
@@ -240,3 +240,15 @@ def test_a_run_whose_construction_raises_is_named_and_the_rest_is_compared(runs,
     assert main(["--experiment", "heads", "--plugin", "boom.py"]) == 0
     out = capsys.readouterr().out
     assert "far-seed0 is not compared, it cannot be built: ZeroDivisionError: no luck" in out and "near" in out
+
+
+def test_a_run_whose_plugin_is_not_loaded_is_named_with_what_to_add(runs, capsys):
+    for seed in (0, 1):
+        config = runs / f"far-seed{seed}" / "config.gin"
+        text = config.read_text().replace("@partition.global()", "@partition.boom()")
+        text = text.replace("# Plugins in use: ", "# Plugins in use: --plugin boom.py, rings 1.2, ")
+        config.write_text("\n".join(line for line in text.splitlines() if not line.startswith("partition.global.")))
+    assert main(["--experiment", "heads"]) == 0
+    out = capsys.readouterr().out
+    assert "far-seed1 is not compared: " in out
+    assert "it uses boom.py, rings 1.2: install it, or add --plugin MODULE_OR_FILE.py to this command" in out

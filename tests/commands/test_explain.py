@@ -50,7 +50,7 @@ def test_explain_prints_docstring_parameters_and_picture(tmp_path, monkeypatch, 
     assert "The paper's" in out and "partition.pyramid.kernel_size" in out and "3x3, dilation 2" in out
     with Image.open("pyramid.png") as picture:
         colours = picture.convert("RGB").getcolors(2**24) or []
-    for wanted in ((89, 153, 217), (250, 166, 64)):  # the keys of either query
+    for wanted in ((87, 181, 232), (230, 158, 0), (0, 158, 115)):  # the keys of either query, and of both
         near = [n for n, c in colours if max(abs(a - b) for a, b in zip(c, wanted, strict=True)) <= 2]
         assert sum(near) > 1000
 

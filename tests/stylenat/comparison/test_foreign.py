@@ -13,7 +13,7 @@ from stylenat.comparison.foreign import csv_cell, file_name, markdown_cell
 from stylenat.comparison.plots import curves, pareto, save
 from stylenat.comparison.report import Pictures, report
 from stylenat.comparison.results import compared_runs
-from stylenat.comparison.table import as_csv, markdown, rich_tables
+from stylenat.comparison.table import as_csv, markdown, print_tables
 from stylenat.evaluation.protocol import Result
 from stylenat.grids import labelled_rows
 from stylenat.receptive_field import save_neighborhoods, terminal_picture
@@ -73,8 +73,7 @@ def test_markdown_cells_are_text(comparison):
 def test_the_terminals_table_shows_names_as_they_are(comparison):
     out = io.StringIO()
     console = Console(file=out, width=800, force_terminal=True, color_system=None)
-    for table in rich_tables(comparison, {}):
-        console.print(table)
+    print_tables(console, comparison, {})
     shown = out.getvalue()
     for name in ("z[/b]", "exp[lr=1e-3]", "a$b_c", r"\x1b[31mred\n", "<b>|`x`"):
         assert f" {name} " in shown

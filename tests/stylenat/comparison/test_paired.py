@@ -31,6 +31,7 @@ def test_only_seeds_that_both_have_are_compared():
 
 def test_differences_without_spread_give_no_test_unless_there_are_none():
     assert paired({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0}) == Paired(2, 1.0)
+    assert paired({0: 0.3, 1: 0.1 + 0.3}, {0: 0.2, 1: 0.1 + 0.2}).p is None  # Equal but for rounding.
     assert paired({0: 2.0, 1: 3.0}, {0: 2.0, 1: 3.0}) == Paired(2, 0.0, (0.0, 0.0), 1.0)
 
 

@@ -1,10 +1,11 @@
 """What the figures may and may not join."""
 
+import statistics
 from types import SimpleNamespace
 
 import pytest
 
-from stylenat.comparison.plots import curves, pareto
+from stylenat.comparison.plots import BAND, curves, curves_caption, pareto, pareto_caption, save
 
 
 def group(name, value, protocol):
@@ -54,3 +55,42 @@ def test_a_metric_without_values_has_empty_figures():
         one.final, one.finals, one.runs[0].of = (lambda metric: None), (lambda metric: []), (lambda metric: [])
     assert not pareto(comparison, "fid", "cost", {"v0": 1.0, "v1": 2.0}, True).legends
     curves(comparison, "fid").draw_without_rendering()
+
+
+def seeds(name, *values):
+    results = [SimpleNamespace(higher_is_better=False, images=100, value=value) for value in values]
+    runs = [SimpleNamespace(of=lambda metric, one=one: [one], parameters=10**6) for one in results]
+    spread = SimpleNamespace(mean=sum(values) / len(values), deviation=statistics.stdev(values))
+    return SimpleNamespace(
+        name=name, runs=runs, ranked=runs, rankable=lambda metric: "p", final=lambda metric: spread,
+        finals=lambda metric: results,
+    )  # fmt: skip
+
+
+def test_band_and_bars_are_one_standard_deviation_and_the_captions_say_so():
+    comparison = compared(seeds("a", 1.0, 2.0, 6.0))
+    (band,) = curves(comparison, "fid").axes[0].collections
+    low, high = band.get_paths()[0].get_extents().intervaly
+    assert (low, high) == pytest.approx((3 - statistics.stdev((1, 2, 6)), 3 + statistics.stdev((1, 2, 6))))
+    assert BAND in curves_caption(comparison, "fid") and BAND in pareto_caption(comparison, "fid", "cost")
+    alone = compared(group("a", 1.0, "p"))
+    assert not curves(alone, "fid").axes[0].collections
+    assert BAND not in curves_caption(alone, "fid") and BAND not in pareto_caption(alone, "fid", "cost")
+
+
+def test_points_of_equal_cost_do_not_hide_each_other():
+    comparison = compared(*(seeds(name, 1.0, 2.0) for name in "abc"))
+    figure = pareto(comparison, "fid", "cost", dict.fromkeys("abc", 5.0), True)
+    lines = {line.get_label(): line for line in figure.axes[0].get_legend_handles_labels()[0]}
+    places = [float(one.lines[0].get_xdata()[0]) for one in lines.values() if hasattr(one, "lines")]
+    assert len(places) == 3 and len(set(places)) == 3 and sum(places) / 3 == pytest.approx(5.0)
+
+
+def test_figures_are_as_wide_as_a_column_and_hold_their_fonts(tmp_path):
+    figure = curves(compared(*(group(f"a-rather-long-name-{i}", 1 + i, "p") for i in range(12))), "fid")
+    save(figure, tmp_path / "curve")
+    assert figure.get_size_inches()[0] * 25.4 == pytest.approx(84, abs=0.5)
+    pdf = (tmp_path / "curve.pdf").read_bytes()
+    assert b"/FontFile2" in pdf and b"/Type3" not in pdf  # TrueType, embedded.
+    assert b"<text" not in (tmp_path / "curve.svg").read_bytes()  # Letters are outlines.
+    assert (tmp_path / "curve.png").stat().st_size > 1000

@@ -1,9 +1,11 @@
+import io
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from read_runs import PROTOCOL, run
+from rich.console import Console
 from scipy.stats import ttest_rel
 
 from registry import UserError
@@ -11,7 +13,7 @@ from stylenat.comparison.parameters import telling
 from stylenat.comparison.plots import curves, front_of, pareto
 from stylenat.comparison.results import At, Spread, compared_runs
 from stylenat.comparison.status import Status
-from stylenat.comparison.table import as_csv, markdown, tables
+from stylenat.comparison.table import as_csv, markdown, print_tables, tables
 from stylenat.evaluation.protocol import Result
 
 
@@ -153,7 +155,7 @@ def test_an_evaluation_by_another_protocol_has_a_column_of_its_own_and_bold_hold
     assert comparison.groups[0].final(few).mean == 4.8 and comparison.groups[1].final(many) is None
     assert "fid: 2 protocols, a column each, ranked by itself: generated.count 16 and 500" in comparison.notes()
     line = curves(comparison, few).axes[0].lines[0]
-    assert list(line.get_xdata()) == [40, 80] and list(line.get_ydata()) == [9.0, 4.8]
+    assert list(line.get_xdata()) == [0.04, 0.08] and list(line.get_ydata()) == [9.0, 4.8]
     assert compared_runs(trained, "test", ["fid"]).metrics == comparison.metrics
 
 
@@ -245,9 +247,9 @@ def test_the_tables_show_difference_interval_p_and_pairs_and_say_what_two_seeds_
     runs = [run(f"{name}{i}", v, 80, seed=i) for name, seeds in values.items() for i, v in enumerate(seeds)]
     comparison = compared_runs(runs, "test")
     table = tables(comparison, {})[1]
-    assert table.headers == ("variant", "fid ↓", "difference [95 %]", "p", "pairs", "best ever")
+    assert table.headers == ("variant", "final ↓", "difference [95 %]", "p", "pairs", "best ever")
     low, high = ttest_rel(values["a"], values["b"]).confidence_interval()
-    assert table.rows[0][2].text == f"+0.95 [{low:+.2g}, {high:+.2g}]"
+    assert table.rows[0][2].text == f"+0.95 [{low:+.2f}, {high:+.2f}]"
     assert table.rows[0][4].text == "2" and table.rows[1][2].text == "reference"
     assert any("with 2 seeds a difference reaches 5 % only if" in note for note in comparison.notes())
     assert "~" not in markdown(comparison, {})
@@ -298,3 +300,20 @@ def test_speeds_of_training_are_in_no_table_and_time_is_that_of_iterations():
     speeds = {"a": Spread((10.0, 12.0)), "b": Spread((20.0, 20.0))}
     assert "11 ± 1.4" in markdown(comparison, speeds)
     assert "sampling_images_per_second" in as_csv(comparison, speeds)
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_no_cell_is_cut_or_folded_at_any_width(width):
+    settings = {"block.hydra.partition": "@partition.uniform()", "train.generator_learning_rate": "0.0005"}
+    runs = [
+        run(f"{name}{i}", 0.036 + i / 100 + k * (i + 2) / 171, 80, i, settings | {"train.loss": name}, name)
+        for k, name in enumerate(("uniform", "pyramid"))
+        for i in range(3)
+    ]
+    out = io.StringIO()
+    print_tables(Console(file=out, width=width), compared_runs(runs, "head_partitions"), {})
+    text = out.getvalue()
+    assert "…" not in text and all(len(line) <= max(width, 60) for line in text.splitlines())
+    for shown in ("head_partitions: variants", "0.046 ± 0.01", "** ", "reference", "3 finished", "pyramid"):
+        assert shown in text
+    assert ("best ever" in text) is (width != 80)
