@@ -19,7 +19,7 @@ from stylenat.files import open_in_folder, read_bounded
 
 DONE, DONE_BYTES = "evaluations.jsonl", 2**26
 ASKED = (
-    *("gin", "bind", "samples", "real_samples", "truncation_psi", "yardsticks", "number", "per_class", "average"),
+    *("gin", "bind", "samples", "real_samples", "truncation_psi", "baselines", "number", "per_class", "average"),
     *("bootstrap", "plugin"),
 )
 """Options that say what is measured. The others say with what: two commands that differ in them ask for the same."""
