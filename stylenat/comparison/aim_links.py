@@ -57,7 +57,7 @@ def links(comparison: Comparison, group_by: str | None = None, address: str = AD
     }
     losses = metrics_path(f"{chosen} and metric.name == 'loss'", ["context.net"], [key], several)
     seed = ["run.params.labels.seed"] if all("seed" in run.labels for run in runs) else []
-    samples = images_path(f"{chosen} and images.name == 'samples'", [key, *seed, "record.step"])
+    samples = images_path(f"{chosen} and images.name == 'samples'", [key, *seed, "step"])
     pages |= {"losses": address + losses, "samples": address + samples}
     repo = repos.pop()
     return Links(pages, "aim up" if repo == "." else f"aim up --repo {shlex.quote(repo)}", group_by or "run")
