@@ -55,7 +55,7 @@ class Steps:
         """float32 [count, 1] of the samples number ``start`` to ``start + count``."""
         if not hasattr(sampler, "styles"):
             raise UserError("ppl measures a generator; these are only images")
-        if not is_style_based(getattr(sampler, "generator", sampler)):
+        if hasattr(sampler, "generator") and not is_style_based(sampler.generator):
             raise UserError("ppl measures a style-based generator; this one has no mapping and synthesis")
         # Sample i walks from latent 2i towards latent 2i + 1.
         latents = sampler.latents(2 * start, 2 * count)

@@ -118,7 +118,9 @@ class AimTracker:
     def run_ended(self, run: Run, status: str) -> None:
         if self._run is None:
             return
-        self._track_newest()
+        if status == "finished":  # A run that goes on would keep a point at whichever iteration it was stopped.
+            self._track_newest()
+        self._newest.clear()
         closed, self._run = self._run, None
         with self._threads, self._going_on("close the run"):
             aim_storage.close_run(closed, status)

@@ -87,7 +87,7 @@ def choose(
 ) -> AttentionBackend:
     """The named backend, or the first that can be used. Raises UserError as ``neighborhood_attention`` does."""
     backend = named(backend)
-    if q.is_meta:
+    if q.device.type == "meta":
         return SHAPE
     # A named backend is asked first: looking for others may mean to build one.
     reason = None if backend is None else backend.unsupported(q, kernel_size, dilation, bias)

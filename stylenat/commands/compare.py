@@ -1,6 +1,7 @@
 """``tools/compare.py``: runs side by side, as a table, pictures, links into Aim, and one page of all."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from stylenat.commands._command import command
 
 if TYPE_CHECKING:
     from stylenat.comparison.aim_links import Links
+    from stylenat.comparison.chosen import Choice
     from stylenat.comparison.results import At, Comparison, Spread
 
 EXAMPLES = """examples:
@@ -19,6 +21,7 @@ EXAMPLES = """examples:
   python tools/compare.py --experiment head_partitions --format markdown > table.md
   python tools/compare.py --experiment head_partitions --format latex > table.tex
   python tools/compare.py --experiment head_partitions --at 1200 --baseline uniform
+  python tools/compare.py --experiment head_partitions --out report --draw 3,17,42 --draw-psi 0.7
 
 Results of different protocols are not ranked against each other: docs/evaluation.md. How to read a report:
 docs/ablations.md.
@@ -46,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
         help="of what is printed",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write report.html, plots and tables here")
+    parser.add_argument("--draw", metavar="A-B,C", help="with --out: a figure of these sample indices by variant")
+    parser.add_argument("--draw-classes", metavar="A-B,C", help="of conditional generators: of these classes")
+    parser.add_argument("--draw-psi", type=float, metavar="PSI", help="its truncation, 1 for none (default: the runs')")
     parser.add_argument(
         "--group-by", metavar="KEY", help="parameter or label that Aim groups by (default: those that differ)"
     )
@@ -72,8 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     registry = loaded_plugins(arguments.plugin, runs, "compare", argv)
 
     from stylenat.comparison.aim_links import links
+    from stylenat.comparison.chosen import draw
     from stylenat.comparison.results import compared_runs
 
+    choice = _choice(arguments)
     found = found_runs(registry, arguments.runs, arguments.experiment)
     comparison = compared_runs(
         found.runs, found.name, arguments.metric, found.order, at=_at(arguments), baseline=arguments.baseline
@@ -93,8 +101,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         sampling, remarks = measured.rates, [*measured.notes, *remarks]
     _print(comparison, sampling, arguments.format, pages, [*found.missing, *comparison.notes(), *remarks])
     if arguments.out:
-        _write(arguments.out, comparison, sampling, pages, found.missing, remarks)
+        chosen = None if choice is None else draw(registry, comparison, choice)
+        _write(arguments.out, comparison, sampling, pages, found.missing, remarks, chosen)
     return 0
+
+
+def _choice(arguments: argparse.Namespace) -> "Choice | None":
+    """What --draw asks for. Raises UserError for options that do not fit."""
+    from registry import UserError
+    from stylenat.commands.sample import parsed_seeds
+    from stylenat.comparison.chosen import Choice
+
+    if arguments.draw is None:
+        if arguments.draw_classes is not None or arguments.draw_psi is not None:
+            raise UserError("--draw-classes and --draw-psi need --draw INDICES")
+        return None
+    if arguments.out is None:
+        raise UserError("--draw needs --out DIR, where the figure is written")
+    if arguments.draw_psi is not None and not math.isfinite(arguments.draw_psi):
+        raise UserError(f"--draw-psi must be finite; got {arguments.draw_psi}")
+    classes = [] if arguments.draw_classes is None else parsed_seeds(arguments.draw_classes, "--draw-classes")
+    return Choice(parsed_seeds(arguments.draw, "--draw"), classes, arguments.draw_psi)
 
 
 def _at(arguments: argparse.Namespace) -> "At | None":
@@ -151,6 +178,7 @@ def _write(
     pages: "Links | None",
     missing: Sequence[str],
     remarks: Sequence[str],
+    drawn: tuple[bytes, str] | None,
 ) -> None:
     from registry.wording import printable
     from stylenat.comparison import pictures, plots
@@ -180,6 +208,10 @@ def _write(
     for name, figure in figures.items():
         plots.save(figure, folder / name)
         shown.plots[captions[name]] = (folder / f"{name}.svg").read_bytes()
+    if drawn is not None:
+        shown.chosen, captions["chosen-samples"] = drawn
+        (folder / "chosen-samples.png").write_bytes(shown.chosen)
+        shown.chosen_caption = captions["chosen-samples"]
     chosen, without = pictures.same_latents(comparison)
     if chosen:
         shown.side_by_side = pictures.side_by_side(chosen)

@@ -124,15 +124,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parsed_seeds(text: str) -> list[int]:
+def parsed_seeds(text: str, option: str = "--seeds") -> list[int]:
     """``0-3,7`` to [0, 1, 2, 3, 7], each once. Raises UserError for anything else."""
     seeds: dict[int, None] = {}
     for part in text.split(","):
         first, dash, last = part.partition("-")
         numbers = [first, last] if dash else [first]
         if not all(n.isdecimal() and len(n) < 19 for n in numbers) or int(numbers[-1]) < int(first):
-            raise UserError(f"--seeds takes numbers and ranges such as 0-15 or 3,7; got {text!r}")
+            raise UserError(f"{option} takes numbers and ranges such as 0-15 or 3,7; got {text!r}")
         if len(seeds) + int(numbers[-1]) - int(first) >= MOST:
-            raise UserError(f"--seeds {text} may be more than {MOST} images; ask for fewer at a time")
+            raise UserError(f"{option} {text} may be more than {MOST} images; ask for fewer at a time")
         seeds |= dict.fromkeys(range(int(first), int(numbers[-1]) + 1))
     return list(seeds)

@@ -17,6 +17,10 @@ ADDRESS = "http://127.0.0.1:43800"
 """The default address of ``aim up``."""
 
 
+AGGREGATED = {"aggregationConfig": {"methods": {"area": 2, "line": 0}, "isApplied": True, "isEnabled": True}}
+"""Aim's numbers: area 2 is the standard deviation, line 0 the mean."""
+
+
 @dataclass(frozen=True)
 class Links:
     """``pages``: address by title. ``start``: the command that makes them answer; ``grouped_by``: as it was asked."""
@@ -45,12 +49,15 @@ def links(comparison: Comparison, group_by: str | None = None, address: str = AD
     if len({run.experiment for run in runs}) > 1 or not all("variant" in run.labels for run in runs):
         chosen = f"run.name in {[run.directory.name for run in runs]!r}"
     names = {measure.label: measure.name for measure in comparison.measures}  # Aim has no protocols.
+    # A mean over seeds with its deviation, where a variant has several runs.
+    several = any(len(group.runs) > 1 for group in comparison.groups)
     pages = {
-        metric: f"{address}{metrics_path(f'{chosen} and metric.name == {metric!r}', [], color=[key])}"
+        metric: f"{address}{metrics_path(f'{chosen} and metric.name == {metric!r}', [], [key], several)}"
         for metric in dict.fromkeys(names.get(label, label) for label in comparison.metrics)
     }
-    losses = metrics_path(f"{chosen} and metric.name == 'loss'", ["context.net"], color=[key])
-    samples = images_path(f"{chosen} and images.name == 'samples'", [key])
+    losses = metrics_path(f"{chosen} and metric.name == 'loss'", ["context.net"], [key], several)
+    seed = ["run.params.labels.seed"] if all("seed" in run.labels for run in runs) else []
+    samples = images_path(f"{chosen} and images.name == 'samples'", [key, *seed, "step"])
     pages |= {"losses": address + losses, "samples": address + samples}
     repo = repos.pop()
     return Links(pages, "aim up" if repo == "." else f"aim up --repo {shlex.quote(repo)}", group_by or "run")
@@ -74,9 +81,14 @@ def grouping_key(runs: Sequence[RunResults], name: str) -> str:
     return f"run.params.hparams.{kind}.{scope + '/' if scope else ''}{rest}"
 
 
-def metrics_path(query: str, chart: Sequence[str], color: Sequence[str] = ()) -> str:
-    """The page of the metrics that a query of Aim's selects, one chart for each value of ``chart``."""
-    return f"/metrics?select={encoded(_select(query))}&grouping={encoded({'chart': list(chart), 'color': list(color)})}"
+def metrics_path(query: str, chart: Sequence[str], color: Sequence[str] = (), aggregated: bool = False) -> str:
+    """The page of the metrics that a query of Aim's selects, one chart for each value of ``chart``.
+
+    ``aggregated``: one line for each group, the mean, with an area of one standard deviation.
+    """
+    grouping = {"chart": list(chart), "color": list(color)}
+    path = f"/metrics?select={encoded(_select(query))}&grouping={encoded(grouping)}"
+    return f"{path}&chart={encoded(AGGREGATED)}" if aggregated else path
 
 
 def images_path(query: str, rows: Sequence[str]) -> str:

@@ -33,6 +33,8 @@ class Pictures:
     """What the page shows, as files' bytes: SVG plots by caption, and PNGs by variant."""
 
     plots: dict[str, bytes] = field(default_factory=dict)
+    chosen: bytes | None = None
+    chosen_caption: str = ""
     side_by_side: bytes | None = None
     side_by_side_caption: str = ""
     grids: dict[str, bytes] = field(default_factory=dict)
@@ -54,6 +56,8 @@ def report(
     parts.append(f"<p>{len(comparison.groups)} variants, {runs} runs. {e(LEGEND)}.</p>")
     parts += [f'<p class="note">{e(note)}</p>' for note in (*missing, *comparison.notes(), *remarks)]
     parts += ["<h2>Results</h2>", *map(_table, tables(comparison, sampling))]
+    if pictures.chosen:
+        parts += ["<h2>Chosen samples</h2>", _figure(pictures.chosen, "png", pictures.chosen_caption, True)]
     if pictures.side_by_side:
         title = "The same latents"
         parts += [

@@ -1,6 +1,7 @@
 """What tools/compare.py prints opens in Aim as it says."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -22,7 +23,8 @@ pytestmark = [
 ]
 pytest.importorskip("aim", reason="Aim is not installed")
 
-CURVES = "[...document.querySelectorAll('.LineChart path.Line')]"
+CURVES = "[...document.querySelectorAll('.LineChart path.AggrLine')]"
+AREAS = "document.querySelectorAll('.LineChart path.AggrArea').length"
 IMAGES = "[...document.querySelectorAll('img')].filter(i => i.naturalWidth > 60).length"
 
 
@@ -41,17 +43,18 @@ def test_every_link_shows_each_variants_curves_and_images(ablated, tmp_path):
         page.call("Page.addScriptToEvaluateOnNewDocument", source=script)
         for group_by in (None, "block.hydra.partition"):
             pages = links(comparison, group_by, address).pages
-            # One curve a run; a colour of its own for each variant, which is what grouping means.
-            for title, count in (("frechet_random_features", 4), ("losses", 8)):
-                page.open(pages[title], f"{CURVES}.length === {count} && !{SEARCHING}")
+            # One curve a variant, the mean over its seeds, with a colour of its own and an area around it.
+            for title, count in (("frechet_random_features", 2), ("losses", 4)):
+                page.open(pages[title], f"{CURVES}.length === {count} && {AREAS} === {count} && !{SEARCHING}")
                 colours = page.evaluate(f"[...new Set({CURVES}.map(p => p.style.stroke || p.getAttribute('stroke')))]")
                 assert len(colours) == 2, colours
                 page.screenshot(tmp_path / f"aim-{title}.png")
                 kept(tmp_path / f"aim-{title}.png")
-            page.open(pages["samples"], f"{IMAGES} >= 8 && !{SEARCHING}")
+            page.open(pages["samples"], f"{IMAGES} >= 3 && !{SEARCHING}")  # Rows below the window are not drawn.
             text = page.evaluate("document.body.innerText")
             words = ("near", "far") if group_by is None else ("@partition.uniform()", "@partition.global()")
             assert all(word in text for word in words)
+            assert "run.labels.seed = 0" in text and re.search(r"step = [48]", text), text
             page.screenshot(tmp_path / "aim-samples.png")
             kept(tmp_path / "aim-samples.png")
     assert len(np.unique(np.asarray(Image.open(tmp_path / "aim-samples.png")).reshape(-1, 3), axis=0)) > 500

@@ -5,12 +5,15 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from plugins.trackers.aim_tracker import AimTracker as Aim
 from stylenat.ablation.outcomes import record_outcome
 from stylenat.commands.compare import main
 from stylenat.commands.evaluate import main as evaluate
+from stylenat.commands.sample import main as sample
 from stylenat.comparison import throughput
 
 BOOM = """
@@ -252,3 +255,30 @@ def test_a_run_whose_plugin_is_not_loaded_is_named_with_what_to_add(runs, capsys
     out = capsys.readouterr().out
     assert "far-seed1 is not compared: " in out
     assert "it uses boom.py, rings 1.2: install it, or add --plugin MODULE_OR_FILE.py to this command" in out
+
+
+def test_chosen_samples_are_drawn_from_the_same_latents_with_a_caption(runs, capsys):
+    assert main(["--experiment", "heads", "--out", "report", "--draw", "1,3", "--draw-psi", "0.7"]) == 0
+    said = "Chosen samples 1, 3 (columns) of near, far (rows) from the same latents, seed 0, truncated with psi 0.7"
+    assert said in Path("report/captions.txt").read_text() and said in Path("report/report.html").read_text()
+    assert sample([str(runs / "far-seed0"), "--seeds", "3", "--truncation-psi", "0.7", "--out", "samples"]) == 0
+    sheet = np.asarray(Image.open("report/chosen-samples.png"))
+    single = np.asarray(Image.open("samples/seed-000003.png")).repeat(4, 0).repeat(4, 1)
+    places = np.lib.stride_tricks.sliding_window_view(sheet, single.shape)[-4:, -4:, 0]
+    assert any((place == single).all() for row in places for place in row)  # The last row and column.
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--draw", "3"], "--draw needs --out"),
+        (["--draw-psi", "0.7"], "need --draw INDICES"),
+        (["--draw", "x", "--out", "report"], "--draw takes numbers"),
+        (["--draw", "0-99", "--out", "report"], "more than 64"),
+        (["--draw", "1", "--draw-classes", "0", "--out", "report"], "has no classes"),
+    ],
+)
+def test_samples_that_cannot_be_drawn_are_refused(arguments, message, runs, capsys):
+    assert main(["--experiment", "heads", *arguments]) == 2
+    assert message in capsys.readouterr().err and not Path("report/report.html").exists()

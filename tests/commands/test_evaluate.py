@@ -189,16 +189,8 @@ def test_the_shipped_metrics_are_part_of_an_experiment_that_includes_them(name, 
 
 def test_a_line_is_what_the_docs_say(folder):
     (line,) = (folder / "run" / "metrics.jsonl").read_text().splitlines()
-    assert list(json.loads(line)) == [
-        "step",
-        "images",
-        "time",
-        "metrics",
-        "spread",
-        "intervals",
-        "protocol",
-        "training",
-    ]
+    names = ["step", "images", "time", "metrics", "spread", "intervals", "protocol", "training"]
+    assert list(json.loads(line)) == names
 
 
 FAILING = '''

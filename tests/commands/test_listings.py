@@ -100,5 +100,5 @@ def test_a_name_is_explained_with_types_and_defaults(capsys):
     assert main(["--explain", "regularizer.r1"]) == 0
     out = capsys.readouterr().out
     assert "regularizer.r1.gamma" in out and "float" in out
-    assert main(["--explain", "regularizer.r2"]) == 2
+    assert main(["--explain", "regularizer.r3"]) == 2
     assert "r1" in capsys.readouterr().err

@@ -109,7 +109,7 @@ def test_trackers_are_told_how_a_run_that_fails_ended(tiny, monkeypatch, tmp_pat
         (["--bind", "generator.style.channels = [0, 16, 16]"], "1 to 65536"),
         (["--bind", "train.metrics = [@metric.swd(), @metric.swd()]"], "two of one name"),
         (["--bind", "train.batch_size = 6"], "does not divide"),
-        (["--bind", "train.device = 'cuda'"], "no CUDA device"),
+        (["--bind", "train.device = 'cuda'"], "sees no GPU"),
         (["--bind", "block.hydra.partition = @partition.uniform()", "--bind", "partition.uniform.dilation = 2"],
          "exceeds the resolution"),
         (["--bind", "discriminator.wavelet.resolution = 32"], "resolutions differ"),

@@ -199,7 +199,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, capsys):
         assert message in line_of(capsys)
     if not torch.cuda.is_available():
         assert sample(["run", "--device", "cuda", "--out", "out"]) == 2
-        assert "--device is 'cuda', but PyTorch sees no CUDA device" in line_of(capsys)
+        assert "--device is 'cuda', but PyTorch sees no GPU" in line_of(capsys)
     assert not Path("out").exists() and Path("file").read_text() == "mine"
 
 

@@ -63,11 +63,12 @@ def test_a_scalar_named_after_a_network_becomes_a_series_with_context_net(make_r
     }
 
 
-def test_scalars_are_read_every_so_many_iterations_and_at_the_end(make_run, repo):
+@pytest.mark.parametrize(("status", "steps"), [("finished", [10, 20, 25]), ("stopped", [10, 20])])
+def test_scalars_are_read_every_so_many_iterations_and_when_training_is_finished(make_run, repo, status, steps):
     tracker, run = AimTracker(repo, every=10), make_run()
     tracked(tracker, run, {"loss/generator": 1.0}, range(1, 26))
-    tracker.run_ended(run, "stopped")
-    assert list(series(repo, tracker)["loss", "generator"]) == [10, 20, 25]
+    tracker.run_ended(run, status)
+    assert list(series(repo, tracker)["loss", "generator"]) == steps
 
 
 def test_a_lazy_regularizer_that_never_meets_a_tracked_iteration_is_tracked_at_its_own(make_run, repo):

@@ -11,8 +11,8 @@ from plugins.blocks.hydra import HydraBlock
 from plugins.partitions.split import Split
 from stylenat.networks.discriminator import WaveletDiscriminator
 from stylenat.networks.generator import StyleGenerator
-from stylenat.training.loop import iteration
 from stylenat.training.state import TrainingState
+from stylenat.training.step import iteration
 
 
 def iterated(experiment, side, backend, **changed):
@@ -36,7 +36,7 @@ def iterated(experiment, side, backend, **changed):
     state = TrainingState(settings, torch.device("cpu"))
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with LiveMemory() as memory:
-        iteration(settings, state, images)
+        iteration(state, iter([(images, None)]))
     return memory
 
 
