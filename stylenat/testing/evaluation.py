@@ -92,7 +92,10 @@ class _ToySampler:
     def latents(self, start: int, count: int) -> torch.Tensor:
         return torch.stack([noise(8, seed=i) for i in range(start, start + count)])
 
-    def styles(self, latents: torch.Tensor) -> torch.Tensor:
+    def labels(self, start: int, count: int) -> None:
+        """It has no classes."""
+
+    def styles(self, latents: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         return latents
 
     def pixels(self, styles: torch.Tensor) -> torch.Tensor:
