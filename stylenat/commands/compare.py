@@ -12,7 +12,8 @@ from stylenat.commands._command import command
 if TYPE_CHECKING:
     from stylenat.comparison.aim_links import Links
     from stylenat.comparison.chosen import Choice
-    from stylenat.comparison.results import At, Comparison, Spread
+    from stylenat.comparison.groups import At, Spread
+    from stylenat.comparison.results import Comparison
 
 EXAMPLES = """examples:
   python tools/compare.py --experiment head_partitions
@@ -125,7 +126,7 @@ def _choice(arguments: argparse.Namespace) -> "Choice | None":
 
 
 def _at(arguments: argparse.Namespace) -> "At | None":
-    from stylenat.comparison.results import At
+    from stylenat.comparison.groups import At
 
     if arguments.at is not None:
         return At(arguments.at, "iterations")

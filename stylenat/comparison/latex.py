@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from stylenat.comparison.foreign import latex_text
+from stylenat.comparison.groups import Spread
 from stylenat.comparison.paired import METHOD, SIGNIFICANCE, what_n_can_show
-from stylenat.comparison.results import Comparison, Spread
+from stylenat.comparison.results import Comparison
 from stylenat.comparison.table import difference, p_value
 
 PREAMBLE = (

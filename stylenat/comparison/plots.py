@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from registry import UserError
 from stylenat.comparison.foreign import figure_label
-from stylenat.comparison.results import Comparison, Group
+from stylenat.comparison.groups import Group
+from stylenat.comparison.results import Comparison
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 COLOURS = 8

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from stylenat.comparison.aim_links import Links
 from stylenat.comparison.appendix import by_run, environments
 from stylenat.comparison.foreign import html_text
-from stylenat.comparison.results import Comparison, Spread
+from stylenat.comparison.groups import Spread
+from stylenat.comparison.results import Comparison
 from stylenat.comparison.table import LEGEND, Cell, Tabular, tables
 
 STYLE = """

@@ -16,8 +16,9 @@ from rich.text import Text
 
 from registry.wording import printable
 from stylenat.comparison.foreign import csv_cell, markdown_cell
+from stylenat.comparison.groups import Group, Spread
 from stylenat.comparison.paired import METHOD, Paired
-from stylenat.comparison.results import Comparison, Group, Spread, Standing
+from stylenat.comparison.results import Comparison, Standing
 
 LEGEND = (
     f"**: best mean of its table · *: differs from the variant that it is compared with, p < 0.05 ({METHOD}) · "

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from registry import Registry
-from stylenat.comparison.results import Comparison, Spread
+from stylenat.comparison.groups import Spread
+from stylenat.comparison.results import Comparison
 from stylenat.comparison.runs import load_run
 
 BATCH = 16

@@ -7,8 +7,9 @@ import pytest
 from read_runs import PROTOCOL, run
 
 from stylenat.comparison.foreign import latex_text
+from stylenat.comparison.groups import Spread
 from stylenat.comparison.latex import PREAMBLE, latex
-from stylenat.comparison.results import Spread, compared_runs
+from stylenat.comparison.results import compared_runs
 
 FIELDS = {"generated": {"count": 500, "truncation_psi": 1.0}, "real": {"count": 100}}
 VALUES = {"a_b": (3.0, 5.0, 4.1), "c%d": (2.0, 4.05, 3.0), "e$f^g": (2.1, 3.9, 3.2)}

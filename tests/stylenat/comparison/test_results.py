@@ -9,9 +9,10 @@ from rich.console import Console
 from scipy.stats import ttest_rel
 
 from registry import UserError
+from stylenat.comparison.groups import At, Spread
 from stylenat.comparison.parameters import telling
 from stylenat.comparison.plots import curves, front_of, pareto
-from stylenat.comparison.results import At, Spread, compared_runs
+from stylenat.comparison.results import compared_runs
 from stylenat.comparison.status import Status
 from stylenat.comparison.table import as_csv, markdown, print_tables, tables
 from stylenat.evaluation.protocol import Result
