@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -162,6 +163,7 @@ def patched(record: Record) -> Iterator[None]:
         "is_bf16_supported": lambda *arguments, **options: True,
         "get_device_name": lambda device=None: "pretended GPU",
         "get_device_capability": lambda device=None: (9, 0),
+        "get_device_properties": lambda device=None: SimpleNamespace(name="a pretended GPU", total_memory=80 * 2**30),
         "empty_cache": lambda: None,
         "Stream": Stream,
         "Event": Event,
