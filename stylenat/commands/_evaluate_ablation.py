@@ -29,7 +29,7 @@ def evaluate_ablation(arguments: argparse.Namespace, evaluate: Callable[[argpars
     """Evaluates the last checkpoint of each finished run, or that of ``--at``; the exit code.
 
     ``evaluations.jsonl`` in the ablation's folder records what is done, and the same command does not repeat it. A run
-    that cannot be evaluated is reported, and the others go on.
+    that cannot be evaluated is reported, and the others continue.
 
     Args:
         evaluate: called with the options of one run, whose ``run`` is a checkpoint folder.
@@ -131,7 +131,7 @@ def _done(folder: Path) -> list[list[object]]:
         try:
             record = json.loads(line)
             found.append([record["run"], record["step"], record["request"]])
-        except (ValueError, KeyError, TypeError, RecursionError):  # A crash tore it.
+        except (ValueError, KeyError, TypeError, RecursionError):  # Incomplete since a crash.
             continue
     return found
 

@@ -67,9 +67,9 @@ def corrected(found: Mapping[str, Paired]) -> dict[str, Paired]:
 
 
 def what_n_can_show(n: int, comparisons: int) -> str:
-    """A sentence about the differences that ``n`` seeds can tell from chance, with so many comparisons."""
+    """A sentence about the differences that ``n`` seeds can show, with so many comparisons."""
     if n < 2:
-        return "with one seed in common no difference can be told from chance"
+        return "with one seed in common no difference can be distinguished from chance"
     from scipy.stats import t
 
     one, first = (

@@ -107,8 +107,14 @@ class Comparison:
         whom = "the best mean of each metric" if self.baseline is None else self.baseline
         lines = [f"{', '.join(metrics)}: {text}" for text, metrics in sentences.items()]
         if lines:
+            chosen = (
+                "; the best was chosen by the same numbers, which makes p too small: --baseline names one beforehand"
+                if self.baseline is None
+                else ""
+            )
             lines.insert(
-                0, f"differences are from {whom}, paired by seed, with Student's t interval at 95 %; p: {METHOD}"
+                0,
+                f"differences are from {whom}, paired by seed, with Student's t interval at 95 %; p: {METHOD}{chosen}",
             )
         return lines
 

@@ -28,7 +28,7 @@ def check_tracker(tracker: Tracker, directory: Path) -> None:
     """Plays a run of four iterations that is stopped, and its continuation, to the tracker and to a copy of it.
 
     Args:
-        directory: an empty folder (pytest's ``tmp_path``); what the tracker writes elsewhere is its own affair.
+        directory: an empty folder (pytest's ``tmp_path``); what the tracker writes elsewhere is not checked.
 
     Raises:
         ContractError: no hook of the lifecycle, one misspelt or with arguments that do not exist, tensors edited,

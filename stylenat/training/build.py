@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from registry import UserError
 from stylenat import ranks
-from stylenat.draws import Shard, derived_seed
+from stylenat.draws import Shard, conditions, derived_seed
 from stylenat.networks.counting import macs, parameters
 from stylenat.training.settings import Training
 
@@ -69,7 +69,7 @@ def shards_of(settings: Training) -> list[Shard]:
 
 
 def check_microbatches(settings: Training, stddev_group: int) -> None:
-    """Raises UserError where microbatches would tear minibatch-stddev groups apart.
+    """Raises UserError where microbatches would split minibatch-stddev groups.
 
     Processes can ask each other for the rest of a group; microbatches come one after the other and cannot.
     """
@@ -100,11 +100,18 @@ def sized(settings: Training) -> dict[str, Size]:
     meta = torch.device("meta")
     with meta:
         generator, discriminator = build_networks(settings, meta)
-        latents = torch.empty(1, generator.latent_dim)
+        latents, labels, draws = inputs_of_one(generator)
         images = torch.empty(1, 3, generator.resolution, generator.resolution)
-        labels = (torch.empty(1, classes),) if (classes := num_classes(generator)) else ()
-        draws = {name: torch.empty(1, *draw.shape) for name, draw in getattr(generator, "draws", {}).items()}
+        given = conditions(labels)
         return {
-            "generator": Size(generator, parameters(generator), macs(generator, latents, *labels, **draws)),
-            "discriminator": Size(discriminator, parameters(discriminator), macs(discriminator, images, *labels)),
+            "generator": Size(generator, parameters(generator), macs(generator, latents, *given, **draws)),
+            "discriminator": Size(discriminator, parameters(discriminator), macs(discriminator, images, *given)),
         }
+
+
+def inputs_of_one(generator: nn.Module) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    """Zeros in the shapes that the generator takes for one image, on the default device: latents, labels (None without
+    classes) and declared draws."""
+    classes = num_classes(generator)
+    draws = {name: torch.zeros(1, *draw.shape) for name, draw in getattr(generator, "draws", {}).items()}
+    return torch.zeros(1, generator.latent_dim), torch.zeros(1, classes) if classes else None, draws

@@ -124,7 +124,7 @@ def run_experiment(
     if initial is not None and loaded is None:
         console.print(printable(f"starting from {initial['path']}: {', '.join(initial['sha256'])}"))
     ranks.wait_for_all()  # Until here nobody may find a folder that process 0 has begun to write.
-    hook: Any = Unheard()
+    hook: Any = NoHooks()
     with ExitStack() as until_the_end:
         if ranks.rank() == 0:
             make_folder(directory, None if existed else config_text)
@@ -186,7 +186,7 @@ def attention_backends(generator: nn.Module, precision: str) -> set[str]:
     return {name for block in blocks for name in block.attention_backends(dtype)}
 
 
-class Unheard:
+class NoHooks:
     """Hooks that do nothing, for all processes except 0."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:

@@ -4,13 +4,16 @@ import shlex
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from registry import UserError
 from stylenat import ranks
+from stylenat.draws import conditions
 from stylenat.sampling import default_batch
+from stylenat.training.build import inputs_of_one
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
 
@@ -75,14 +78,6 @@ def training_memory(settings: Training, state: TrainingState, device: torch.devi
             return default_batch(settings.batch_size)
         return settings.batch_size // (settings.accumulate * ranks.world_size())
 
-    def one() -> None:
-        latents = torch.zeros(1, state.generator.latent_dim, device=device)
-        if not state.pending:
-            state.discriminate(state.generate(latents)).sum().backward()
-            return
-        with torch.no_grad():
-            state.sampled(latents)
-
     def remedy(fit: int) -> str:
         if "samples" in state.pending:
             return f"lower train.batch_size to {max(fit, 1)}: sample grids are made that many at once"
@@ -99,8 +94,20 @@ def training_memory(settings: Training, state: TrainingState, device: torch.devi
         )
 
     # The discriminator asks the other processes, which do not answer now.
+    one = partial(pass_of_one, state, device)
     with out_of_memory_is_one_line(images, one if ranks.world_size() == 1 else None, device, remedy):
         yield
+
+
+def pass_of_one(state: TrainingState, device: torch.device) -> None:
+    """What was being done, with one image: both networks forward and backward, or a sample where one is pending."""
+    with torch.device(device):
+        latents, labels, draws = inputs_of_one(state.generator)
+    if not state.pending:
+        state.discriminate(state.generate(latents, labels, **draws), labels).sum().backward()
+        return
+    with torch.no_grad():
+        state.sampled(latents, *conditions(labels), **draws)
 
 
 def accumulate_for(images: int, accumulate: int, fit: int, group: int = 1) -> int | None:

@@ -169,12 +169,12 @@ class TrainingState:
         declared = getattr(self.generator, "draws", {})
         draws = {name: draw(count, self.streams["network"]) for name, draw in declared.items()}
         numbers = self.classes.drawn(count, self.streams["labels"]) if self.classes is not None else None
+        paired = getattr(self.settings.loss, "paired", False)  # A pair of a relativistic loss has one class.
         for batch in batches:
-            if numbers is not None and self.classes is not None:
-                # A pair of a relativistic loss has one class.
-                paired = getattr(self.settings.loss, "paired", False)
-                drawn = sent(self.classes.one_hot(batch.shard(numbers)).to(dtype), device)
-                batch.fake_labels = batch.labels if paired else drawn
+            if paired:
+                batch.fake_labels = batch.labels
+            elif numbers is not None and self.classes is not None:
+                batch.fake_labels = sent(self.classes.one_hot(batch.shard(numbers)).to(dtype), device)
             batch.latents = sent(batch.shard(latents).to(dtype), device)
             batch.draws = {name: sent(batch.shard(drawn).to(dtype), device) for name, drawn in draws.items()}
             batch.fake = batch.fake_with_graph = None

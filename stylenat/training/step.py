@@ -137,7 +137,7 @@ def iteration(state: "TrainingState", images: Iterator[Any]) -> dict[str, Any]:
     """One iteration: the recipe's steps that are due, then the average of the generator's weights.
 
     Args:
-        images: this process's real images and their labels, batch after batch (``stylenat.training.reals``).
+        images: this process's real images and their labels, batch after batch (``loop.reals``).
 
     Returns the scalars to track.
     """

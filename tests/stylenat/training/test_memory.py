@@ -5,11 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from plugins.blocks.hydra import HydraBlock
+from plugins.partitions.split import Split
 from registry import UserError
 from stylenat import checkpoint
 from stylenat.commands.run import main as run
+from stylenat.draws import Draw
+from stylenat.networks.discriminator import WaveletDiscriminator
 from stylenat.networks.generator import StyleGenerator
-from stylenat.training.memory import accumulate_for, out_of_memory_is_one_line, smaller_batch
+from stylenat.training.memory import accumulate_for, out_of_memory_is_one_line, pass_of_one, smaller_batch
+from stylenat.training.state import TrainingState
 
 
 class Gpu:
@@ -144,3 +149,25 @@ def test_samples_and_metrics_that_do_not_fit_are_named_as_such(tiny, monkeypatch
     # First the discriminator's step, then a block of 16 samples in fours, then as many for the metrics.
     failing(monkeypatch, graph=False, images=2, passes=passes)
     assert remedy in error_of([*tiny, "--run-dir", "run", "--bind", "train.iterations = 1"], capsys)
+
+
+@pytest.mark.parametrize("pending", [[], ["samples"]])
+def test_one_image_of_a_conditional_network_with_draws_can_be_measured(experiment, pending):
+    class Drawing(StyleGenerator):
+        draws = {"noise": Draw((1, 8, 8))}
+
+        def forward(self, latents, labels=None, *, noise):
+            return super().forward(latents, labels) + noise
+
+    small = dict(channels=[16, 16], latent_dim=8, style_dim=8, mapping_layers=2, min_heads=2)
+    settings = experiment(
+        generator=lambda: Drawing(
+            resolution=8, block=lambda **site: HydraBlock(partition=Split(3), **site), num_classes=3, **small
+        ),
+        discriminator=lambda: WaveletDiscriminator(resolution=8, channels=[8], num_classes=3),
+    )
+    state = TrainingState(settings, torch.device("cpu"))
+    state.pending = pending
+    pass_of_one(state, torch.device("cpu"))
+    reached = [p.grad is not None for p in state.generator.parameters()]
+    assert any(reached) is not bool(pending)
