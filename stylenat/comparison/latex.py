@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from stylenat.comparison.foreign import latex_text
 from stylenat.comparison.groups import Spread
-from stylenat.comparison.paired import METHOD, SIGNIFICANCE, what_n_can_show
+from stylenat.comparison.paired import CHOSEN, METHOD, SIGNIFICANCE, what_n_can_show
 from stylenat.comparison.results import Comparison
 from stylenat.comparison.table import difference, p_value
 
@@ -128,6 +128,8 @@ def caption(comparison: Comparison) -> str:
     sentences.append("Bold: best mean.")
     if tested:
         sentences.append(f"*: differs from {whom}, p < {SIGNIFICANCE} ({METHOD}); no mark is no sign of equality.")
+        if comparison.baseline is None:
+            sentences.append(f"{CHOSEN[0].upper()}{CHOSEN[1:]}.")
     unfinished = [group.name for group in groups if len(group.ranked) < len(group.runs)]
     if unfinished:
         sentences.append(f"Runs that are not finished are left out ({', '.join(unfinished)}).")

@@ -8,7 +8,7 @@ from registry import UserError
 from registry.wording import did_you_mean, listed
 from stylenat.comparison.groups import At, Group
 from stylenat.comparison.measures import Measure, labelled, protocol_notes
-from stylenat.comparison.paired import METHOD, Paired, corrected, paired, what_n_can_show
+from stylenat.comparison.paired import CHOSEN, METHOD, Paired, corrected, paired, what_n_can_show
 from stylenat.comparison.parameters import WATCHING, telling
 from stylenat.comparison.runs import RunResults
 from stylenat.comparison.status import FAILED, FINISHED, NOT_BEGUN
@@ -107,14 +107,10 @@ class Comparison:
         whom = "the best mean of each metric" if self.baseline is None else self.baseline
         lines = [f"{', '.join(metrics)}: {text}" for text, metrics in sentences.items()]
         if lines:
-            chosen = (
-                "; the best was chosen by the same numbers, which makes p too small: --baseline names one beforehand"
-                if self.baseline is None
-                else ""
-            )
+            if self.baseline is None:
+                lines.insert(0, f"{CHOSEN}; --baseline NAME names one beforehand")
             lines.insert(
-                0,
-                f"differences are from {whom}, paired by seed, with Student's t interval at 95 %; p: {METHOD}{chosen}",
+                0, f"differences are from {whom}, paired by seed, with Student's t interval at 95 %; p: {METHOD}"
             )
         return lines
 

@@ -253,6 +253,8 @@ def test_the_tables_show_difference_interval_p_and_pairs_and_say_what_two_seeds_
     assert table.rows[0][2].text == f"+0.95 [{low:+.2f}, {high:+.2f}]"
     assert table.rows[0][4].text == "2" and table.rows[1][2].text == "reference"
     assert any("with 2 seeds a difference reaches 5 % only if" in note for note in comparison.notes())
+    assert any("chosen by the same numbers" in note for note in comparison.notes())
+    assert not any("chosen by" in note for note in compared_runs(runs, "test", baseline="a0").notes())
     assert "~" not in markdown(comparison, {})
 
 
