@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from registry import AttentionSite, Finite, Positive
 from stylenat.attention.hydra import FullAttention, HydraAttention, checked_groups
-from stylenat.interfaces import AttentionBackend, Partition
+from stylenat.attention.op import Backend
+from stylenat.interfaces import Partition
 from stylenat.networks.layers import AdaIN
 from stylenat.networks.mlp import mlp
 from stylenat.networks.pieces import assembled, linear, plus, with_residual
@@ -20,7 +21,7 @@ class HydraBlock(nn.Module):
         partition: splits the heads into groups; called at every resolution except 4x4, which has full attention.
         mlp_ratio: width of the MLP's hidden layer over the block's.
         qkv_bias: of the qkv projection; qk_scale: of the logits, head_dim ** -0.5 by default.
-        backend: of the attention op; None picks by capability.
+        backend: of the attention op; a list is asked before the bundled ones; None picks by capability.
         gamma_bias: AdaIN's initial factor; style_gain: scales its initial dependence on w.
     """
 
@@ -33,7 +34,7 @@ class HydraBlock(nn.Module):
         mlp_ratio: Width = 4,
         qkv_bias: bool = True,
         qk_scale: Positive | None = None,
-        backend: str | AttentionBackend | None = None,
+        backend: Backend = None,
         gamma_bias: Finite = 0.0,
         style_gain: Finite = 1.0,
     ) -> None:

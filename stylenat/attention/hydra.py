@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from registry import AttentionSite, HeadGroup, UserError
 from stylenat.attention.dense import softmax
-from stylenat.attention.op import choose, named, neighborhood_attention
-from stylenat.interfaces import AttentionBackend
+from stylenat.attention.op import Backend, candidates, choose, neighborhood_attention
 
 
 def checked_groups(groups: list[HeadGroup], site: AttentionSite, source: str) -> list[HeadGroup]:
@@ -75,11 +74,11 @@ class HydraAttention(_Attention):
         groups: list[HeadGroup],
         qkv_bias: bool = True,
         scale: float | None = None,
-        backend: str | AttentionBackend | None = None,
+        backend: Backend = None,
     ) -> None:
         super().__init__(channels, num_heads, qkv_bias, scale)
         self.groups = list(groups)
-        named(backend)  # A name that does not exist is refused here, where its line in the gin file is known.
+        candidates(backend)  # A name that does not exist is refused here, where its line in the gin file is known.
         self.backend = backend
         self._calls = _calls(self.groups)
         # Indices are kept where the layer is: a list of numbers would be sent to a GPU at every call.

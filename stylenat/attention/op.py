@@ -1,5 +1,7 @@
 """The public op: checks its arguments once, picks a backend, and gets out of the way."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from registry import UserError
@@ -12,6 +14,9 @@ from stylenat.attention.shape import Shape
 from stylenat.attention.tiled import Tiled
 from stylenat.attention.triton_fused import Triton
 from stylenat.interfaces import AttentionBackend
+
+Backend = str | AttentionBackend | Sequence[str | AttentionBackend] | None
+"""The backend that must be used, or those that are asked before the bundled ones."""
 
 # In order of preference.
 BACKENDS: dict[str, AttentionBackend] = {
@@ -30,7 +35,7 @@ def neighborhood_attention(
     dilation: int = 1,
     bias: Tensor | None = None,
     scale: float | None = None,
-    backend: str | AttentionBackend | None = None,
+    backend: Backend = None,
 ) -> Tensor:
     """Every query attends to its ``kernel_size`` x ``kernel_size`` dilated neighborhood (arXiv 2209.15001).
 
@@ -42,7 +47,8 @@ def neighborhood_attention(
             offset in steps of the dilation. -inf masks a key; a query whose keys are all masked gives 0, and its
             gradients are 0.
         scale: of the logits; ``head_dim ** -0.5`` by default.
-        backend: a name in ``BACKENDS``, an object of kind ``attention``, or None to choose by capability.
+        backend: a name in ``BACKENDS`` or an object of kind ``attention``; or a list of them, of which the first that
+            takes the arguments here is used, before those of ``BACKENDS``; None is the empty list.
 
     Returns:
         [batch, height, width, heads, head_dim].
@@ -82,28 +88,29 @@ def _check(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, dilation: int, bia
         raise UserError(f"bias must be [{heads}, {span}, {span}]; got {list(bias.shape)}")
 
 
-def choose(
-    backend: str | AttentionBackend | None, q: Tensor, kernel_size: int, dilation: int, bias: Tensor | None
-) -> AttentionBackend:
+def choose(backend: Backend, q: Tensor, kernel_size: int, dilation: int, bias: Tensor | None) -> AttentionBackend:
     """The named backend, or the first that can be used. Raises UserError as ``neighborhood_attention`` does."""
-    backend = named(backend)
+    asked = candidates(backend)
     if q.device.type == "meta":
         return SHAPE
-    # A named backend is asked first: looking for others may mean to build one.
-    reason = None if backend is None else backend.unsupported(q, kernel_size, dilation, bias)
-    if backend is not None and reason is None:
-        return backend
+    # Whoever is named is asked first: looking for others may mean to build one.
+    for candidate in asked:
+        reason = candidate.unsupported(q, kernel_size, dilation, bias)
+        if reason is None:
+            return candidate
     usable = next(b for b in BACKENDS.values() if b.unsupported(q, kernel_size, dilation, bias) is None)
+    if asked and not isinstance(backend, list | tuple):
+        raise UserError(f"attention backend {asked[0].name!r} cannot be used: {reason}; {usable.name!r} can")
+    return usable
+
+
+def candidates(backend: Backend) -> list[AttentionBackend]:
+    """The backends that are named, in order. Raises UserError where there is none of a name."""
     if backend is None:
-        return usable
-    raise UserError(f"attention backend {backend.name!r} cannot be used: {reason}; {usable.name!r} can")
-
-
-def named(backend: str | AttentionBackend | None) -> AttentionBackend | None:
-    """The backend of that name; an object, or None, as it is. Raises UserError where there is none of that name."""
-    if not isinstance(backend, str):
-        return backend
-    if backend not in BACKENDS:
-        guess = did_you_mean(backend, list(BACKENDS)) or "."
-        raise UserError(f"there is no attention backend {backend!r}{guess} There are {', '.join(BACKENDS)}")
-    return BACKENDS[backend]
+        return []
+    named = list(backend) if isinstance(backend, list | tuple) else [backend]
+    for name in named:
+        if isinstance(name, str) and name not in BACKENDS:
+            guess = did_you_mean(name, list(BACKENDS)) or "."
+            raise UserError(f"there is no attention backend {name!r}{guess} There are {', '.join(BACKENDS)}")
+    return [BACKENDS[b] if isinstance(b, str) else b for b in named]

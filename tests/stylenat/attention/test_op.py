@@ -8,7 +8,7 @@ from registry import UserError
 from stylenat.attention import neighborhood_attention, plan, tiled
 from stylenat.attention.flex import Flex
 from stylenat.attention.natten_fused import Natten
-from stylenat.attention.op import BACKENDS
+from stylenat.attention.op import BACKENDS, choose
 from stylenat.attention.window import window
 
 
@@ -117,6 +117,35 @@ def test_a_backend_that_cannot_be_used_says_why_and_names_one_that_can(backend, 
     q, k, v, bias = tensors(9, 8, 3)
     with pytest.raises(UserError, match=f"{reason}.*'tiled' can"):
         neighborhood_attention(q, k, v, kernel_size=3, bias=bias, backend=backend)
+
+
+class Strict:
+    """A plugin's backend that takes one kernel size."""
+
+    name = "strict"
+
+    def __init__(self, kernel_size):
+        self.kernel_size, self.calls = kernel_size, 0
+
+    def unsupported(self, q, kernel_size, dilation, bias):
+        return None if kernel_size == self.kernel_size else f"it takes kernel size {self.kernel_size}"
+
+    def __call__(self, q, k, v, **options):
+        self.calls += 1
+        return BACKENDS["tiled"](q, k, v, **options)
+
+
+def test_a_list_of_backends_is_asked_in_its_order_and_before_the_bundled_ones():
+    q, k, v, bias = tensors(9, 8, 5)
+    first, second = Strict(3), Strict(5)
+    assert choose([first, second], q, 5, 1, bias) is second and choose([first, "dense"], q, 5, 1, bias).name == "dense"
+    assert choose([first], q, 5, 1, bias) is choose(None, q, 5, 1, bias) is choose([], q, 5, 1, bias)
+    neighborhood_attention(q, k, v, kernel_size=5, bias=bias, backend=[first, second])
+    assert (first.calls, second.calls) == (0, 1)
+    with pytest.raises(UserError, match="'strict' cannot be used: it takes kernel size 3"):
+        neighborhood_attention(q, k, v, kernel_size=5, bias=bias, backend=first)
+    with pytest.raises(UserError, match="no attention backend 'tield'.*'tiled'"):
+        neighborhood_attention(q, k, v, kernel_size=5, bias=bias, backend=[first, "tield"])
 
 
 @settings(max_examples=25, deadline=None)
