@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stylenat.comparison.chosen import Choice
     from stylenat.comparison.groups import At, Spread
     from stylenat.comparison.results import Comparison
+    from stylenat.comparison.sheets import Sheet
 
 EXAMPLES = """examples:
   python tools/compare.py --experiment head_partitions
@@ -179,7 +180,7 @@ def _write(
     pages: "Links | None",
     missing: Sequence[str],
     remarks: Sequence[str],
-    drawn: tuple[bytes, str] | None,
+    drawn: "Sheet | None",
 ) -> None:
     from registry.wording import printable
     from stylenat.comparison import pictures, plots
@@ -210,14 +211,15 @@ def _write(
         plots.save(figure, folder / name)
         shown.plots[captions[name]] = (folder / f"{name}.svg").read_bytes()
     if drawn is not None:
-        shown.chosen, captions["chosen-samples"] = drawn
-        (folder / "chosen-samples.png").write_bytes(shown.chosen)
-        shown.chosen_caption = captions["chosen-samples"]
+        shown.chosen, shown.chosen_caption = drawn.png(), drawn.caption
+        captions["chosen-samples"] = drawn.caption
+        drawn.save(folder / "chosen-samples")
     chosen, without = pictures.same_latents(comparison)
     if chosen:
-        shown.side_by_side = pictures.side_by_side(chosen)
-        (folder / "samples.png").write_bytes(shown.side_by_side)
-        shown.side_by_side_caption = captions["samples"] = pictures.caption(chosen)
+        sheet = pictures.side_by_side(chosen)
+        shown.side_by_side, shown.side_by_side_caption = sheet.png(), sheet.caption
+        captions["samples"] = sheet.caption
+        sheet.save(folder / "samples")
         shown.grids = {name: run.grid.read_bytes() for name, run in chosen.items() if run.grid}
         remarks = [*remarks, *without]
     shown.heads = pictures.what_heads_see(comparison)

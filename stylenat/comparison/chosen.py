@@ -1,19 +1,17 @@
 """A figure of chosen samples: a row for each variant, a column for each sample index or class, drawn anew."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from registry import Experiment, Registry, UserError
 from stylenat import checkpoint, weights
 from stylenat.comparison.results import Comparison
 from stylenat.comparison.runs import RunResults, load_run
-from stylenat.grids import labelled_rows
+from stylenat.comparison.sheets import Sheet
 from stylenat.sampling import default_batch, sampler_of
 
 MOST = 64
@@ -35,8 +33,8 @@ class Choice:
     truncation_psi: float | None = None
 
 
-def draw(registry: Registry, comparison: Comparison, choice: Choice) -> tuple[bytes, str]:
-    """The figure as PNG, and its caption. Each variant is drawn from its run with the lowest seed that all have.
+def draw(registry: Registry, comparison: Comparison, choice: Choice) -> Sheet:
+    """Each variant is drawn from its run with the lowest seed that all have.
 
     Raises:
         UserError: no common seed, more than ``MOST`` columns, a run without a checkpoint, or without the classes.
@@ -58,8 +56,6 @@ def draw(registry: Registry, comparison: Comparison, choice: Choice) -> tuple[by
         steps.add(weights.manifest_of(folder).get("step"))
         scales.add(psi)
     titles = [f"sample {i}" if number is None else f"class {number}, {i}" for number, i in columns]
-    sheet, out = labelled_rows(rows, titles), io.BytesIO()
-    Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(out, format="png")
     truncated = ", ".join("not truncated" if psi == 1 else f"truncated with psi {psi:g}" for psi in sorted(scales))
     what = f"sample{'s' if len(choice.samples) > 1 else ''} {', '.join(map(str, choice.samples))}"
     of = f" of class {', '.join(map(str, choice.classes))}" if choice.classes else ""
@@ -68,7 +64,7 @@ def draw(registry: Registry, comparison: Comparison, choice: Choice) -> tuple[by
         f"Chosen {what}{of} (columns) of {', '.join(rows)} (rows) from the same latents, seed {seed}, {truncated}, "
         f"after {after or 'an unknown number of'} iterations."
     )
-    return out.getvalue(), caption
+    return Sheet(rows, titles, caption)
 
 
 def _checkpoint(run: RunResults, comparison: Comparison) -> Path:

@@ -1,6 +1,5 @@
 """The variants' samples side by side, and what their heads see."""
 
-import io
 import tempfile
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from registry import UserError
 from stylenat.comparison.results import Comparison
 from stylenat.comparison.runs import RunResults
-from stylenat.grids import CELL, labelled_rows
+from stylenat.comparison.sheets import Sheet
+from stylenat.grids import CELL
 from stylenat.networks.neighborhoods import Neighborhoods
 from stylenat.receptive_field import save_neighborhoods
 
@@ -36,20 +36,18 @@ def same_latents(comparison: Comparison) -> tuple[dict[str, RunResults], list[st
     return {}, []
 
 
-def side_by_side(chosen: dict[str, RunResults]) -> bytes:
-    """A PNG: one row for each variant, one column for each latent, of the first row of each run's last grid."""
+def side_by_side(chosen: dict[str, RunResults]) -> Sheet:
+    """One row for each variant, one column for each latent, of the first row of each run's last grid."""
     rows = {}
     for name, run in chosen.items():
         count = min(COLUMNS, len(_first_row(run)))
         rows[name] = torch.from_numpy(np.stack(_first_row(run)[:count])).permute(0, 3, 1, 2)
     columns = min(len(row) for row in rows.values())
-    sheet = labelled_rows({name: row[:columns] for name, row in rows.items()}, [f"latent {i}" for i in range(columns)])
-    out = io.BytesIO()
-    Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(out, format="png")
-    return out.getvalue()
+    cut = {name: row[:columns] for name, row in rows.items()}
+    return Sheet(cut, [f"latent {i}" for i in range(columns)], _caption(chosen))
 
 
-def caption(chosen: dict[str, RunResults]) -> str:
+def _caption(chosen: dict[str, RunResults]) -> str:
     """A sentence on ``side_by_side``: seed, truncation, and that nothing was selected."""
     first = next(iter(chosen.values()))
     psi = first.settings.get("train.truncation_psi", "1.0")

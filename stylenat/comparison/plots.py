@@ -118,11 +118,11 @@ def front_of(points: Mapping[str, tuple[float, float]], less_cost: bool, less_me
     ]
 
 
-def save(figure: Figure, stem: Path) -> None:
+def save(figure: Figure, stem: Path, forms: Sequence[str] = FORMATS) -> None:
     """``stem.png``, ``stem.svg`` and ``stem.pdf``. Raises UserError where they cannot be written."""
     try:
         with paper_style():
-            for form in FORMATS:
+            for form in forms:
                 figure.savefig(stem.with_name(f"{stem.name}.{form}"))
     except OSError as error:
         raise UserError(f"cannot write {stem}: {error.strerror}") from error

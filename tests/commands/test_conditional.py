@@ -10,6 +10,7 @@ from PIL import Image
 
 from stylenat import checkpoint
 from stylenat.classes import Classes, classes_of
+from stylenat.commands.compare import main as compare
 from stylenat.commands.evaluate import main as evaluate
 from stylenat.commands.prepare import main as prepare
 from stylenat.commands.run import main as run
@@ -93,6 +94,24 @@ def test_a_conditional_run_trains_resumes_samples_a_class_and_measures_each(here
     assert each[0]["metrics"] == one["metrics"] and mean["protocol"]["generated"]["labels"] == "mean over 3 classes"
     for name, value in mean["metrics"].items():
         assert value == pytest.approx(np.mean([line["metrics"][name] for line in each]))
+
+
+def test_chosen_classes_of_conditional_variants_are_drawn_in_a_row_each(here, capsys):
+    for name, rate in (("slow", 1e-4), ("fast", 1e-2)):
+        bind = ["--bind", f"train.generator_learning_rate = {rate}"]
+        assert run([*here[:2], "--run-dir", name, *bind]) == 0
+    draw = ["--draw", "1,4", "--draw-classes", "0,2"]
+    assert compare(["slow", "fast", "--out", "report", *draw]) == 0
+    assert "Chosen samples 1, 4 of class 0, 2 (columns) of" in Path("report/captions.txt").read_text()
+    assert Path("report/chosen-samples.pdf").read_bytes().startswith(b"%PDF")
+    sheet = np.asarray(Image.open("report/chosen-samples.png"))
+    for name in ("slow", "fast"):
+        assert sample([name, "--seeds", "4", "--class", "2", "--out", f"{name}-2"]) == 0
+        single = np.asarray(Image.open(f"{name}-2/seed-000004.png")).repeat(4, 0).repeat(4, 1)
+        places = np.lib.stride_tricks.sliding_window_view(sheet, single.shape)[:, -3:, 0]  # The last column.
+        assert any((place == single).all() for row in places for place in row)
+    assert compare(["slow", "fast", "--out", "other", "--draw", "1", "--draw-classes", "3"]) == 2
+    assert "the classes are 0 to 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
