@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from registry import HeadGroup
-from stylenat.attention.grouped import Biases, attend, each, outside_graphs
+from stylenat.attention.grouped import KERNELS, Biases, attend, each, sums_of
 from stylenat.native.build import library
 
 
@@ -29,8 +29,7 @@ class Compiled:
             return f"it computes in float32, not in {q.dtype if q.dtype != torch.float32 else bias.dtype}"
         if type(q) not in (Tensor, torch.nn.Parameter) or torch.compiler.is_exporting():
             return "it takes plain tensors, and this is a tracer's"
-        found = outside_graphs(library)()
-        return found if isinstance(found, str) else None
+        return _why_not()
 
     def __call__(
         self,
@@ -44,7 +43,7 @@ class Compiled:
         scale: float,
     ) -> Tensor:
         groups = [HeadGroup(q.shape[3], kernel_size, dilation)]
-        return outside_graphs(attend)(_Kernels, groups, scale, (q, k, v), [bias])
+        return attend(self.name, groups, scale, (q, k, v), [bias])
 
     def grouped(self, qkv: Tensor, groups: Sequence[HeadGroup], biases: Sequence[Tensor], scale: float) -> Tensor:
         """All groups of a HydraAttention: [batch, height, width, 3, heads, dim] to [batch, height, width, heads, dim].
@@ -52,13 +51,22 @@ class Compiled:
         Every group writes into its heads of the one output, and of the one gradient. Where no graph is kept, q is
         overwritten: the output is a view of it.
         """
-        if torch.is_grad_enabled():
-            return outside_graphs(attend)(_Kernels, groups, scale, (qkv,), biases)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return attend(self.name, groups, scale, (qkv,), biases)
         qkv = qkv.contiguous()
         q, k, v = qkv.unbind(3)
         # A query's q is read before its output is written.
-        outside_graphs(_Kernels.forward)(groups, scale, (q, k, v), biases, q)
+        KERNELS[self.name].forward(groups, scale, (q, k, v), biases, q, sums_of(q))
         return q
+
+
+def _why_not() -> str | None:
+    found = library()
+    return found if isinstance(found, str) else None
+
+
+# As torch.compiler.assume_constant_result does, which would import the whole compiler, 150 MB, with this module.
+_why_not._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class _Kernels:
@@ -66,9 +74,8 @@ class _Kernels:
 
     @staticmethod
     def forward(
-        groups: Sequence[HeadGroup], scale: float, qkv: Sequence[Tensor], biases: Biases, out: Tensor
-    ) -> Tensor:
-        logsum = torch.empty(out.shape[0], out.shape[3], 2, *out.shape[1:3])
+        groups: Sequence[HeadGroup], scale: float, qkv: Sequence[Tensor], biases: Biases, out: Tensor, sums: Tensor
+    ) -> None:
         for heads, group, bias in each(groups, biases):
             sizes = _Problem.of(out[..., heads, :], group, scale)
             table, scratch = _table(bias, group), _scratch(sizes, backward=False)
@@ -77,11 +84,10 @@ class _Kernels:
                 *(_view(t[..., heads, :]) for t in qkv),
                 _pointer(table),
                 _view(out[..., heads, :]),
-                _pointer(logsum[:, heads]),
-                ctypes.c_int64(logsum.stride(0)),
+                _pointer(sums[:, heads]),
+                ctypes.c_int64(sums.stride(0)),
                 _pointer(scratch),
             )
-        return logsum
 
     @staticmethod
     def backward(
@@ -91,9 +97,10 @@ class _Kernels:
         biases: Biases,
         saved: tuple[Tensor, Tensor, Tensor],
         grads: Sequence[Tensor],
-    ) -> list[Tensor | None]:
-        (out, logsum, grad_out), q, grad_biases = saved, qkv[0], []
-        for heads, group, bias in each(groups, biases):
+        grad_biases: Biases,
+    ) -> None:
+        (out, sums, grad_out), q = saved, qkv[0]
+        for (heads, group, bias), grad_bias in zip(each(groups, biases), grad_biases, strict=True):
             sizes = _Problem.of(q[..., heads, :], group, scale)
             table, scratch = _table(bias, group), _scratch(sizes, backward=True)
             span = table.shape[-1]
@@ -104,14 +111,17 @@ class _Kernels:
                 *(_view(t[..., heads, :]) for t in qkv),
                 _pointer(table),
                 _view(out[..., heads, :]),
-                _pointer(logsum[:, heads]),
-                ctypes.c_int64(logsum.stride(0)),
+                _pointer(sums[:, heads]),
+                ctypes.c_int64(sums.stride(0)),
                 *(_view(t[..., heads, :]) for t in (grad_out, *grads)),
                 _pointer(grad_table),
                 _pointer(scratch),
             )
-            grad_biases.append(None if bias is None else grad_table.sum(dim=(0, 2)))
-        return grad_biases
+            if grad_bias is not None:
+                torch.sum(grad_table, dim=(0, 2), out=grad_bias)
+
+
+KERNELS[Compiled.name] = _Kernels
 
 
 def _table(bias: Tensor | None, group: HeadGroup) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from registry import HeadGroup
-from stylenat.attention.grouped import Biases, attend, each, outside_graphs
+from stylenat.attention.grouped import KERNELS, Biases, attend, each
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -75,6 +75,7 @@ class Triton:
 
     def __init__(self, interpreted: bool = False) -> None:
         self.interpreted = interpreted
+        self._kernels = "triton, interpreted" if interpreted else "triton"
 
     def unsupported(self, q: Tensor, kernel_size: int, dilation: int, bias: Tensor | None) -> str | None:
         wanted = "cpu" if self.interpreted else "cuda"
@@ -88,15 +89,7 @@ class Triton:
             return f"its kernels take a head_dim of at most {WIDEST_HEAD}, not {q.shape[-1]}"
         if kernel_size > LARGEST_KERNEL:
             return f"its kernels take a kernel_size of at most {LARGEST_KERNEL}, not {kernel_size}"
-        if not self.interpreted and (capability := torch.cuda.get_device_capability(q.device)) < OLDEST:
-            return (
-                f"it needs compute capability {OLDEST[0]}.{OLDEST[1]}, and this GPU has {capability[0]}.{capability[1]}"
-            )
-        try:
-            import triton  # noqa: F401 - a second of its own; only here is it needed
-        except ImportError:
-            return "Triton is not installed; it comes with PyTorch's CUDA builds for Linux"
-        return None
+        return _why_not(None if self.interpreted else q.device.index)
 
     def __call__(
         self,
@@ -110,25 +103,28 @@ class Triton:
         scale: float,
     ) -> Tensor:
         groups = [HeadGroup(q.shape[3], kernel_size, dilation)]
-        return outside_graphs(attend)(self, groups, scale, (q, k, v), [bias])
+        return attend(self._kernels, groups, scale, (q, k, v), [bias])
 
     def grouped(self, qkv: Tensor, groups: Sequence[HeadGroup], biases: Sequence[Tensor], scale: float) -> Tensor:
         """All groups of a HydraAttention: [batch, height, width, 3, heads, dim] to [batch, height, width, heads, dim].
 
         Every group writes into its heads of the one output, and of the one gradient.
         """
-        return outside_graphs(attend)(self, groups, scale, (qkv,), biases)
+        return attend(self._kernels, groups, scale, (qkv,), biases)
 
     def forward(
-        self, groups: Sequence[HeadGroup], scale: float, qkv: Sequence[Tensor], biases: Biases, out: Tensor
-    ) -> Tensor:
-        batch, height, width, heads, _ = out.shape
-        logsum = torch.empty(batch, heads, 2 * height, width, device=out.device)
+        self,
+        groups: Sequence[HeadGroup],
+        scale: float,
+        qkv: Sequence[Tensor],
+        biases: Biases,
+        out: Tensor,
+        sums: Tensor,
+    ) -> None:
         for own, group, bias in each(groups, biases):
             q, k, v, result = (t[..., own, :] for t in (*qkv, out))
-            tensors = (q, k, v, bias, result, logsum[:, own])
+            tensors = (q, k, v, bias, result, sums[:, own])
             self._launch("attention_forward", group, scale, bias, tensors, views=(q, k, v, result))
-        return logsum
 
     def backward(
         self,
@@ -138,14 +134,14 @@ class Triton:
         biases: Biases,
         saved: tuple[Tensor, Tensor, Tensor],
         grads: Sequence[Tensor],
-    ) -> list[Tensor | None]:
+        grad_biases: Biases,
+    ) -> None:
         out, logsum, grad_out = saved
         delta = torch.empty(out.shape[0], out.shape[3], *out.shape[1:3], device=out.device)
-        grad_biases: list[Tensor | None] = []
-        for own, group, bias in each(groups, biases):
+        for (own, group, bias), grad_bias in zip(each(groups, biases), grad_biases, strict=True):
             q, k, v, result, grad, grad_q, grad_k, grad_v = (t[..., own, :] for t in (*qkv, out, grad_out, *grads))
             sums, means = logsum[:, own], delta[:, own]
-            partial = self._partial(q, group, bias)
+            partial = None if grad_bias is None else self._partial(q, group)
             tensors = (q, k, v, bias, result, sums, grad, means, grad_q, partial)
             views = (q, k, v, result, grad, grad_q)
             extra = {"GRAD_BIAS": partial is not None, "SPAN": power_of_two(2 * group.kernel_size - 1)}
@@ -153,18 +149,16 @@ class Triton:
             tensors = (q, k, v, bias, sums, grad, means, grad_k, grad_v)
             views = (q, k, v, grad, grad_k, grad_v)
             self._launch("attention_backward_keys", group, scale, bias, tensors, views)
-            grad_biases.append(None if partial is None else partial.sum(dim=(0, 2)).to(bias.dtype))
-        return grad_biases
+            if grad_bias is not None:
+                grad_bias.copy_(partial.sum(dim=(0, 2)))
 
     @staticmethod
     def _tiles(kernel: str, q: Tensor) -> Tiles:
         half = {torch.bfloat16: "bf16", torch.float16: "fp16"}
         return tiles_for(kernel, q.shape[-1], half.get(q.dtype) or precision(q.dtype))
 
-    def _partial(self, q: Tensor, group: HeadGroup, bias: Tensor | None) -> Tensor | None:
+    def _partial(self, q: Tensor, group: HeadGroup) -> Tensor:
         """Room for every program's share of the bias's gradient."""
-        if bias is None or not bias.requires_grad:
-            return None
         span, programs = (
             2 * group.kernel_size - 1,
             _programs(q.shape, group, self._tiles("attention_backward_queries", q)),
@@ -204,6 +198,21 @@ class Triton:
             )
 
 
+def _why_not(index: int | None) -> str | None:
+    """Why this GPU cannot; None for the interpreter's."""
+    if index is not None and (capability := torch.cuda.get_device_capability(index)) < OLDEST:
+        return f"it needs compute capability {OLDEST[0]}.{OLDEST[1]}, and this GPU has {capability[0]}.{capability[1]}"
+    try:
+        import triton  # noqa: F401 - a second of its own; only here is it needed
+    except ImportError:
+        return "Triton is not installed; it comes with PyTorch's CUDA builds for Linux"
+    return None
+
+
+# As torch.compiler.assume_constant_result does, which would import the whole compiler, 150 MB, with this module.
+_why_not._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def precision(dtype: torch.dtype) -> str:
     """Of products of float32 numbers. Those of half precision have a few, of the bias's gradient."""
     return "ieee" if dtype == torch.float32 and not torch.backends.cuda.matmul.allow_tf32 else "tf32"
@@ -221,3 +230,7 @@ def _programs(shape: Sequence[int], group: HeadGroup, tiles: Tiles) -> int:
         longest = -(-side // group.dilation)
         count *= -(-longest // tile)
     return count
+
+
+for _backend in (Triton(), Triton(interpreted=True)):
+    KERNELS[_backend._kernels] = _backend

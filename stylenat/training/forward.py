@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stylenat.draws import conditions
+from stylenat.training.compilation import compiled
 from stylenat.training.settings import Training
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,12 +31,13 @@ class Forward:
         self._channels_last = settings.channels_last
         if settings.activation_checkpointing:
             recompute_stages(network, compiled=settings.compile is not None)
-        # A network's shapes never change within a run, whether its parameters are frozen does.
-        self._call = torch.compile(network, backend=settings.compile, dynamic=False) if settings.compile else network
+        self._call, self._graphs = compiled(network, settings), settings.cuda_graphs
 
     def __call__(self, x: Tensor, labels: Tensor | None = None, **draws: Tensor) -> Tensor:
         with torch.autocast(x.device.type, self._precision, enabled=self._precision is not None):
-            return self._call(self._laid_out(x), *conditions(labels), **draws).to(x.dtype)
+            out = self._call(self._laid_out(x), *conditions(labels), **draws).to(x.dtype)
+        # A graph writes its output where it wrote the one before, which may still be in use.
+        return out.clone() if self._graphs else out
 
     def exactly(self, x: Tensor, labels: Tensor | None = None, **draws: Tensor) -> Tensor:
         """In the parameters' own precision, uncompiled."""

@@ -23,6 +23,7 @@ from stylenat.files import disk_full
 from stylenat.interfaces import Tracker
 from stylenat.networks.neighborhoods import neighborhoods
 from stylenat.training.agreement import facts_of, must_agree
+from stylenat.training.compilation import check_compilation
 from stylenat.training.forward import PRECISIONS, use_tf32
 from stylenat.training.loop import train
 from stylenat.training.memory import training_memory
@@ -70,6 +71,7 @@ def run_experiment(
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
+    check_compilation(settings, device)
     use_tf32(settings.tf32)
     settings.metrics = usable(settings.metrics, lambda line: console.print(printable(line)))
     state = TrainingState(settings, device)

@@ -18,6 +18,7 @@ from stylenat.evaluation.progress import ProgressLine
 from stylenat.grids import image_grid, save_png
 from stylenat.pixels import SPACES, to_networks
 from stylenat.sampling import Sampler, default_batch, sampler_of
+from stylenat.training.compilation import check_hooks
 from stylenat.training.guards import weight_norms
 from stylenat.training.interrupt import Stopped, StopRequest
 from stylenat.training.run import Run
@@ -63,6 +64,7 @@ def train(
     with StopRequest(deadline) as stop, Checkpoints(settings, state, run, hook) as checkpoints:
         hook.run_started(run=run)
         try:
+            check_hooks(settings, {"generator": state.generator, "discriminator": state.discriminator})
             images = reals(stream, state, device)
             while not state.finished:
                 if reason := checkpoints.trouble():

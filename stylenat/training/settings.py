@@ -56,6 +56,7 @@ class Training:
             average, losses, statistics and gradient penalties are in float32 always.
         compile: backend of ``torch.compile`` for the networks: ``inductor`` for speed, ``aot_eager`` to find faults;
             None for none. Gradient penalties run uncompiled.
+        cuda_graphs: with ``inductor``, replay what was compiled as CUDA graphs.
         activation_checkpointing: keep the inputs of the networks' stages alone and compute the rest again: less memory,
             about a third more time. With ``compile``, not of stages under spectral norm.
         channels_last: images and features of the discriminator in that memory format.
@@ -105,6 +106,7 @@ class Training:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     compile: Literal["inductor", "aot_eager"] | None = None
+    cuda_graphs: bool = False
     activation_checkpointing: bool = False
     channels_last: bool = False
     pixel_space: Name = "imagenet"
