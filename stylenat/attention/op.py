@@ -10,7 +10,7 @@ from stylenat.attention.compiled import Compiled
 from stylenat.attention.dense import Dense
 from stylenat.attention.flex import Flex
 from stylenat.attention.natten_fused import Natten
-from stylenat.attention.shape import Shape
+from stylenat.attention.shape import Shape, without_data
 from stylenat.attention.tiled import Tiled
 from stylenat.attention.triton_fused import Triton
 from stylenat.interfaces import AttentionBackend
@@ -91,7 +91,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, dilation: int, bia
 def choose(backend: Backend, q: Tensor, kernel_size: int, dilation: int, bias: Tensor | None) -> AttentionBackend:
     """The named backend, or the first that can be used. Raises UserError as ``neighborhood_attention`` does."""
     asked = candidates(backend)
-    if q.device.type == "meta":
+    if without_data(q):
         return SHAPE
     # Whoever is named is asked first: looking for others may mean to build one.
     for candidate in asked:

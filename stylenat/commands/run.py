@@ -60,6 +60,8 @@ def parser() -> argparse.ArgumentParser:
     hours = "stop with a checkpoint H hours after the start"
     parser.add_argument("--max-hours", type=float, metavar="H", help=hours)
     parser.add_argument("--dry-run", action="store_true", help="check the experiment and show its sizes; train nothing")
+    memory = "with --dry-run: count the memory of an iteration, and what fits cards of 24, 40 and 80 GB"
+    parser.add_argument("--memory", action="store_true", help=memory)
     parser.add_argument(
         "--list", nargs="?", const="", metavar="KIND", help="list the names for gin files, of one kind or of all"
     )
@@ -110,7 +112,7 @@ def _run(arguments: argparse.Namespace, began: float, argv: Sequence[str] | None
         if arguments.dry_run:
             from stylenat.commands.tables import print_dry_run
 
-            print_dry_run(experiment)
+            print_dry_run(experiment, arguments.memory)
             return 0
         from stylenat.training.launch import run_experiment
 
@@ -150,6 +152,8 @@ def _runs_of(files: Sequence[str]) -> list[Path]:
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.resume_with_changes and arguments.run_dir is None:
         raise UserError("--resume-with-changes needs --run-dir: without it a changed experiment gets another folder")
+    if arguments.memory and not arguments.dry_run:
+        raise UserError("--memory is for --dry-run: add it, or leave --memory out")
     if arguments.max_hours is not None and not 0 < arguments.max_hours < 10**6:
         raise UserError(f"--max-hours must be above 0 and below 1e6; got {arguments.max_hours:g}")
 

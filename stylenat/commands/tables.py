@@ -1,6 +1,7 @@
 """What ``--list``, ``--explain`` and ``--dry-run`` print."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -9,6 +10,9 @@ from rich.text import Text
 from registry import KINDS, Experiment, Parameter, Suspect
 from registry.wording import printable
 from stylenat.commands._listing import Listed
+
+if TYPE_CHECKING:
+    from stylenat.training.settings import Training
 
 # Wide enough for the longest rows; a terminal's own width would cut names that people copy.
 WIDTH = 120
@@ -61,8 +65,8 @@ def print_explanation(entry: Listed) -> None:
     console.print(table)
 
 
-def print_dry_run(experiment: Experiment) -> None:
-    """Builds the experiment without memory for its weights, and shows sizes, attention and data."""
+def print_dry_run(experiment: Experiment, memory: bool = False) -> None:
+    """Builds the experiment without memory for its weights, and shows sizes, attention and data; if asked, memory."""
     from stylenat.evaluation.evaluate import check_images
     from stylenat.training.build import sized
     from stylenat.training.settings import Training
@@ -86,6 +90,32 @@ def print_dry_run(experiment: Experiment) -> None:
         f"{settings.iterations * settings.batch_size:,} images",
         highlight=False,
     )
+    if memory:
+        group = getattr(networks["discriminator"].network, "stddev_group", 1)
+        console.print(_memory_table(settings, group))
+
+
+def _memory_table(settings: "Training", stddev_group: int) -> Table:
+    """By precision and recomputation: the memory of an image, and the ``train.accumulate`` that fits a card."""
+    import torch
+
+    from stylenat import ranks
+    from stylenat.training.footprint import CARDS, footprint
+    from stylenat.training.memory import accumulate_for
+
+    own = settings.batch_size // ranks.world_size()
+    group = min(settings.batch_size, stddev_group)
+    table = Table(title=f"memory of training, counted: train.accumulate for {own} images a process on a card")
+    for column in ("precision", "recompute", "GB an image", "GB fixed", *(f"{card} GB" for card in CARDS)):
+        table.add_column(column, justify="left" if column in ("precision", "recompute") else "right")
+    for name, precision in (("float32", None), ("bf16", torch.bfloat16)):
+        for recompute in (False, True):
+            found = footprint(settings, precision, recompute)
+            parts = [accumulate_for(own, 0, found.at_once(card), group) for card in CARDS]
+            shown = ["does not fit" if part is None else str(part) for part in parts]
+            sizes = f"{found.image / 1e9:.3g}", f"{found.fixed / 1e9:.3g}"
+            table.add_row(name, "stages" if recompute else "no", *sizes, *shown)
+    return table
 
 
 def _attention_table(generator: object) -> Table:

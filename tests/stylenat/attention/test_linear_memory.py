@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from live_memory import LiveMemory
 from unlaunched import Unlaunched
 
 from stylenat.attention import neighborhood_attention
 from stylenat.attention.flex_mask import _tables, block_mask
 from stylenat.attention.plan import plan
+from stylenat.training.live_memory import LiveMemory
 
 
 def differentiated(side, dilation, backend, twice=False):

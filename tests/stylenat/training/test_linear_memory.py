@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from live_memory import LiveMemory
 from unlaunched import Unlaunched
 
 from plugins.blocks.hydra import HydraBlock
 from plugins.partitions.split import Split
 from stylenat.networks.discriminator import WaveletDiscriminator
 from stylenat.networks.generator import StyleGenerator
+from stylenat.training.live_memory import LiveMemory
 from stylenat.training.state import TrainingState
 from stylenat.training.step import iteration
 
