@@ -10,6 +10,7 @@ from registry import load_experiment, load_plugins
 from stylenat.ablation.plan import planned
 from stylenat.commands._command import ASIDE, CORE, experiments_folder
 from stylenat.commands.tables import print_dry_run
+from stylenat.training.footprint import footprint
 
 FOLDER = experiments_folder()
 FILES = sorted([*FOLDER.glob("*.gin"), *(FOLDER / "ablations").glob("*.gin")])
@@ -44,6 +45,20 @@ def test_one_binding_sets_the_resolution_of_networks_and_data(path, registry, ca
         print_dry_run(experiment)
         assert f"at {side}x{side}" in capsys.readouterr().out
         assert experiment.value("train.dataset").resolution == side
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if "# memory:" in path.read_text()], ids=lambda path: path.stem
+)
+def test_the_memory_that_a_header_names_is_what_is_counted(path, registry):
+    text = re.search(r"^# memory: +(.*)$", header(path), re.MULTILINE)[1]
+    per_image, batch, card = re.match(r"([\d.]+) GB an image .*: (\d+) images fit one card of (\d+) GB", text).groups()
+    parts = int((re.search(r"accumulate = (\d+)", text) or ["", "1"])[1])
+    settings = load_experiment(registry, [path], search_path=[FOLDER]).get("train")()
+    found = footprint(settings)
+    assert settings.batch_size == int(batch) and found.at_once(int(card)) * parts >= int(batch)
+    assert found.image / 1e9 == pytest.approx(float(per_image), rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["head_partitions", "block"])
