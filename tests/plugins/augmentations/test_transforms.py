@@ -12,7 +12,7 @@ from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from plugins.augmentations import affine, bands, colour, corruption
 from plugins.augmentations.ada import AdaptiveAugmentation
 from plugins.augmentations.displayed import from_displayed, to_displayed
-from plugins.augmentations.draws import ORDER, ROW, draw, probabilities
+from plugins.augmentations.draws import ORDER, ROW, Draws, draw, probabilities
 from plugins.augmentations.warp import _grid, warp
 
 SIDE = 24
@@ -316,3 +316,20 @@ def test_single_precision_is_enough():
     _, single, _ = only(*names, x=pixels)
     scale = double.abs().amax(dim=(1, 2, 3), keepdim=True)
     torch.testing.assert_close(single / scale, double.float() / scale, atol=1e-5, rtol=0)
+
+
+def test_every_transform_has_its_distribution_in_stylegan2_adas_appendix_b():
+    """At the quantiles 0.75 and 0.25 of what is uniform, and at 1.5 and -0.5 deviations of what is normal."""
+    rows = np.ones((len(ROW), 1))
+    drawn = Draws(rows > 0, np.stack([0.75 * rows, 0.25 * rows]), np.stack([1.5 * rows, -0.5 * rows]))
+    g = affine.geometry(drawn, 32)
+    assert (g.flip, g.quarters) == (-1, 3) and g.pixels.tolist() == [[2, -2]]  # 1 - 2 floor(2u); 4u; -4 + 8u of 32.
+    assert g.shift == pytest.approx(np.array([[0.1875, -0.0625]]))  # N(0, 0.125).
+    assert (g.zoom, g.stretch) == pytest.approx((2**0.3, 2**0.3))  # 2 ** N(0, 0.2).
+    assert (g.first, g.second) == pytest.approx((np.pi / 2, np.pi / 2))  # U(-pi, pi).
+    c = colour.colours(drawn)
+    assert (c.brightness, c.contrast, c.luma) == pytest.approx((0.3, 2**0.75, -1))  # N(0, 0.2); 2 ** N(0, 0.5).
+    assert (c.hue, c.saturation) == pytest.approx((np.pi / 2, 2**1.5))  # U(-pi, pi); 2 ** N(0, 1).
+    assert corruption.deviations(drawn) == pytest.approx(0.15)  # |N(0, 0.1)|.
+    columns, lines = corruption.holes(drawn, 8)
+    assert np.flatnonzero(columns[0]).tolist() == [4, 5, 6, 7] and np.flatnonzero(lines[0]).tolist() == [0, 1, 2, 3]

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from plugins.blocks.hydra import HydraBlock
 from plugins.partitions.split import Split
-from stylenat.networks.discriminator import FromWavelet, minibatch_stddev
+from registry import UserError
+from stylenat.networks.discriminator import FromWavelet, WaveletDiscriminator, minibatch_stddev
 from stylenat.networks.generator import Mapping, StyleGenerator, ToRGB, Upsample
 from stylenat.networks.layers import (
     AdaIN,
@@ -179,3 +180,24 @@ def test_minibatch_stddev_is_the_mean_deviation_of_every_group():
     out = minibatch_stddev(x, 2)
     assert torch.equal(out[:, :2], x)
     torch.testing.assert_close(out[:, 2].flatten(), torch.tensor([1.5, 1e-4, 1.5, 1e-4]))
+
+
+def test_the_projection_of_each_image_on_its_own_class_is_added_to_its_logit():
+    """arXiv 1802.05637: psi(phi(x)) + <V y, phi(x)>, scaled as StyleGAN2-ADA scales it."""
+    network = WaveletDiscriminator(resolution=8, channels=[4], stddev_group=1, num_classes=3).double()
+    images, labels = torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.eye(3, dtype=torch.float64)[[0, 2, 1, 0]]
+    features = network.features(images)
+    expected = [network.logit(f) + network.embed(y) @ f / len(f) ** 0.5 for f, y in zip(features, labels, strict=True)]
+    torch.testing.assert_close(network.eval()(images, labels), torch.stack(expected), rtol=1e-9, atol=1e-9)
+
+
+def test_as_many_layers_can_be_frozen_as_there_are():
+    def trained(layers):
+        network = WaveletDiscriminator(resolution=32, channels=[4, 4, 4], stddev_group=1)
+        network.freeze(layers)
+        return [any(p.requires_grad for p in block.parameters()) for block in network.blocks]
+
+    assert [trained(layers) for layers in (0, 1, 2)] == [[True, True], [False, True], [False, False]]
+    for layers in (-1, 3):
+        with pytest.raises(UserError, match="has 2 layers to freeze"):
+            trained(layers)
