@@ -3,6 +3,7 @@
 from functools import cache
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -61,6 +62,12 @@ def filtered(images: Tensor, gains: np.ndarray) -> Tensor:
 
 def reflected(images: Tensor, margin: int) -> Tensor:
     """Extended by ``margin`` pixels each way, which may exceed the side: in steps from mirror to mirror."""
+    if torch.are_deterministic_algorithms_enabled():  # The gradient of reflecting has no such form on CUDA.
+        for dim in (2, 3):
+            side = images.shape[dim]
+            place = torch.arange(-margin, side + margin, device=images.device).abs() % (2 * side - 2)
+            images = images.index_select(dim, torch.where(place < side, place, 2 * side - 2 - place))
+        return images
     while margin:
         step = min(margin, min(images.shape[-2:]) - 1)
         images = F.pad(images, [step] * 4, mode="reflect")

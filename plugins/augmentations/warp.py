@@ -43,6 +43,8 @@ class _WarpAdjoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx, grad: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
         ctx.save_for_backward(grid)
+        if torch.are_deterministic_algorithms_enabled():
+            return _adjoint(grad, grid, shape)
         # The image's values do not matter to its own gradient, only its shape.
         images = grad.new_empty(1).expand(shape)
         wanted = (True, False)
@@ -52,6 +54,30 @@ class _WarpAdjoint(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         (grid,) = ctx.saved_tensors
         return _Warp.apply(grad, grid), None, None
+
+
+def _adjoint(grad: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
+    """``grid_sampler_2d_backward`` to the image, summed in a fixed order on every device; slower."""
+    batch, channels, height, width = shape
+    places, shares = [], []
+    for size, coordinate in ((width, grid[..., 0]), (height, grid[..., 1])):
+        place = ((coordinate + 1) * size - 1) / 2
+        # Reflected about the outer edges of the first and the last pixel.
+        turned = (place + 0.5).abs() % (2 * size)
+        place = (torch.where(turned > size, 2 * size - turned, turned) - 0.5).clamp(0, size - 1)
+        low = place.floor()
+        share = place - low
+        places.append([low.long(), (low.long() + 1).clamp(max=size - 1)])
+        shares.append([1 - share, share])
+    image = torch.arange(batch, device=grad.device).view(-1, 1, 1)
+    out = grad.new_zeros(batch * height * width, channels)
+    values = grad.movedim(1, 3)
+    for x, x_share in zip(places[0], shares[0], strict=True):
+        for y, y_share in zip(places[1], shares[1], strict=True):
+            where = ((image * height + y) * width + x).flatten()
+            part = (values * (x_share * y_share)[..., None]).flatten(0, 2)
+            out.index_put_((where,), part, accumulate=True)
+    return out.view(batch, height, width, channels).movedim(3, 1)
 
 
 def warp(images: Tensor, maps: np.ndarray, low_pass: str = "mip") -> Tensor:

@@ -24,6 +24,7 @@ from stylenat.interfaces import Tracker
 from stylenat.networks.neighborhoods import neighborhoods
 from stylenat.training.agreement import facts_of, must_agree
 from stylenat.training.compilation import check_compilation
+from stylenat.training.determinism import deterministic
 from stylenat.training.forward import PRECISIONS, use_tf32
 from stylenat.training.loop import train
 from stylenat.training.memory import training_memory
@@ -148,6 +149,7 @@ def run_experiment(
         if attention:
             console.print(printable(f"attention on {device}: {', '.join(sorted(attention))}"))
         until_the_end.enter_context(training_memory(settings, state, device, directory))
+        until_the_end.enter_context(deterministic(settings.deterministic, attention))
         status, evaluation = train(settings, state, run, hook, deadline)
         if status == "stopped" and ranks.rank() == 0:
             mark_preempted(directory, state.step)

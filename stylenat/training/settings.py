@@ -60,6 +60,7 @@ class Training:
         activation_checkpointing: keep the inputs of the networks' stages alone and compute the rest again: less memory,
             about a third more time. With ``compile``, not of stages under spectral norm.
         channels_last: images and features of the discriminator in that memory format.
+        deterministic: on CUDA, equal inputs give equal bits, at some cost in time; what cannot is refused.
         pixel_space: of the images inside the networks: ``imagenet``, normalised by its statistics (StyleNAT,
             StyleSwin), or ``symmetric``, [-1, 1]. R1's gamma depends on it.
         tf32: whether CUDA may round the factors of float32 products to TF32.
@@ -109,6 +110,7 @@ class Training:
     cuda_graphs: bool = False
     activation_checkpointing: bool = False
     channels_last: bool = False
+    deterministic: bool = False
     pixel_space: Name = "imagenet"
     tf32: bool = False
     initial_weights: str | None = None
