@@ -77,7 +77,8 @@ def write_plugin(name: str, kind: str, out: Path) -> Path:
         "pyproject.toml": "pyproject",
         "README.md": "readme",
         f"{name}.gin": "gin",
-        f"{module}.py": kind,
+        f"{module}/__init__.py": "package",
+        f"{module}/{kind}.py": kind,
         f"test_{name}.py": f"test_{kind}" if (TEMPLATES / f"test_{kind}.txt").exists() else "test",
     }
     folder = out / values["distribution"]
@@ -86,7 +87,7 @@ def write_plugin(name: str, kind: str, out: Path) -> Path:
     temporary = out / f".{folder.name}.partial"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        (temporary / module).mkdir(parents=True)
         for file, template in files.items():
             text = (TEMPLATES / f"{template}.txt").read_text(encoding="utf-8")
             (temporary / file).write_text(Template(text).substitute(values), encoding="utf-8")
