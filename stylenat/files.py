@@ -71,13 +71,24 @@ def partial(path: Path) -> Path:
 
 
 @contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Gives an ``OSError`` of writing the file's name; those of ``write`` and ``fsync`` have none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that appears under its name only when it is complete and on the disk."""
     temporary = partial(path)
     try:
         # Never the file that something of that name leads to: a run folder may hold links.
         temporary.unlink(missing_ok=True)
-        with open(temporary, "xb") as file:
+        with named(path), open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -107,11 +118,11 @@ def save_tensors(tensors: Mapping[str, "Tensor"], path: Path, metadata: Mapping[
 def disk_full(error: BaseException, folder: Path) -> bool:
     """Whether the error came of a full disk, or of a limit to what may be written.
 
-    PyTorch, safetensors and LMDB lose the errno: then the text or the free space decides, so ask before anything is
-    removed.
+    PyTorch, safetensors and LMDB lose the errno: then the text or the free space of ``folder`` decides, so ask before
+    anything is removed.
     """
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return True
+    if (number := getattr(error, "errno", None)) is not None:
+        return number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if any(text in str(error) for text in ("No space left", "File too large", "quota exceeded")):
         return True
     while not folder.exists():

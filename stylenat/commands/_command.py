@@ -9,6 +9,7 @@ from pathlib import Path
 
 from registry import UserError
 from registry.wording import printable
+from stylenat.commands import _streams
 from stylenat.training.interrupt import signals_are_ctrl_c
 
 USER_ERROR, STOPPED = 2, 75
@@ -22,11 +23,15 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
 
     @functools.wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
+        _streams.prepare()
         if isinstance(sys.stdout, io.TextIOWrapper):  # A file's name may be no text that the terminal knows.
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             with signals_are_ctrl_c():
-                return main(argv)
+                try:
+                    return main(argv)
+                finally:
+                    sys.stdout.flush()  # Here, where a failure is still reported.
         except UserError as error:
             print(f"error: {printable(error)}", file=sys.stderr)
             return USER_ERROR
