@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 from registry import UserError
 from stylenat.data.identity import spread
+from stylenat.data.workers import check_shared_memory
 from stylenat.interfaces import Dataset
 from stylenat.testing.contract import CannotCheck, ContractError, require, require_tensor, untouched
 
@@ -19,7 +20,7 @@ def check_dataset(dataset: Dataset) -> None:
         ContractError: items that are not uint8 [3, resolution, resolution], that change from read to read or with
             the reader's edits, a description of several lines, a data set that a worker cannot read, labels that are
             no class numbers, or another number of class names than of classes.
-        CannotCheck: its files are not here.
+        CannotCheck: its files are not here, or there is too little shared memory for a worker process.
     """
     require(type(getattr(dataset, "resolution", None)) is int, "it needs the attribute resolution, an integer")
     line = dataset.describe()
@@ -39,6 +40,10 @@ def check_dataset(dataset: Dataset) -> None:
         image.fill_(0)
     for index, image in zip(indices, kept, strict=True):
         require(torch.equal(_item(dataset, index), image), f"image {index} is another at the second read")
+    try:
+        check_shared_memory(3 * dataset.resolution**2 * len(indices))
+    except UserError as error:  # Of the machine, not of the data set.
+        raise CannotCheck(str(error)) from error
     try:
         sent = list(DataLoader(dataset, sampler=indices, batch_size=None, num_workers=1))  # type: ignore[arg-type]
     except Exception as error:  # whatever a worker meets
