@@ -10,6 +10,7 @@ from pathlib import Path
 from registry import UserError
 from registry.wording import printable
 from stylenat.commands import _streams
+from stylenat.commands._limits import name_low_limits
 from stylenat.training.interrupt import signals_are_ctrl_c
 
 USER_ERROR, STOPPED = 2, 75
@@ -24,6 +25,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
     @functools.wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
         _streams.prepare()
+        name_low_limits()
         if isinstance(sys.stdout, io.TextIOWrapper):  # A file's name may be no text that the terminal knows.
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
