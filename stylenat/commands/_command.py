@@ -1,5 +1,6 @@
 """What every command line shares: exit codes, and where the shipped experiments lie."""
 
+import errno
 import functools
 import io
 import os
@@ -36,6 +37,11 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
                     sys.stdout.flush()  # Here, where a failure is still reported.
         except UserError as error:
             print(f"error: {printable(error)}", file=sys.stderr)
+            return USER_ERROR
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            print(f"error: the name {printable(error.filename, 80)} is too long; choose a shorter one", file=sys.stderr)
             return USER_ERROR
         except KeyboardInterrupt:
             print("stopped immediately; saved files are kept", file=sys.stderr)

@@ -20,6 +20,8 @@ then:
   cd stylenat-fibonacci && pip install -e '.[test]' && pytest
   python tools/run.py --gin stylenat-fibonacci/fibonacci.gin
 """
+LONGEST = 100
+"""Characters of a plugin's name; names of files are made from it."""
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
@@ -64,6 +66,8 @@ def write_plugin(name: str, kind: str, out: Path) -> Path:
         raise UserError(
             f"{name!r} cannot name a plugin; use lower-case letters, digits and underscores, starting with a letter"
         )
+    if len(name) > LONGEST:
+        raise UserError(f"a plugin's name has at most {LONGEST} characters; {name[:20]}... has {len(name)}")
     if keyword.iskeyword(name) or name == "train":
         raise UserError(f"{name!r} is reserved; choose another name")
     class_name = "".join(part.capitalize() for part in name.split("_"))

@@ -77,8 +77,8 @@ def check_shared_memory(needed: int) -> None:
         return
     if not os.access(SHARED_MEMORY, os.W_OK):
         raise UserError(
-            f"batches decoded ahead need shared memory, and {SHARED_MEMORY} is not writable; bind train.workers = 0, or make "
-            "it writable"
+            f"batches decoded ahead need shared memory, and {SHARED_MEMORY} is not writable; bind train.workers = 0, "
+            "or make it writable"
         )
     free = shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:

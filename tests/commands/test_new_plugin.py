@@ -98,6 +98,7 @@ def test_a_module_and_a_line_add_another_kind_to_a_distribution(tmp_path, monkey
         (["My-Idea", "--kind", "loss"], "lower-case letters, digits and underscores"),
         (["lambda", "--kind", "loss"], "is reserved"),
         (["there", "--kind", "loss"], "exists; choose"),
+        (["x" * 250, "--kind", "loss"], "at most 100 characters"),
         (["x", "--kind", "loss", "--out", "a_file"], "cannot write"),
     ],
 )
