@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from registry.wording import UserError
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -72,8 +74,13 @@ class HeadGroup:
 def even_groups(num_heads: int, neighborhoods: list[tuple[int, int]]) -> list[HeadGroup]:
     """One group for each (kernel size, dilation), the heads split evenly; a remainder goes to the LAST groups.
 
-    Neighborhoods beyond the number of heads would get no head, which no layer accepts: at most ``num_heads``.
+    Raises UserError for no neighborhood, or more than heads: a group without a head is not allowed.
     """
+    if not 1 <= len(neighborhoods) <= num_heads:
+        raise UserError(
+            f"a layer of {num_heads} heads cannot be split into {len(neighborhoods)} groups; use from 1 to {num_heads} "
+            f"groups, or more heads"
+        )
     share, rest = divmod(num_heads, len(neighborhoods))
     first_with_more = len(neighborhoods) - rest
     return [

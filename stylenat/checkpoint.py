@@ -6,6 +6,7 @@ tensors, read with ``weights_only=True``) and ``manifest.json`` with the format'
 Format 2 adds to the state what is still due at its step, the best steps and the guards' counts; format 1 is read.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -51,12 +52,15 @@ def save(directory: Path, step: int, networks: Mapping[str, Mapping[str, Tensor]
 
     Raises:
         UserError: the disk is full or not writable; earlier checkpoints are untouched.
+        FileNotFoundError: the run folder around ``directory`` was removed or renamed. It is not made again: without its
+            config it would be no run folder.
     """
     final = checkpoint_path(directory, step)
     temporary, replaced = directory / f"{PARTIAL}{final.name}", directory / f"{REPLACED}{final.name}"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        directory.mkdir(exist_ok=True)
+        temporary.mkdir()
         for name, weights in networks.items():
             tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
             save_tensors(tensors, temporary / f"{name}.safetensors")
@@ -81,6 +85,8 @@ def save(directory: Path, step: int, networks: Mapping[str, Mapping[str, Tensor]
         _flush(directory)
         shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, SafetensorError, RuntimeError) as error:
+        if not directory.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(directory)) from error
         full = disk_full(error, directory)
         shutil.rmtree(temporary, ignore_errors=True)
         if full:

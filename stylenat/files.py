@@ -3,10 +3,14 @@
 A run folder may have come from someone else. What lies in it is read with a bound and written through no link.
 """
 
+import atexit
 import errno
+import functools
+import hashlib
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +21,29 @@ if TYPE_CHECKING:
 
 from registry import UserError
 
+NAME_BYTES = 255
+"""The longest name of a file on common file systems."""
+
 
 def cache_folder() -> Path:
-    """``$STYLENAT_CACHE``, else ``stylenat`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    chosen = os.environ.get("STYLENAT_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stylenat"
+    """``$STYLENAT_CACHE``, else ``stylenat`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    A user without a home folder, as in some containers, gets a folder of this process's own, since anybody could make
+    one of a known name in ``/tmp`` first.
+    """
+    if chosen := os.environ.get("STYLENAT_CACHE"):
+        return Path(chosen)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stylenat"
+    except RuntimeError:  # There is neither $HOME nor an entry of the user.
+        return _of_this_process()
+
+
+@functools.cache
+def _of_this_process() -> Path:
+    folder = tempfile.mkdtemp(prefix="stylenat-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
@@ -66,8 +88,22 @@ def open_in_folder(path: Path, flags: int) -> int:
 
 
 def partial(path: Path) -> Path:
-    """The name under which ``whole_file`` writes."""
-    return path.with_name(f".{path.name}.partial")
+    """The name under which ``whole_file`` writes. It is no longer than a name may be where the path's own is not."""
+    name = f".{path.name}.partial"
+    if len(os.fsencode(name)) > NAME_BYTES:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.partial"
+    return path.with_name(name)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Gives an ``OSError`` of writing the file's name; those of ``write`` and ``fsync`` have none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -77,7 +113,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     try:
         # Never the file that something of that name leads to: a run folder may hold links.
         temporary.unlink(missing_ok=True)
-        with open(temporary, "xb") as file:
+        with named(path), open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -107,11 +143,11 @@ def save_tensors(tensors: Mapping[str, "Tensor"], path: Path, metadata: Mapping[
 def disk_full(error: BaseException, folder: Path) -> bool:
     """Whether the error came of a full disk, or of a limit to what may be written.
 
-    PyTorch, safetensors and LMDB lose the errno: then the text or the free space decides, so ask before anything is
-    removed.
+    PyTorch, safetensors and LMDB lose the errno: then the text or the free space of ``folder`` decides, so ask before
+    anything is removed.
     """
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return True
+    if (number := getattr(error, "errno", None)) is not None:
+        return number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if any(text in str(error) for text in ("No space left", "File too large", "quota exceeded")):
         return True
     while not folder.exists():

@@ -119,6 +119,9 @@ class Discriminator(Protocol):
 class Loss(Protocol):
     """Kind ``loss``: an adversarial loss, two functions of logits [batch, any number], each a mean.
 
+    The values depend only on the logits and on what the optional ``state_dict()`` holds, which is in checkpoints and
+    is given to ``load_state_dict(state)`` when a run is continued. The same holds for regularizers and recipes.
+
     Attributes:
         paired: whether ``generator`` uses ``real_logits``, as relativistic losses do; they are computed only then.
             Optional; the default is False.
@@ -232,7 +235,10 @@ class Step:
 
 
 class Recipe(Protocol):
-    """Kind ``recipe``: what an iteration steps, in which order, from which images and fakes."""
+    """Kind ``recipe``: what an iteration steps, in which order, from which images and fakes.
+
+    Optional: ``state_dict()``, as for a loss.
+    """
 
     def steps(self, regularizers: "Sequence[Regularizer]") -> Sequence[Step]:
         """The steps of an iteration, in order, every regularizer in at least one phase."""
@@ -273,7 +279,7 @@ class Microbatch:
 
 
 class Regularizer(Protocol):
-    """Kind ``regularizer``: an extra term of one network's loss.
+    """Kind ``regularizer``: an extra term of one network's loss. Optional: ``state_dict()``, as for a loss.
 
     Attributes:
         name: names the scalar ``regularizer/<name>``.

@@ -1,12 +1,12 @@
 """What each head of a query sees under a partition, at every resolution: in the terminal and as a PNG. No torch."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from registry import AttentionSite, HeadGroup, UserError
 from registry.wording import printable
 from stylenat.attention.window import window
+from stylenat.files import whole_file
 
 Partition = Callable[[AttentionSite], list[HeadGroup]]
 
@@ -145,12 +145,10 @@ def save_picture(path: Path, name: str, partition: Partition, sites: list[Attent
             axis.set_yticks([])
             axis.set_title(caption.replace(": ", "\n"), fontsize=9)
             axis.imshow(_colours(group, side), interpolation="nearest")
-    temporary = path.with_name(f".{path.name}.partial")
     try:
-        figure.savefig(temporary, format="png", dpi=150)
-        os.replace(temporary, path)
+        with whole_file(path) as file:
+            figure.savefig(file, format="png", dpi=150)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write the picture {path}: {error.strerror}") from error
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,7 +49,8 @@ def open_log(log: Path, command: Sequence[str]) -> int:
     """A descriptor that appends to the log, after a line that says what follows."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    os.write(descriptor, f"--- {now} {' '.join(command)}\n".encode())
+    with suppress(OSError):  # On a full disk; the run goes on without its log.
+        os.write(descriptor, f"--- {now} {' '.join(command)}\n".encode())
     return descriptor
 
 

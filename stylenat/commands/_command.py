@@ -1,5 +1,6 @@
 """What every command line shares: exit codes, and where the shipped experiments lie."""
 
+import errno
 import functools
 import io
 import os
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from registry import UserError
 from registry.wording import printable
+from stylenat.commands import _streams
+from stylenat.commands._limits import name_low_limits
 from stylenat.training.interrupt import signals_are_ctrl_c
 
 USER_ERROR, STOPPED = 2, 75
@@ -22,13 +25,23 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
 
     @functools.wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
+        _streams.prepare()
+        name_low_limits()
         if isinstance(sys.stdout, io.TextIOWrapper):  # A file's name may be no text that the terminal knows.
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             with signals_are_ctrl_c():
-                return main(argv)
+                try:
+                    return main(argv)
+                finally:
+                    sys.stdout.flush()  # Here, where a failure is still reported.
         except UserError as error:
             print(f"error: {printable(error)}", file=sys.stderr)
+            return USER_ERROR
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            print(f"error: the name {printable(error.filename, 80)} is too long; choose a shorter one", file=sys.stderr)
             return USER_ERROR
         except KeyboardInterrupt:
             print("stopped immediately; saved files are kept", file=sys.stderr)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stylenat.commands import _streams
 from stylenat.commands._command import STOPPED, USER_ERROR, command, experiments_folder
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from stylenat.ablation.display import Display
     from stylenat.ablation.runners import LocalRunner, RayRunner
 
+    _streams.go_on_without()
     _make(plan.folder)
     with only_one(plan.folder) as lock:
         if arguments.ray:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stylenat.commands._command import command, experiments_folder
+from stylenat.files import whole_file
 
 EXAMPLES = """examples:
   python tools/export_weights.py runs/ffhq256-1a2b3c4d ffhq256.pt
@@ -76,12 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if space != "imagenet":  # The systems of the layouts are in that one, and their files do not say.
         exported["pixel_space"] = space
     container = manifest.get("container")
-    temporary = arguments.out.with_name(f".{arguments.out.name}.partial")
     try:
-        torch.save({container: exported} if container else exported, temporary)
-        temporary.replace(arguments.out)
+        with whole_file(arguments.out) as file:
+            torch.save({container: exported} if container else exported, file)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {arguments.out}: {error}") from error
+        raise UserError(f"cannot write {arguments.out}: {getattr(error, 'strerror', None) or error}") from error
     print(f"written to {arguments.out}")
     return 0

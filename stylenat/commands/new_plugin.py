@@ -20,6 +20,8 @@ then:
   cd stylenat-fibonacci && pip install -e '.[test]' && pytest
   python tools/run.py --gin stylenat-fibonacci/fibonacci.gin
 """
+LONGEST = 100
+"""Characters of a plugin's name; names of files are made from it."""
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
@@ -64,6 +66,8 @@ def write_plugin(name: str, kind: str, out: Path) -> Path:
         raise UserError(
             f"{name!r} cannot name a plugin; use lower-case letters, digits and underscores, starting with a letter"
         )
+    if len(name) > LONGEST:
+        raise UserError(f"a plugin's name has at most {LONGEST} characters; {name[:20]}... has {len(name)}")
     if keyword.iskeyword(name) or name == "train":
         raise UserError(f"{name!r} is reserved; choose another name")
     class_name = "".join(part.capitalize() for part in name.split("_"))
@@ -77,7 +81,8 @@ def write_plugin(name: str, kind: str, out: Path) -> Path:
         "pyproject.toml": "pyproject",
         "README.md": "readme",
         f"{name}.gin": "gin",
-        f"{module}.py": kind,
+        f"{module}/__init__.py": "package",
+        f"{module}/{kind}.py": kind,
         f"test_{name}.py": f"test_{kind}" if (TEMPLATES / f"test_{kind}.txt").exists() else "test",
     }
     folder = out / values["distribution"]
@@ -86,7 +91,7 @@ def write_plugin(name: str, kind: str, out: Path) -> Path:
     temporary = out / f".{folder.name}.partial"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        (temporary / module).mkdir(parents=True)
         for file, template in files.items():
             text = (TEMPLATES / f"{template}.txt").read_text(encoding="utf-8")
             (temporary / file).write_text(Template(text).substitute(values), encoding="utf-8")

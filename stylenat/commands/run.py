@@ -11,6 +11,7 @@ from pathlib import Path
 from registry import Experiment, Registry, UserError
 from registry import arguments as bound
 from registry.wording import printable
+from stylenat.commands import _streams
 from stylenat.commands._command import STOPPED, command, experiments_folder, one_of_several
 from stylenat.commands._plugins import loaded_plugins
 from stylenat.files import read_bounded
@@ -114,6 +115,7 @@ def _run(arguments: argparse.Namespace, began: float, argv: Sequence[str] | None
             return 0
         from stylenat.training.launch import run_experiment
 
+    _streams.go_on_without()
     directory = arguments.run_dir or _folder_of(experiment)
     deadline = None if arguments.max_hours is None else began + 3600 * arguments.max_hours
     status = run_experiment(registry, experiment, directory, arguments.resume, arguments.resume_with_changes, deadline)

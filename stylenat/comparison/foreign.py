@@ -14,9 +14,13 @@ def csv_cell(value: object) -> object:
     return f"'{text}" if text.lstrip()[:1] in tuple("=+-@＝＋－＠") and not _number(text) else text
 
 
+MARKUP = re.compile(r"[\\`*|\[\]~$]|(?<![^\W_])_|_(?![^\W_])|(?<=:)/(?=/)|(?<=\bwww)\.", re.IGNORECASE)
+"""Characters that Markdown, or GitHub's, takes for markup: also a bare address, and _ at the end of a word."""
+
+
 def markdown_cell(text: str) -> str:
     """Text of a Markdown cell: nothing in it is markup, a link or HTML, or ends the cell."""
-    return re.sub(r"([\\`*|\[\]])", r"\\\1", html.escape(printable(text), quote=False))
+    return MARKUP.sub(r"\\\g<0>", html.escape(printable(text), quote=False))
 
 
 LATEX = {

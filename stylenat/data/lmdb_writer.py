@@ -26,7 +26,7 @@ import lmdb
 from registry import UserError
 from stylenat.data.lmdb_layout import BLOCK, FORMAT_VERSION, digests_key, key, labels_key
 from stylenat.data.lmdb_progress import EARLIER, NOTED, Progress, chained, differing
-from stylenat.files import disk_full
+from stylenat.files import disk_full, partial
 
 COMMIT_BYTES = 2**25
 PROGRESS = b".progress"
@@ -46,7 +46,7 @@ class Writer:
 
     def __init__(self, path: Path, resolutions: Sequence[int], settings: dict[str, Any]) -> None:
         self.path, self.resolutions = path, resolutions
-        self.partial = path.with_name(f".{path.name}.partial")
+        self.partial = partial(path)
         self.progress = Progress(settings)
         self.whole: dict[str, Any] | None = None
         """The manifest of what an earlier process completed and then was killed before it had its name."""

@@ -214,8 +214,8 @@ def _made(
             yield from zip(chunk, future.result(), strict=True)
         except BrokenProcessPool as error:
             raise UserError(
-                "a worker process was killed, possibly out of memory; finished work is kept: run the same "
-                "command again to continue, with fewer --workers"
+                "a worker process was killed, possibly out of memory or by a source that was truncated; finished work "
+                "is kept: run the same command again to continue, with fewer --workers"
             ) from error
         held -= cost
 
@@ -251,7 +251,12 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
         return
     # Spawned, not forked: a fork would inherit the writer's lock and outlive a killed parent with it.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker)
+    try:
+        pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker)
+    except OSError as error:  # Its locks are semaphores, which lie in shared memory.
+        raise UserError(
+            f"cannot start worker processes: {error.strerror} (is /dev/shm writable?); use --workers 1"
+        ) from error
     try:
         # All start with the first task. A Ctrl-C while they do so is the parent's, too.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -32,6 +32,13 @@ SHARED_MEMORY = Path("/dev/shm")
 NOT_THEIRS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
 """Signals that mean the training process; it ends the workers when it is time."""
 
+ENDED_BY = {
+    signal.SIGKILL: "was killed, possibly out of memory; start again, with fewer train.workers",
+    signal.SIGBUS: "met a bus error: a file of the data set was truncated or cannot be read, or shared memory is full; "
+    "check them with tools/inspect_data.py, and start again",
+}
+"""What to say of a worker that a signal ended, by the signal."""
+
 Fill = Callable[[int, Tensor], None]
 """Decodes the batch of this number into memory for it. May raise UserError."""
 
@@ -47,7 +54,7 @@ def decoded_ahead(fill: Fill, workers: int, shape: tuple[int, ...], dtype: torch
     Raises:
         UserError: what ``fill`` raised, a worker that was killed, or too little shared memory.
     """
-    _check_shared_memory(workers * AHEAD * torch.Size(shape).numel() * dtype.itemsize)
+    check_shared_memory(workers * AHEAD * torch.Size(shape).numel() * dtype.itemsize)
     slots = torch.empty(workers, AHEAD, *shape, dtype=dtype).share_memory_()
     started: list[tuple[multiprocessing.Process, Connection]] = []
     end = Finalize(None, _end, [started], exitpriority=0)  # For an exit with the iterator alive.
@@ -55,8 +62,8 @@ def decoded_ahead(fill: Fill, workers: int, shape: tuple[int, ...], dtype: torch
         for i, own in enumerate(slots):
             started.append(_start(fill, i, workers, own))
         for number in count():
-            pipe = started[number % workers][1]
-            _await(pipe)
+            process, pipe = started[number % workers]
+            _await(process, pipe)
             yield slots[number % workers, number // workers % AHEAD]
             with suppress(ConnectionError):  # It may have sent an error, which comes when its batch is due, and ended.
                 pipe.send(None)
@@ -64,9 +71,16 @@ def decoded_ahead(fill: Fill, workers: int, shape: tuple[int, ...], dtype: torch
         end()
 
 
-def _check_shared_memory(needed: int) -> None:
-    """Beyond what there is of it, writing to it would be a bus error."""
-    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else needed
+def check_shared_memory(needed: int) -> None:
+    """Raises UserError where so many bytes do not fit: beyond what there is, writing to it would be a bus error."""
+    if not SHARED_MEMORY.is_dir():  # Not on this system.
+        return
+    if not os.access(SHARED_MEMORY, os.W_OK):
+        raise UserError(
+            f"batches decoded ahead need shared memory, and {SHARED_MEMORY} is not writable; bind train.workers = 0, "
+            "or make it writable"
+        )
+    free = shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:
         raise UserError(
             f"batches decoded ahead need {needed / 2**20:.0f} MiB of shared memory, and {SHARED_MEMORY} has "
@@ -93,13 +107,14 @@ def _end(started: list[tuple[multiprocessing.Process, Connection]]) -> None:
         pipe.close()
 
 
-def _await(pipe: Connection) -> None:
+def _await(process: multiprocessing.Process, pipe: Connection) -> None:
+    """Waits for the worker's next batch. Raises its error, or UserError where it has ended."""
     try:
         problem = pipe.recv()
     except (EOFError, ConnectionResetError) as error:
-        raise UserError(
-            "a process that decodes images was killed, possibly out of memory; start again, with fewer train.workers"
-        ) from error
+        process.join()
+        why = ENDED_BY.get(-(process.exitcode or 0), f"ended unexpectedly with exit code {process.exitcode}")
+        raise UserError(f"a process that decodes images {why}") from error
     if problem is not None:
         raise problem
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stylenat.files import open_in_folder
+from stylenat.files import named, open_in_folder
 
 
 def append_evaluation(
@@ -31,7 +31,7 @@ def append_evaluation(
         **details,
     }
     line = json.dumps(_finite(record), allow_nan=False) + "\n"
-    with open(open_in_folder(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8") as file:
+    with named(path), open(open_in_folder(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8") as file:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())

@@ -65,7 +65,7 @@ def _compare(
 ) -> None:
     q, k, v = inputs
     options = {"kernel_size": kernel_size, "dilation": dilation, "bias": bias, "scale": 0.35}
-    with untouched(q=q, k=k, v=v, bias=bias):
+    with untouched("attention draws nothing", q=q, k=k, v=v, bias=bias):
         ours = backend(q, k, v, **options)
     require_tensor(ours, tuple(q.shape), q.dtype, f"its result ({case})")
     require(ours.device == q.device, f"its result must stay on {q.device}; got {ours.device}")

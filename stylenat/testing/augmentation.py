@@ -9,6 +9,9 @@ from stylenat.draws import Shard, ShardGenerator, augmented
 from stylenat.interfaces import Augmentation
 from stylenat.testing.contract import noise, require, require_gradients, require_plain_state, require_tensor, untouched
 
+GIVEN = "draw from the torch.Generator that it is called with"
+"""Advice for an augmentation that draws from a global generator."""
+
 
 def check_augmentation(augmentation: Augmentation, resolution: int = 16) -> None:
     """Augments batches, lets it adapt, and continues from its saved state. The object is left as it was.
@@ -23,7 +26,7 @@ def check_augmentation(augmentation: Augmentation, resolution: int = 16) -> None
         _check_images(used, noise(batch, 3, resolution, resolution).requires_grad_())
     for i in range(50):
         logits = noise(8, 1, seed=i).abs()
-        with untouched(real_logits=logits):
+        with untouched(GIVEN, real_logits=logits):
             used.observe(logits)
         if i % 10 == 0:
             _apply(used, noise(4, 3, resolution, resolution, seed=i), i)
@@ -60,7 +63,7 @@ def _check_shares(augmentation: Augmentation, images: Tensor) -> None:
 
 
 def _check_images(augmentation: Augmentation, images: Tensor) -> None:
-    with untouched(images=images):
+    with untouched(GIVEN, images=images):
         out = augmentation(images, torch.Generator().manual_seed(7))
     require_tensor(out, tuple(images.shape), images.dtype, "what it returns")
     require_gradients(out, {"images": images})

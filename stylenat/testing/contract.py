@@ -29,9 +29,17 @@ def require(kept: bool, rule: str) -> None:
         raise ContractError(rule)
 
 
+OWN_GENERATOR = "draw from a generator of its own with a fixed seed"
+"""Advice for kinds that are given no random numbers and may need some."""
+
+
 @contextmanager
-def untouched(**inputs: Tensor | None) -> Iterator[None]:
-    """Raises ContractError when an input, or torch's, numpy's or Python's global generator, was changed within."""
+def untouched(instead: str = OWN_GENERATOR, /, **inputs: Tensor | None) -> Iterator[None]:
+    """Raises ContractError when an input, or torch's, numpy's or Python's global generator, was changed within.
+
+    Args:
+        instead: advice for a plugin that draws from a global generator.
+    """
     before = {name: (t.detach().clone(), t._version) for name, t in inputs.items() if t is not None}
     drawn = torch.get_rng_state(), str(np.random.get_state()[1:3]), random.getstate()  # noqa: NPY002 - watched
     yield
@@ -45,8 +53,7 @@ def untouched(**inputs: Tensor | None) -> Iterator[None]:
         same = torch.equal(a, b) if isinstance(a, Tensor) else a == b
         require(
             same,
-            f"it draws from the global generator of {library}, which no checkpoint holds; draw from the "
-            f"torch.Generator that it is given, or from one of its own with a fixed seed",
+            f"it draws from the global generator of {library}, which no checkpoint holds; {instead}",
         )
 
 
@@ -97,6 +104,25 @@ def require_plain_state(owner: Any) -> dict[str, Any]:
         raise ContractError(
             f"state_dict() must hold only plain values and tensors (read with weights_only=True): {error}"
         ) from error
+
+
+class Memory:
+    """What a plugin remembers between calls: its optional ``state_dict()``, as a checkpoint stores it.
+
+    Raises:
+        ContractError: ``state_dict`` without ``load_state_dict``, or with more than plain values and tensors.
+    """
+
+    def __init__(self, owner: Any) -> None:
+        self._owner, self._saved = owner, None
+        if hasattr(owner, "state_dict"):
+            require(hasattr(owner, "load_state_dict"), "it has state_dict() but no load_state_dict(state) for a resume")
+            self._saved = require_plain_state(owner)
+
+    def restore(self) -> None:
+        """Loads the state as it was when this object was made; without ``state_dict`` it does nothing."""
+        if self._saved is not None:
+            self._owner.load_state_dict(copy.deepcopy(self._saved))
 
 
 def require_weights_round_trip(trained: nn.Module, other: nn.Module) -> None:

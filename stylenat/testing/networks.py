@@ -23,6 +23,12 @@ from stylenat.testing.contract import (
 
 BLOCK_SITES = (AttentionSite(4, 4, 32), AttentionSite(8, 4, 32, 1), AttentionSite(16, 4, 32))
 BATCH_TOLERANCE = 1e-3
+NO_NOISE = {
+    "block": "fill a buffer with noise in __init__, or leave the noise to a generator, which declares it in draws",
+    "generator": "declare it in draws (stylenat.draws.Draw): forward then gets the tensors by name",
+    "discriminator": "leave random changes of images to an augmentation",
+}
+"""Advice for a network whose forward draws random numbers, by its kind."""
 
 
 def check_block(
@@ -44,7 +50,7 @@ def check_block(
 
         x = noise(3, site.resolution, site.resolution, site.channels).requires_grad_()
         style = noise(3, 24, seed=1).requires_grad_()
-        _check_network(make, {"x": x, "style": style}, tuple(x.shape), optional=("style",))
+        _check_network("block", make, {"x": x, "style": style}, tuple(x.shape), optional=("style",))
         _check_description(make)
 
 
@@ -53,7 +59,7 @@ def _check_description(make: Callable[[], nn.Module]) -> None:
     with torch.device("meta"):
         block = make()
     if hasattr(block, "describe"):
-        with untouched():
+        with untouched("describe() draws nothing"):
             text = block.describe()
         line = isinstance(text, str) and bool(text.strip()) and text.isprintable()
         require(line, f"describe() must return one line of text; got {text!r}")
@@ -80,7 +86,7 @@ def check_generator(generator: Callable[..., nn.Module], **options: Any) -> None
     declared = getattr(network, "draws", {})
     drawn = {name: draw(3, torch.Generator().manual_seed(8)) for name, draw in declared.items()}
     shape = (3, 3, network.resolution, network.resolution)
-    _check_network(make, inputs | labels, shape, draws=drawn)
+    _check_network("generator", make, inputs | labels, shape, draws=drawn)
     if not style_based:
         return
     with torch.no_grad():
@@ -97,6 +103,8 @@ def check_generator(generator: Callable[..., nn.Module], **options: Any) -> None
 def check_discriminator(discriminator: Callable[..., nn.Module], **options: Any) -> None:
     """Builds the discriminator twice and runs it forward, backward, and backward through its gradient (R1).
 
+    Parameters that require no gradient, such as a pretrained feature network's, are allowed.
+
     Raises:
         ContractError: see ``_check_network``; moreover logits that are not [batch, any number], labels that make no
             difference where there are classes, or a gradient penalty that cannot be differentiated.
@@ -112,11 +120,12 @@ def check_discriminator(discriminator: Callable[..., nn.Module], **options: Any)
     logits = network(images, *labels.values())
     require(logits.ndim == 2, f"logits must be [batch, any number]; got {list(logits.shape)}")
     # Batch statistics are the discriminator's right: minibatch standard deviation is one.
-    _check_network(make, {"images": images} | labels, tuple(logits.shape), independent=False)
+    _check_network("discriminator", make, {"images": images} | labels, tuple(logits.shape), independent=False)
     (gradient,) = torch.autograd.grad(network(images, *labels.values()).sum(), images, create_graph=True)
     penalty = gradient.square().sum()
     require(penalty.requires_grad, "the gradient of its logits cannot be differentiated, which R1 needs")
-    found = torch.autograd.grad(penalty, list(network.parameters()), allow_unused=True)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    found = torch.autograd.grad(penalty, trained, allow_unused=True)
     finite = all(bool(torch.isfinite(g).all()) for g in found if g is not None)
     require(finite and any(g is not None for g in found), "the gradient of a gradient penalty is not finite")
 
@@ -131,6 +140,7 @@ def _labels(network: nn.Module, batch: int) -> dict[str, Tensor]:
 
 
 def _check_network(
+    kind: str,
     make: Callable[[], nn.Module],
     inputs: dict[str, Tensor],
     shape: tuple[int, ...],
@@ -154,7 +164,7 @@ def _check_network(
     )
     require(same, "two builds from one seed differ; draw initial weights only from torch's generator")
 
-    with untouched(**inputs):
+    with untouched(NO_NOISE[kind], **inputs):
         out = network(*inputs.values(), **draws)
     require_tensor(out, shape, torch.float32, "its result")
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}

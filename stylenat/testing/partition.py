@@ -8,11 +8,11 @@ from stylenat.testing.contract import CannotCheck, require, untouched
 
 SITES = tuple(
     AttentionSite(resolution, heads, 32 * heads, block)
-    for resolution in (8, 16, 32, 64, 128, 256)
-    for heads in (4, 5, 8, 16)
+    for resolution in (8, 16, 32, 64, 128, 256, 512)
+    for heads in (1, 2, 3, 4, 5, 8, 16)
     for block in (0, 1)
 )
-"""Both blocks of every resolution from 8x8 to 256x256; 5 heads, because nothing says that heads are even."""
+"""Both blocks of every resolution from 8x8 to 512x512. Heads may be odd, and fewer than the groups wanted."""
 
 
 def check_partition(partition: Partition, sites: Iterable[AttentionSite] = SITES) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from registry import UserError
 from stylenat.interfaces import Average, Optimizer, Recipe, Schedule, Time
-from stylenat.testing.contract import require
+from stylenat.testing.contract import Memory, require
 from stylenat.training.average import EMA
 from stylenat.training.schedules import check_schedule as check_values
 from stylenat.training.step import steps_of
@@ -24,8 +24,9 @@ def check_recipe(recipe: Recipe) -> None:
 
     Raises:
         ContractError: a regularizer or a network's adversarial loss that is in none of the steps, a first step without
-            new images and latents, or steps that differ between calls.
+            new images and latents, steps that differ between calls, or a ``state_dict()`` that no checkpoint can hold.
     """
+    Memory(recipe)
     sorts = [
         SimpleNamespace(name=f"{network} {own_step}", network=network, own_step=own_step, interval=interval)
         for network in ("discriminator", "generator")

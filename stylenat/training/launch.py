@@ -131,7 +131,7 @@ def run_experiment(
         if ranks.rank() == 0:
             make_folder(directory, None if existed else config_text)
             until_the_end.enter_context(only_process(directory))
-            until_the_end.enter_context(_room_for(directory))
+            until_the_end.enter_context(_storage_faults(directory))
             if changes:
                 record_changes(directory, config_text, state.step, changes)
                 console.print(printable(f"changed from iteration {state.step} on: {'; '.join(changes)}"))
@@ -164,16 +164,26 @@ def run_experiment(
 
 
 @contextmanager
-def _room_for(directory: Path) -> Iterator[None]:
-    """Says that the disk is full, whatever was being written."""
+def _storage_faults(directory: Path) -> Iterator[None]:
+    """Names a run folder that is gone and a disk that is full, whatever was being written.
+
+    Raises:
+        UserError: one of the two.
+    """
     try:
         yield
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not directory.is_dir():
+            raise UserError(
+                f"the run folder {directory} was removed or renamed during the training; if it was renamed, continue "
+                "with --run-dir and its new name"
+            ) from error
         if not disk_full(error, directory):
             raise
+        # Not every file of a run lies in its folder: the disk that is full may be another one.
         raise UserError(
-            f"no disk space left for {directory}; saved files are kept: free some space and run the same command again "
-            "to continue"
+            f"no disk space left for {error.filename or 'a file of the run'} ({error.strerror}); saved files in "
+            f"{directory} are kept: free some space and run the same command again to continue"
         ) from error
 
 

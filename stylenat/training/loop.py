@@ -142,6 +142,7 @@ def save_samples(settings: Training, state: TrainingState, run: Run, hook: Any, 
         columns = math.ceil(math.sqrt(settings.sample_count))
         images = generated_images(sampler(settings, state).in_rows(columns), settings.sample_count)
         if ranks.rank() == 0:
+            path.parent.mkdir(exist_ok=True)  # It may have been removed.
             save_png(path, image_grid(images))
     state.pending.remove("samples")
     hook.images_sampled(run=run, step=state.step, images=images, path=path)

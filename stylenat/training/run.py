@@ -225,6 +225,8 @@ def make_folder(directory: Path, config_text: str | None) -> None:
         if config_text is not None:
             write_text(directory / "config.gin", config_text)
         for folder in (directory / "checkpoints", directory / "samples"):
+            if folder.exists() and not folder.is_dir():
+                raise UserError(f"{folder} is not a folder; move it away and run the same command again")
             folder.mkdir(exist_ok=True)
             if folder.is_symlink():
                 raise UserError(

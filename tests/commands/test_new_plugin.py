@@ -1,7 +1,9 @@
 """A generated plugin passes its own tests and trains, whatever its kind."""
 
 import importlib
+import os
 import runpy
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +14,7 @@ import registry
 import stylenat.testing
 from registry import KINDS, load_plugins
 from registry.kinds import imported
-from stylenat.commands.new_plugin import TEMPLATES, main
+from stylenat.commands.new_plugin import TEMPLATES, main, write_plugin
 from stylenat.commands.run import main as run
 from stylenat.testing import CHECKERS
 
@@ -28,8 +30,9 @@ def test_a_generated_plugin_passes_its_own_tests_and_trains(kind, tiny, tmp_path
     name = f"my_{kind}"
     assert main([name, "--kind", kind]) == 0
     folder = tmp_path / f"stylenat-my-{kind.replace('_', '-')}"
-    assert {path.name for path in folder.iterdir()} == {
-        "pyproject.toml", "README.md", f"{name}.gin", f"stylenat_{name}.py", f"test_{name}.py",
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*.*")} == {
+        "pyproject.toml", "README.md", f"{name}.gin", f"test_{name}.py",
+        f"stylenat_{name}/__init__.py", f"stylenat_{name}/{kind}.py",
     }  # fmt: skip
     monkeypatch.syspath_prepend(str(folder))
     point = metadata.EntryPoint(name, f"stylenat_{name}", "stylenat")
@@ -52,8 +55,40 @@ def test_a_generated_plugin_passes_its_own_tests_and_trains(kind, tiny, tmp_path
     kept = [word for pair in pairs if not pair[1].startswith(replaced) for word in pair]
     assert run(["--gin", str(folder / f"{name}.gin"), *kept, "--run-dir", "trained"]) == 0
     assert kind == "checkpoint_layout" or f"{kind}.{name}" in Path("trained/config.gin").read_text()
-    del sys.modules[f"stylenat_{name}"]
+    del sys.modules[f"stylenat_{name}"], sys.modules[f"stylenat_{name}.{kind}"]
     importlib.invalidate_caches()
+
+
+def test_generated_plugins_are_registered_without_torch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = [write_plugin(f"my_{kind}", kind, tmp_path) for kind in KINDS]
+    code = """
+import sys
+from registry import KINDS, load_plugins
+registry = load_plugins([f"stylenat_my_{kind}" for kind in KINDS])
+assert all(f"{kind}.my_{kind}" in registry.entries for kind in KINDS)
+print(sorted({"torch", "numpy"} & set(sys.modules)))
+"""
+    path = os.pathsep.join([*map(str, folders), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_a_module_and_a_line_add_another_kind_to_a_distribution(tmp_path, monkeypatch):
+    """As docs/plugins.md describes it."""
+    first, second = write_plugin("mine", "loss", tmp_path), write_plugin("other", "schedule", tmp_path)
+    (second / "stylenat_other/schedule.py").rename(first / "stylenat_mine/schedule.py")
+    with open(first / "stylenat_mine/__init__.py", "a") as file:
+        file.write('    register("schedule", "mine", "stylenat_mine.schedule:Other")\n')
+    monkeypatch.syspath_prepend(str(first))
+    names = load_plugins(["stylenat_mine"]).entries
+    assert [names[f"{kind}.mine"].load().__module__ for kind in ("loss", "schedule")] == [
+        "stylenat_mine.loss", "stylenat_mine.schedule",
+    ]  # fmt: skip
+    for module in ("stylenat_mine", "stylenat_mine.loss", "stylenat_mine.schedule"):
+        del sys.modules[module]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +98,7 @@ def test_a_generated_plugin_passes_its_own_tests_and_trains(kind, tiny, tmp_path
         (["My-Idea", "--kind", "loss"], "lower-case letters, digits and underscores"),
         (["lambda", "--kind", "loss"], "is reserved"),
         (["there", "--kind", "loss"], "exists; choose"),
+        (["x" * 250, "--kind", "loss"], "at most 100 characters"),
         (["x", "--kind", "loss", "--out", "a_file"], "cannot write"),
     ],
 )

@@ -1,11 +1,12 @@
 """Files are written completely or not at all, through no link, and read without waiting."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from registry import UserError
-from stylenat.files import open_in_folder, partial, read_bounded, whole_file
+from stylenat.files import cache_folder, open_in_folder, partial, read_bounded, whole_file
 
 
 def test_reading_is_bounded_and_takes_regular_files_only(tmp_path):
@@ -48,3 +49,23 @@ def test_nothing_but_a_files_own_name_is_opened_to_write(tmp_path, kind):
     descriptor = open_in_folder(tmp_path / "fresh", os.O_WRONLY | os.O_APPEND)
     os.close(descriptor)
     assert (tmp_path / "fresh").read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "é" * 127])
+def test_a_file_may_have_the_longest_name(tmp_path, name):
+    with whole_file(tmp_path / name) as file:
+        file.write(b"content")
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == b"content"
+
+
+def test_a_user_without_a_home_has_a_cache_of_the_processs_own(tmp_path, monkeypatch):
+    for variable in ("STYLENAT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    folder = cache_folder()
+    assert cache_folder() == folder and folder.stat().st_mode & 0o777 == 0o700
+    assert folder.stat().st_uid == os.getuid() and not any(folder.iterdir())

@@ -61,6 +61,8 @@ def test_the_csv_holds_no_formula(comparison):
 
 def test_markdown_cells_are_text(comparison):
     assert markdown_cell("<b>|`x`[y](z)**w**\n") == r"&lt;b&gt;\|\`x\`\[y\](z)\*\*w\*\*\\n"
+    assert markdown_cell("_a_b_ __c__ ~d~ $e$") == r"\_a_b\_ \_\_c\_\_ \~d\~ \$e\$"
+    assert markdown_cell("https://a.example WWW.b.example") == r"https:\//a.example WWW\.b.example"
     text = markdown(comparison, {})
     assert "<" not in text and "\x1b" not in text
     parts = [[line for line in part.splitlines() if line.startswith("|")] for part in text.split("\n\n")]

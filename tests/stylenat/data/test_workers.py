@@ -1,10 +1,13 @@
 """Worker processes: started any way, gone with the training process however that ends, and never a bus error."""
 
+import faulthandler
 import itertools
+import mmap
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -44,6 +47,46 @@ def test_too_little_shared_memory_is_said_before_anything_is_written(monkeypatch
     monkeypatch.setattr(workers.shutil, "disk_usage", lambda path: usage(64 * 2**20, 0, 64 * 2**20))
     with pytest.raises(UserError, match=r"need 192 MiB of shared memory.* has 64 MiB free; .*--shm-size"):
         next(decoded_ahead(numbers, 2, (16, 3, 512, 512), torch.float32))
+
+
+def test_shared_memory_that_is_read_only_is_said(monkeypatch):
+    monkeypatch.setattr(workers.os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match="/dev/shm is not writable; bind train.workers = 0"):
+        next(decoded_ahead(numbers, 2, (2,), torch.float32))
+
+
+def killed(number, batch):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def truncated(number, batch):
+    """Reads a mapped file beyond its end."""
+    with tempfile.TemporaryFile() as file:
+        file.truncate(mmap.PAGESIZE)
+        mapped = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+        file.truncate(0)
+        batch.fill_(mapped[0])
+
+
+def gone(number, batch):
+    os._exit(7)
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (killed, "was killed, possibly out of memory; start again, with fewer train.workers"),
+        (truncated, "met a bus error: a file of the data set was truncated or cannot be read"),
+        (gone, "ended unexpectedly with exit code 7"),
+    ],
+)
+def test_what_ended_a_worker_is_said_by_its_exit_code(fill, message):
+    faulthandler.disable()  # Pytest's would print the stack of a bus error; it is expected here.
+    try:
+        with pytest.raises(UserError, match=message):
+            next(decoded_ahead(fill, 1, (2,), torch.float32))
+    finally:
+        faulthandler.enable()
 
 
 PROGRAM = """

@@ -14,7 +14,7 @@ from plugins.augmentations.none import NoAugmentation
 from plugins.losses.adversarial import Hinge, NonSaturating
 from plugins.regularizers.gradient_penalty import R1
 from plugins.trackers.jsonl import JsonLines
-from registry import AttentionSite, HeadGroup, UserError, hookimpl
+from registry import AttentionSite, HeadGroup, UserError, even_groups, hookimpl
 from stylenat.attention.dense import Dense
 from stylenat.testing import (
     CannotCheck,
@@ -97,6 +97,25 @@ def test_a_partition_may_refuse_sites_but_not_all():
         check_partition(lambda site: choosy(site, 1000))
 
 
+def test_a_partition_is_tried_with_fewer_heads_than_groups_and_at_512():
+    def for_many_heads(site):
+        return [HeadGroup(site.num_heads - 3, 3), HeadGroup(3, 3)]
+
+    def for_small_maps(site):
+        return [HeadGroup(site.num_heads, 3, min(site.resolution // 3, 90) if site.resolution < 512 else 200)]
+
+    with pytest.raises(ContractError, match="at 8x8, 1 heads.* has no head"):
+        check_partition(for_many_heads)
+    with pytest.raises(ContractError, match="exceeds the resolution 512"):
+        check_partition(for_small_maps)
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(1, 2), (4, 0)])
+def test_heads_are_not_split_into_groups_without_a_head(heads, groups):
+    with pytest.raises(UserError, match=f"a layer of {heads} heads cannot be split into {groups} groups; use from 1"):
+        even_groups(heads, [(3, 1)] * groups)
+
+
 DESCRIPTIONS = {"no text": None, "two lines": "one\ntwo"}
 
 
@@ -148,7 +167,7 @@ class Block(nn.Module):
     ("broken", "message"),
     [
         ("in place", "edits its input 'x' in place"),
-        ("noise", "global generator of torch"),
+        ("noise", "global generator of torch.*; fill a buffer with noise in __init__"),
         ("shape", "must have the shape"),
         ("dtype", "must be torch.float32"),
         ("detached", "no gradient"),
@@ -224,6 +243,18 @@ def test_a_discriminator_owes_logits_an_image_and_a_second_derivative():
 
     with pytest.raises(ContractError, match="logits must be"):
         check_discriminator(Flat)
+
+
+def test_a_discriminator_may_have_frozen_feature_layers():
+    class Projected(Discriminator):
+        def __init__(self):
+            super().__init__()
+            self.features = nn.Conv2d(3, 3, 3, padding=1).requires_grad_(False)
+
+        def forward(self, images):
+            return super().forward(self.features(images))
+
+    check_discriminator(Projected)
 
 
 def test_networks_of_classes_are_given_labels_and_must_use_them():
@@ -306,9 +337,66 @@ class Vector(Hinge):
         return -fake_logits
 
 
+class KeepsRealLogits(NonSaturating):
+    """A relativistic loss that keeps the real logits itself."""
+
+    def discriminator(self, real_logits, fake_logits):
+        self.real = real_logits.mean().detach()
+        return super().discriminator(real_logits, fake_logits)
+
+    def generator(self, fake_logits):
+        return super().generator(fake_logits - self.real)
+
+
+class KeepsFirst(NonSaturating):
+    """Computes its centre from the first logits of each shape."""
+
+    def __init__(self):
+        self.centres = {}
+
+    def generator(self, fake_logits):
+        centre = self.centres.setdefault(fake_logits.shape, fake_logits.mean().detach())
+        return super().generator(fake_logits - centre)
+
+
+class Drifting(NonSaturating):
+    """Subtracts a running mean of the logits, which is in its state."""
+
+    def __init__(self):
+        self.mean = torch.zeros(())
+
+    def discriminator(self, real_logits, fake_logits):
+        self.mean = 0.9 * self.mean + 0.1 * real_logits.mean().detach()
+        return super().discriminator(real_logits - self.mean, fake_logits - self.mean)
+
+    def state_dict(self):
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state):
+        self.mean = state["mean"]
+
+
+class DriftingUnseen(Drifting):
+    state_dict = load_state_dict = property()  # Not there for hasattr.
+
+
+class Unloadable(Drifting):
+    load_state_dict = property()
+
+
+class StateOfObjects(Drifting):
+    def state_dict(self):
+        return {"site": AttentionSite(8, 4, 32)}
+
+
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
+        (KeepsRealLogits(), "generator.* another loss after calls with other logits.* .*sets paired = True"),
+        (KeepsFirst(), "generator.* another loss after calls with other logits"),
+        (DriftingUnseen(), "discriminator.* another loss after calls with other logits"),
+        (Unloadable(), "no load_state_dict"),
+        (StateOfObjects(), "only plain values"),
         (Summed(), "mean over the batch"),
         (Flipped(), "generator.* must fall as fake logits rise"),
         (Swapped(), "must fall as real logits rise"),
@@ -339,6 +427,47 @@ class Reaching(R1):
         return super().__call__(context).detach() + context.images.new_zeros(()).requires_grad_()
 
 
+class FirstOrder(R1):
+    """A penalty whose gradient has no graph."""
+
+    def __call__(self, context):
+        images = context.images.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(context.discriminate(images).sum(), images)
+        return gradient.square().sum()
+
+
+class MainTerm(R1):
+    """A penalty in the main loss that does not say that it contains a gradient."""
+
+    reuses_logits = False
+
+    def __init__(self, second_order=None):
+        super().__init__(interval=1)
+        self.own_step = False
+        if second_order is not None:
+            self.second_order = second_order
+
+    def __call__(self, context):
+        images = context.images.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(context.discriminate(images).sum(), images, create_graph=True)
+        return gradient.square().sum()
+
+
+class OfTheMainLoss(R1):
+    """Uses logits that a step of its own does not have."""
+
+    def __call__(self, context):
+        return context.real_logits.square().mean()
+
+
+class KeepsFirstImages(R1):
+    """Weights its term by the first images that it is given."""
+
+    def __call__(self, context):
+        self.first = getattr(self, "first", context.images.mean())
+        return super().__call__(context) * (1 + (context.images.mean() - self.first).square())
+
+
 class Editing(R1):
     def __call__(self, context):
         context.images.add_(1)
@@ -351,6 +480,12 @@ class Editing(R1):
         (Noisy(), "global generator of torch"),
         (Remembering(), "everything it remembers"),
         (Reaching(), "no gradient to the parameters of the discriminator"),
+        (FirstOrder(), "its term has no gradient.*detach no result"),
+        (FirstOrder(own_step=False), "its term has no gradient.*create_graph=True"),
+        (OfTheMainLoss(), "its term has no gradient: in a step of its own the batch's logits are detached"),
+        (MainTerm(), "set second_order = True"),
+        (MainTerm(second_order=False), "set second_order = True"),
+        (KeepsFirstImages(), "everything it remembers"),
         (Editing(), "edits its input 'images'"),
         (R1(interval=0), "interval must be an integer from 1"),
     ],
@@ -422,12 +557,13 @@ def test_an_augmentation_that_breaks_a_rule_is_told_which(augmentation, message)
 
 
 class Images:
-    """A sound data set of two images, to be broken."""
+    """A sound data set of a few images of three classes, to be broken."""
 
-    resolution = 8
+    resolution, num_classes = 8, 3
 
     def __init__(self, broken=""):
         self.broken = broken
+        self.class_names = ["one"] if broken == "names" else ["one", "two", "three"]
         self.kept = torch.full((3, 8, 8), 7, dtype=torch.uint8)
 
     def describe(self):
@@ -438,7 +574,10 @@ class Images:
             raise UserError("there is no folder x")
 
     def __len__(self):
-        return 0 if self.broken == "empty" else 2
+        return {"empty": 0, "middle": 1001}.get(self.broken, 3)
+
+    def label(self, index):
+        return index + (self.broken == "label")
 
     def __getitem__(self, index):
         match self.broken:
@@ -450,6 +589,8 @@ class Images:
                 return self.kept[:, 1:].clone()
             case "random":
                 return torch.randint(256, (3, 8, 8)).to(torch.uint8)
+            case "middle" if 400 <= index <= 600:
+                return self.kept[:1]
             case "worker" if torch.utils.data.get_worker_info() is not None:
                 return self.kept + 1
         return self.kept.clone()
@@ -465,6 +606,9 @@ class Images:
         ("size", "must have the shape"),
         ("random", "global generator of torch"),
         ("worker", "others in a worker process"),
+        ("middle", "image 4[0-9][0-9] must have the shape"),
+        ("label", "label\\(2\\) must be an integer from 0 to 2; got 3"),
+        ("names", "class_names must have a name for each of 3 classes; it has 1"),
     ],
 )
 def test_a_dataset_that_breaks_a_rule_is_told_which(broken, message):
@@ -713,6 +857,8 @@ def test_an_average_that_breaks_a_rule_is_told_which(average, message):
         (check_block, Block),
         (check_augmentation, Brightness()),
         (check_dataset, Images()),
+        (check_loss, Drifting()),
+        (check_regularizer, MainTerm(second_order=True)),
         (check_features, Means()),
         (check_metric, MeanDifference()),
         (check_tracker, JsonLines()),
