@@ -116,7 +116,10 @@ class Layout:
             raise UserError(f"{path} was made by a later version of this project; upgrade to read it")
         resolutions = _resolutions(transaction)
         if length is None or not resolutions:
-            raise UserError(f"{path} has no `length` or no images: it is not a data set that can be read")
+            raise UserError(
+                f"{path} has no `length` or no images: it is not a data set that can be read; of image files under "
+                "other keys (LSUN's), make one with tools/prepare.py"
+            )
         if len(resolutions) > MAX_RESOLUTIONS:
             raise UserError(f"{path} has images of more than {MAX_RESOLUTIONS} resolutions: it is not a data set")
         # A false length would let readers allocate for images that are not there.

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-NOTED = ("enlarged", "profiles_converted", "profiles_broken", "narrow_range")
+NOTED = ("enlarged", "profiles_converted", "profiles_broken", "narrow_range", "several_frames")
 """What is counted of the images: entries of the manifest."""
-EARLIER = {"keep_profiles": True}
+EARLIER = {"keep_profiles": True, "fit": "crop", "follow_links": False}
 """What earlier versions did where their settings do not say."""
 
 
@@ -27,6 +27,7 @@ class Progress:
     profiles_converted: int = 0
     profiles_broken: int = 0
     narrow_range: int = 0
+    several_frames: int = 0
     classes: list[str] = field(default_factory=list)
     names: str = ""
 
