@@ -1,7 +1,6 @@
 """What every command line shares: exit codes, and where the shipped experiments lie."""
 
 import functools
-import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from registry import UserError
 from registry.wording import printable
+from stylenat.commands._output import prepare_output
 from stylenat.training.interrupt import signals_are_ctrl_c
 
 USER_ERROR, STOPPED = 2, 75
@@ -22,8 +22,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
 
     @functools.wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # A file's name may be no text that the terminal knows.
-            sys.stdout.reconfigure(errors="backslashreplace")
+        prepare_output()
         try:
             with signals_are_ctrl_c():
                 return main(argv)

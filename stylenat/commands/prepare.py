@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stylenat.commands._arguments import Parser
 from stylenat.commands._command import STOPPED, command
 
 if TYPE_CHECKING:
@@ -38,11 +39,10 @@ After an interruption the same command continues. How unusual images are handled
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="prepare",
         description="Crop and resize images and store them as an LMDB for training.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     sources = "folder (searched recursively), zip, tar, LMDB (LSUN's, too), or text file of paths"
     parser.add_argument("source", type=Path, metavar="SOURCE", help=sources)
