@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from stylenat.commands.main import COMMANDS
 from stylenat.commands.main import main as console
@@ -35,10 +36,19 @@ for command in {list(COMMANDS)}:
     assert to_a_reader_that_left(code) == (0, "")
 
 
-def test_a_command_finishes_its_work_when_its_reader_has_left(tmp_path, tiny):
-    code = f"import sys; from stylenat.commands.run import main; sys.exit(main({[*tiny, '--run-dir', 'run']}))"
-    exit_code, _ = to_a_reader_that_left(code, streams=("stdout", "stderr"), cwd=tmp_path)
-    assert exit_code == 0 and (tmp_path / "run" / "metrics.jsonl").exists()
+def test_a_command_finishes_its_work_when_its_reader_has_left(tmp_path):
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / "in" / f"{i}.png")
+    arguments = [str(tmp_path / "in"), str(tmp_path / "out.lmdb"), "--resolution", "8", "--workers", "1"]
+    code = f"import sys; from stylenat.commands.prepare import main; sys.exit(main({arguments}))"
+    exit_code, _ = to_a_reader_that_left(code, streams=("stdout", "stderr"))
+    assert exit_code == 0 and (tmp_path / "out.lmdb" / "data.mdb").exists()
+
+
+def test_a_long_table_ends_silently_too():
+    code = "import sys; from stylenat.commands.run import main; sys.exit(main(['--list']))"
+    assert to_a_reader_that_left(code) == (0, "")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
