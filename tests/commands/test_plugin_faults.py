@@ -1,8 +1,11 @@
 """A plugin that cannot be called as it will be, or that changes torch for all others, is named before a run starts."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from stylenat.commands.run import main
 
@@ -58,3 +61,37 @@ def test_what_cannot_be_called_as_it_will_be_is_one_line_and_leaves_no_folder(ti
     line = capsys.readouterr().err.splitlines()[-1]
     assert said in line and bound.split(" = ")[0] in line
     assert not Path("run").exists()
+
+
+CHANGES = {
+    "torch.set_default_dtype(torch.float64)": "torch's default dtype from torch.float32 to torch.float64",
+    "torch.set_default_device('meta')": "torch's default device from cpu to meta",
+    "torch.set_num_threads(3)": "torch's number of threads from 1 to 3",
+    "torch.set_grad_enabled(False)": "gradients from True to False",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_plugin_that_changes_torch_for_all_other_code_is_named(tmp_path, monkeypatch, capsys, change):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(f"import torch\n{change}\n" + PLUGIN.format(code="class Mine: ...", kind="metric"))
+    try:
+        assert main(["--plugin", "mine.py", "--list", "loss"]) == 0
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+        torch.set_num_threads(1)
+        torch.set_grad_enabled(True)
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"importing the plugin --plugin mine.py changed {CHANGES[change]}, for all other code" in line
+
+
+def test_where_a_plugin_imports_torch_itself_its_defaults_are_known(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\ntorch.set_default_dtype(torch.float64)\n" + PLUGIN.format(code="class Mine: ...", kind="metric")
+    )
+    code = (
+        "import sys; from stylenat.commands.run import main; sys.exit(main(['--plugin', 'mine.py', '--list', 'loss']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stderr.count("changed torch's default dtype from torch.float32 to torch.float64") == 1
