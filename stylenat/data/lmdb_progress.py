@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 NOTED = ("enlarged", "profiles_converted", "profiles_broken", "narrow_range", "several_frames")
@@ -30,6 +30,18 @@ class Progress:
     several_frames: int = 0
     classes: list[str] = field(default_factory=list)
     names: str = ""
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> "Progress":
+        """From a file. Raises TypeError for other names, other types or negative numbers."""
+        begun, kinds = cls(**values), cls({})
+        for name, default in asdict(kinds).items():
+            value = getattr(begun, name)
+            if type(value) is not type(default) or (type(value) is int and value < 0):
+                raise TypeError(f"{name} is {value!r}")
+        if not all(isinstance(name, str) for name in begun.classes):
+            raise TypeError("a class that is no text")
+        return begun
 
 
 def chained(names: str, name: str) -> str:

@@ -8,7 +8,6 @@ import errno
 import os
 import stat
 import zipfile
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,9 +131,8 @@ class LmdbSource:
 
     def _labels(self, block: int) -> list[int]:
         with lmdb_layout.open_readonly(self._path).begin() as transaction:
-            labels = array(
-                "i", lmdb_layout.stored(transaction, self._path, lmdb_layout.labels_key(block)) or b""
-            ).tolist()
+            stored = lmdb_layout.stored(transaction, self._path, lmdb_layout.labels_key(block)) or b""
+        labels = lmdb_layout.labels_of(stored)
         wanted = min(lmdb_layout.BLOCK, self.size - block * lmdb_layout.BLOCK)
         if len(labels) != wanted or not all(0 <= label < len(self.classes) for label in labels):
             raise UserError(f"{self._path} has damaged class labels; leave out --labels, or make it again")
