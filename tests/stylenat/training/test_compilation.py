@@ -43,7 +43,9 @@ def pretended(network, mode):
     return network
 
 
-@pytest.mark.parametrize("file", ["ffhq256.gin", pytest.param("styleswin_ffhq256.gin", marks=pytest.mark.slow), "digits.gin"])
+@pytest.mark.parametrize(
+    "file", ["ffhq256.gin", pytest.param("styleswin_ffhq256.gin", marks=pytest.mark.slow), "digits.gin"]
+)
 def test_both_networks_of_shipped_experiments_are_one_graph_each_on_cuda(file, registry, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     bindings = [] if file == "digits.gin" else ["SIDE = 16"]
