@@ -14,6 +14,7 @@ from typing import Any
 import pluggy
 
 from registry.kinds import KINDS, imported
+from registry.watch import Watch
 from registry.wording import UserError, at, did_you_mean, listed, printable, reason
 
 Rename = str | Callable[[Any], str]
@@ -43,12 +44,14 @@ class Entry:
         name: unique within the kind.
         target: a class or function, or ``"package.module:attribute"``, imported only when needed.
         origin: who registered it.
+        watch: names an import that changes process-wide settings.
     """
 
     kind: str
     name: str
     target: Callable[..., Any] | str
     origin: Origin
+    watch: Watch = field(default=Watch(), compare=False, repr=False)
 
     @property
     def selector(self) -> str:
@@ -68,7 +71,8 @@ class Entry:
         if not isinstance(self.target, str):
             return self.target
         try:
-            return imported(self.target)
+            with self.watch.over(f"{self.shown} ({self.origin})"):
+                return imported(self.target)
         except (Exception, SystemExit) as error:
             traceback.print_exc(file=sys.stderr)
             problem = f"({self.origin}) cannot be imported from {self.target}: {reason(error)}"
@@ -126,6 +130,7 @@ class Registry:
         renames: by a parameter's old name, such as ``train.betas``, what it is read as (``hooks.stylenat_renamed``).
         aside: selectors of the core that a gin file may bind, but that no experiment starts from.
         said: lines that ``say_once`` printed.
+        watch: of process-wide settings that no import must change.
     """
 
     manager: pluggy.PluginManager
@@ -136,6 +141,7 @@ class Registry:
     renames: dict[str, Rename] = field(default_factory=dict)
     aside: set[str] = field(default_factory=set)
     said: set[str] = field(default_factory=set)
+    watch: Watch = field(default_factory=Watch)
 
     def say_once(self, line: str) -> None:
         """Prints a line on stderr, unless it was printed before or another process of the same run prints it."""
@@ -166,7 +172,7 @@ class Registry:
                 neither a class, a function nor ``"module:attribute"``.
         """
         self.check_kind(kind)
-        entry = Entry(kind, name, target, origin)
+        entry = Entry(kind, name, target, origin, self.watch)
         lazy = isinstance(target, str) and LAZY_TARGET.fullmatch(target)
         if not isinstance(name, str) or not name.isidentifier() or not name.isascii():
             raise UserError(f"{name!r} cannot name a {kind} in a gin file; use letters, digits and underscores")

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
@@ -20,7 +20,8 @@ import pluggy
 from registry import hooks
 from registry.kinds import API_VERSION, CHANGES, OLDEST_API_VERSION
 from registry.names import SINGLETON, Entry, Origin, PluginFile, Registry, Suspect
-from registry.wording import UserError, reason
+from registry.watch import Watch
+from registry.wording import UserError, printable, reason
 
 GROUP = "stylenat"
 SLOW = 2.0
@@ -33,6 +34,7 @@ def load_plugins(
     core: Mapping[str, str] | None = None,
     aside: Mapping[str, str] | None = None,
     entry_points: Iterable[metadata.EntryPoint] | None = None,
+    watched: Callable[[], Mapping[str, object]] = dict,
 ) -> Registry:
     """Loads every installed plugin, and those named on the command line.
 
@@ -42,12 +44,14 @@ def load_plugins(
         core: the core's own configurables by name, such as ``{"train": "stylenat.training.train:train"}``.
         aside: the same for what an experiment's file may hold beside the experiment, such as an ablation's variants.
         entry_points: where plugins come from; the installed ones of the group ``stylenat`` by default.
+        watched: process-wide settings by name. An import that changes one is named on stderr.
 
     Raises:
         UserError: no plugin at all is installed, or one of ``extra`` does not load. An installed plugin that
             does not load becomes a suspect, named only when something is missing.
     """
     registry = Registry(pluggy.PluginManager(hooks.PROJECT))
+    registry.watch = Watch(watched, registry.say_once)
     registry.manager.add_hookspecs(hooks)
     registry.entries[SINGLETON] = Entry("gin", "singleton", "registry.experiment:singleton", Origin("gin-config"))
     for name, target in (core or {}).items():
@@ -55,18 +59,18 @@ def load_plugins(
     for name, target in (aside or {}).items():
         registry.add_core(name, target, aside=True)
 
-    found = list(metadata.entry_points(group=GROUP) if entry_points is None else entry_points)
+    found = _installed(registry) if entry_points is None else list(entry_points)
     if not found:
         raise UserError("no plugin is installed, not even the bundled ones; run `pip install -e .` in the repository")
     for entry_point in sorted(found, key=lambda point: (_origin(point).distribution, point.name)):
         origin = _origin(entry_point)
         try:
-            with _patience(f"{entry_point.name} ({origin})"):
+            with _imports(registry, f"the plugin {entry_point.name} ({origin})"):
                 plugin = entry_point.load()
             _register(registry, plugin, origin)
         except (Exception, SystemExit) as error:
             # Whatever foreign code raises: kept with its traceback, for when a name is missing.
-            declared = _declared_in_source(entry_point.module)
+            declared = _declared_in_source(entry_point.value.partition(":")[0].strip())
             why, trace = _other_api(declared), ""
             outdated = bool(why) and declared is not None and declared < OLDEST_API_VERSION
             if not why:
@@ -76,7 +80,7 @@ def load_plugins(
     for wanted in extra:
         name = wanted if isinstance(wanted, str) else wanted.name
         try:
-            with _patience(f"--plugin {name}"):
+            with _imports(registry, f"the plugin --plugin {name}"):
                 plugin, file = _import(wanted)
             _register(registry, plugin, Origin(f"--plugin {name}"))
             registry.plugin_files.append(file)
@@ -90,11 +94,37 @@ def load_plugins(
     return registry
 
 
+def _installed(registry: Registry) -> list[metadata.EntryPoint]:
+    """Of all distributions. One whose list of entry points cannot be read becomes a suspect."""
+    try:
+        return list(metadata.entry_points(group=GROUP))
+    except Exception:  # Any package's metadata may be damaged, and importlib.metadata checks nothing.
+        found: dict[tuple[str, str], metadata.EntryPoint] = {}
+        for distribution in metadata.distributions():
+            try:
+                for point in distribution.entry_points.select(group=GROUP):
+                    found.setdefault((point.name, point.value), point)
+            except Exception as error:
+                origin = _distribution(distribution)
+                why = f"its entry_points.txt cannot be read ({reason(error)}); install it again"
+                name = origin.distribution or "a distribution without metadata"
+                registry.suspects.append(Suspect(name, origin, why, ""))
+        return list(found.values())
+
+
 def _origin(entry_point: metadata.EntryPoint) -> Origin:
-    distribution = entry_point.dist
-    if distribution is None:
+    if entry_point.dist is None:
         return Origin(entry_point.value.partition(":")[0])
-    return Origin(distribution.name, distribution.version)
+    origin = _distribution(entry_point.dist)
+    return origin if origin.distribution else Origin(entry_point.value.partition(":")[0])
+
+
+def _distribution(distribution: metadata.Distribution) -> Origin:
+    """Name and version; empty where there is no METADATA, as an interrupted installation leaves it."""
+    try:
+        return Origin(str(distribution.metadata["Name"] or ""), str(distribution.metadata["Version"] or ""))
+    except Exception:  # As above: what it raises depends on Python's version.
+        return Origin("")
 
 
 def _register(registry: Registry, plugin: object, origin: Origin) -> None:
@@ -138,26 +168,27 @@ def _declared_in_source(plugin: str) -> int | None:
         spec = None if plugin.endswith(".py") else importlib.util.find_spec(plugin)
         source = plugin if plugin.endswith(".py") else spec and spec.origin
         text = Path(source).read_text(encoding="utf-8") if source else ""
-    except (ImportError, OSError, ValueError):  # Its package is what fails, or there is no source to read.
+    except (Exception, SystemExit):  # Its package, which find_spec imports, is what fails; or there is no source.
         return None
     found = re.search(r"^STYLENAT_API\s*(?::\s*int\s*)?=\s*(\d+)", text, re.MULTILINE)
     return int(found[1]) if found else None
 
 
 @contextmanager
-def _patience(plugin: str) -> Iterator[None]:
-    """Says which plugin takes long to import, while it does and with the total."""
-    began = time.monotonic()
-    waiting = threading.Timer(SLOW, lambda: print(f"still importing the plugin {plugin} ...", file=sys.stderr))
+def _imports(registry: Registry, plugin: str) -> Iterator[None]:
+    """Names a plugin that takes long to import, while it does and with the total, or that changes watched settings."""
+    plugin, began = printable(plugin), time.monotonic()
+    waiting = threading.Timer(SLOW, lambda: print(f"still importing {plugin} ...", file=sys.stderr))
     waiting.daemon = True
     waiting.start()
     try:
-        yield
+        with registry.watch.over(plugin):
+            yield
     finally:
         waiting.cancel()
         if (took := time.monotonic() - began) > SLOW:
             print(
-                f"the plugin {plugin} took {took:.1f} s to import; targets in the lazy form 'package.module:Attribute' "
+                f"{plugin} took {took:.1f} s to import; targets in the lazy form 'package.module:Attribute' "
                 f"would cost that only where they are used",
                 file=sys.stderr,
             )

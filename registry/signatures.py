@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from registry.gintext import Reference, plain, render, replace
 from registry.kinds import KINDS
 from registry.names import Entry
+from registry.protocols import is_protocol, lacking
 from registry.values import Bounds
 from registry.wording import UserError, did_you_mean, listed
 
@@ -26,8 +27,6 @@ MAPPINGS = (dict, Mapping)
 # The modules in an annotation's text, but not the dots of a Literal's quoted text.
 MODULES = re.compile(r"(?<!['\w.])(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")
 BOUNDED = re.compile(r"Annotated\[(\w+), ([^\]]+)\]")
-# What every Protocol class has of its own accord and no implementation owes.
-NOT_OWED = {"__init__", "__subclasshook__"}
 
 
 class Named(NamedTuple):
@@ -157,13 +156,14 @@ def mismatch(parameter: Parameter, value: Any, target_of: TargetOf) -> str | Non
     """What is wrong with the value if the annotation rules it out; what an annotation leaves open passes."""
     try:
         converted(parameter, value, target_of)
-    except Unfit:
+    except Unfit as unfit:
         type_name = "" if isinstance(value, Reference) else f" ({type(value).__name__})"
         options = [option for part in _parts(parameter.annotation) for option in _options(part)]
         guess = did_you_mean(value, options) if isinstance(value, str) else ""
         shown = render(value)
         shown = shown if len(shown) < 300 else f"{shown[:200]} ..."
-        return f"takes {parameter.type}, not {shown}{type_name}{guess}"
+        why = f": {unfit}" if str(unfit) else ""
+        return f"takes {parameter.type}, not {shown}{type_name}{guess}{why}"
     return None
 
 
@@ -181,12 +181,13 @@ def convert(value: Any, annotation: Any, target_of: TargetOf) -> Any:
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
+        reasons = []
         for argument in arguments:
             try:
                 return convert(value, argument, target_of)
-            except Unfit:
-                continue
-        raise Unfit
+            except Unfit as unfit:
+                reasons.append(str(unfit))
+        raise Unfit(next(filter(None, reasons), ""))
     if origin is Annotated:
         value = convert(value, arguments[0], target_of)
         _require(all(bound.hold(value) for bound in arguments[1:] if isinstance(bound, Bounds)))
@@ -198,7 +199,7 @@ def convert(value: Any, annotation: Any, target_of: TargetOf) -> Any:
     if annotation in (None, types.NoneType):
         _require(value is None)
     elif isinstance(value, Reference):
-        _require(_object_fits(value, wanted, arguments, target_of))
+        _check_object(value, wanted, arguments, target_of)
     elif wanted is float:
         _require(type(value) in (int, float))
     elif wanted in SCALARS:
@@ -223,7 +224,7 @@ def convert(value: Any, annotation: Any, target_of: TargetOf) -> Any:
     else:
         # Objects: a bare value is none of the framework's; of other classes we do not judge.
         bare = value is None or type(value) in (*SCALARS, list, tuple, dict)
-        _require(not (_is_protocol(wanted) and bare))
+        _require(not (is_protocol(wanted) and bare))
     return value
 
 
@@ -251,34 +252,14 @@ def _options(annotation: Any) -> list[str]:
     return list(annotation.__members__) if isinstance(annotation, type) and issubclass(annotation, Enum) else []
 
 
-def _object_fits(reference: Reference, wanted: Any, arguments: tuple[Any, ...], target_of: TargetOf) -> bool:
+def _check_object(reference: Reference, wanted: Any, arguments: tuple[Any, ...], target_of: TargetOf) -> None:
+    """Raises Unfit, with the reason if there is more to say, where what is referred to cannot be what is wanted."""
     target = target_of(reference)
-    if wanted is type and reference.evaluate:
-        return False
+    _require(not (wanted is type and reference.evaluate))
     if not inspect.isclass(target):  # What a function returns is not known.
-        return True
-    if wanted is type:
-        return all(_implements(target, argument) for argument in arguments if _is_protocol(argument))
+        return
     if wanted in (*SCALARS, *SEQUENCES, *MAPPINGS):
-        return issubclass(target, wanted)
-    return _implements(target, wanted) if _is_protocol(wanted) else True
-
-
-def _is_protocol(annotation: Any) -> bool:
-    return getattr(annotation, "_is_protocol", False)
-
-
-def _implements(target: type, protocol: type) -> bool:
-    """Whether the class has the Protocol's methods, as far as a class can tell before it is built."""
-    owed = {
-        name
-        for base in protocol.__mro__
-        if _is_protocol(base)
-        for name, member in vars(base).items()
-        if inspect.isfunction(member) and name not in NOT_OWED
-    }
-    own = {name for base in target.__mro__ for name in vars(base)}
-    if "__getattr__" in own:
-        # A module may answer with a submodule; methods like __call__ Python looks for on the class alone.
-        owed = {name for name in owed if name.startswith("__")}
-    return owed <= own
+        _require(issubclass(target, wanted))
+    for protocol in arguments if wanted is type else (wanted,):
+        if is_protocol(protocol) and (reason := lacking(target, protocol)):
+            raise Unfit(reason)

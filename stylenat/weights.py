@@ -328,8 +328,9 @@ def write(
             directory.rmdir()
         temporary.rename(directory)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(f"cannot write {directory}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # What a failure of any kind left.
 
 
 def checksum(path: Path) -> str:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from plugins.datasets.image_files import training_pixels
+from plugins.datasets.image_files import training_pixels, warn_of_ignored
 from registry import UserError
+from stylenat.data.folders import FolderSource
 from stylenat.data.identity import digest, spread
-from stylenat.data.images import Crop, Filter, Unusable, advice, check, find_images
+from stylenat.data.ignored import none_below
+from stylenat.data.images import Crop, Filter, Fit, Unusable, advice, check, refuse_contradiction
 from stylenat.data.items import Item
 from stylenat.data.sources import read
 
@@ -18,15 +20,26 @@ class Folder:
 
     Args:
         path: the folder; resolution: side that images are resized to.
-        crop: ``center`` or ``none``; filter: of the resize.
+        crop: ``center``, or ``none``: images that are not square are an error; filter: of the resize.
         keep_profiles: do not convert embedded colour profiles to sRGB.
+        fit: of images that are not square: ``crop`` to the centre, ``pad`` with black, or ``stretch``.
+        follow_links: enter linked folders, too, each folder once.
     """
 
     def __init__(
-        self, path: str, resolution: int, crop: Crop = "center", filter: Filter = "lanczos", keep_profiles: bool = False
+        self,
+        path: str,
+        resolution: int,
+        crop: Crop = "center",
+        filter: Filter = "lanczos",
+        keep_profiles: bool = False,
+        fit: Fit = "crop",
+        follow_links: bool = False,
     ) -> None:
+        refuse_contradiction(crop, fit)
         self.path, self.resolution = Path(path), resolution
-        self.crop, self.filter, self.keep_profiles = crop, filter, keep_profiles
+        self.crop, self.filter, self.keep_profiles, self.fit = crop, filter, keep_profiles, fit
+        self.follow_links = follow_links
         self._files: list[Path] | None = None
 
     def describe(self) -> str:
@@ -35,14 +48,16 @@ class Folder:
     def prepare(self) -> None:
         if not self.path.is_dir():
             raise UserError(f"there is no folder {self.path}; bind dataset.folder.path to the folder of images")
-        files = find_images(self.path)
+        source = FolderSource(self.path, self.follow_links)
+        files = [self.path / item.name for item in source]
         if not files:
-            raise UserError(f"there are no images below {self.path}")
+            raise UserError(none_below(self.path, source.ignored))
         for path in files:  # Header errors are better reported now than during training.
             try:
                 check(path, self.crop)
             except Unusable as error:
                 raise UserError(f"{path}: {error}; {advice(error)}") from error
+        warn_of_ignored(self.path, source.ignored)
         self._files = files
 
     def _found(self) -> list[Path]:
@@ -61,7 +76,7 @@ class Folder:
         }
 
     def _pixels(self, data: bytes) -> Tensor:
-        return training_pixels(data, self.path, self.resolution, self.crop, self.filter, self.keep_profiles)
+        return training_pixels(data, self.path, self.resolution, self.crop, self.filter, self.keep_profiles, self.fit)
 
     def __len__(self) -> int:
         return len(self._found())

@@ -2,7 +2,6 @@
 
 import errno
 import functools
-import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -27,8 +26,6 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
     def guarded(argv: Sequence[str] | None = None) -> int:
         _streams.prepare()
         name_low_limits()
-        if isinstance(sys.stdout, io.TextIOWrapper):  # A file's name may be no text that the terminal knows.
-            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             with signals_are_ctrl_c():
                 try:

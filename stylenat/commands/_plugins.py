@@ -14,6 +14,7 @@ from pathlib import Path
 from registry import PluginFile, Registry, UserError, load_plugins
 from stylenat.commands._command import ASIDE, CORE
 from stylenat.commands._remembered import remember, remembered
+from stylenat.commands._torch_settings import torch_settings
 from stylenat.files import read_bounded
 from stylenat.training.run import recorded_plugins
 
@@ -36,7 +37,7 @@ def loaded_plugins(
     needed: dict[str, PluginFile] = {}
     for run in runs:
         needed |= {_module(file.name): file for file in _needed(run, given, prog, argv)}
-    registry = load_plugins([*given, *needed.values()], core=CORE, aside=ASIDE)
+    registry = load_plugins([*given, *needed.values()], core=CORE, aside=ASIDE, watched=torch_settings)
     remember(registry.plugin_files)
     return registry
 

@@ -19,8 +19,8 @@ NAMES = {1: "standard output", 2: "standard error"}
 class Output(io.FileIO):
     """A standard stream. After the first failure what is written to it is dropped.
 
-    Standard error may fail silently: the exit code remains. A failure of standard output raises UserError, or
-    BrokenPipeError where the reader has gone.
+    Standard error may fail silently: the exit code remains. So may a pipe whose reader has gone, as ``head`` does: the
+    command finishes its work. Any other failure of standard output raises UserError.
 
     Attributes:
         optional: whether the command goes on without the stream instead, and says so on the other one.
@@ -45,9 +45,7 @@ class Output(io.FileIO):
                 line = f"{name} cannot be written ({error.strerror}); the run goes on without it\n"
                 with suppress(OSError):  # The other stream may have failed too.
                     os.write(3 - self.fileno(), line.encode())
-            elif isinstance(error, BrokenPipeError):
-                raise
-            elif self.fileno() == 1:
+            elif self.fileno() == 1 and not isinstance(error, BrokenPipeError):
                 raise UserError(f"{name} cannot be written ({error.strerror}); redirect it to another file") from error
             return size
 
@@ -63,6 +61,8 @@ def prepare() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # It gets the lowest free number, this one.
     sys.stdout, sys.stderr = _output(sys.stdout, 1), _output(sys.stderr, 2)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # A file's name may be no text that the terminal knows.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def go_on_without() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stylenat.commands import _streams
+from stylenat.commands._arguments import Parser
 from stylenat.commands._command import STOPPED, USER_ERROR, command, experiments_folder
 
 if TYPE_CHECKING:
@@ -32,13 +33,12 @@ Ctrl-C stops every run with a checkpoint (exit code 75); the same command contin
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ablate",
         description="Train every variant of an ablation with each of its seeds. All variants are checked before the\n"
         "first run starts. Finished runs are skipped, interrupted ones continue. A run that fails is\n"
         "reported, and the others continue.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="ablation; later files override")
     parser.add_argument(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from registry import UserError
 from registry.wording import did_you_mean, printable
 from stylenat import __version__
+from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command
 from stylenat.files import whole_file
 from stylenat.gpu_checks import CHECKS
@@ -35,11 +36,10 @@ FORMAT = 1
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="check_gpu",
         description="Check exactness, speed and memory on a GPU in less than ten minutes, important checks first.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", metavar="A,B", help="checks to run (default: all)")
     parser.add_argument(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command
 
 if TYPE_CHECKING:
@@ -31,11 +32,10 @@ docs/ablations.md.
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="compare",
         description="Compare runs: a table of differing parameters and of metrics over seeds; plots; a report.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders, or an ablation's folder")
     parser.add_argument("--experiment", metavar="NAME", help="an ablation, or all runs/NAME-*")

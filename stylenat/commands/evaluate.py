@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry import Registry, UserError
 from registry.wording import printable
+from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command, experiments_folder, one_of_several
 from stylenat.files import open_in_folder
 
@@ -32,11 +33,10 @@ BOOTSTRAP = 20
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="evaluate",
         description="Compute metrics of a run's EMA generator. Append them, with their protocol, to metrics.jsonl.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "run", type=Path, nargs="?", metavar="RUN", help="run folder, one of its checkpoints, or imported weights"

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command, experiments_folder
 from stylenat.files import whole_file
 
@@ -14,12 +15,11 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="export_weights",
         description="Write g, d and g_ema in the layout of a published system, constants included, so that its own "
         "code loads them. Imported weights are exported bit for bit in the layout they came from.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, one of its checkpoints, or imported weights")
     parser.add_argument("out", type=Path, metavar="OUT.pt", help="a new file")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command, experiments_folder
 
 if TYPE_CHECKING:
@@ -22,12 +23,11 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="import_weights",
         description="Read a checkpoint of a published system, find its layout, and write its weights as safetensors. "
         "Nothing in the file is executed. report.json in DIR lists every key.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "checkpoint", type=Path, metavar="CHECKPOINT", help=".pt, .safetensors, or a folder of imported weights"

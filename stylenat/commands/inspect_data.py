@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from stylenat.commands._arguments import Parser
 from stylenat.commands._command import USER_ERROR, command
 
 EXAMPLES = """examples:
@@ -17,11 +18,10 @@ LISTED = 20
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="inspect_data",
         description="Show the contents of an LMDB of images; verify it, draw a contact sheet, export its images.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "data", type=Path, metavar="DATA.lmdb", help="an LMDB of this project or of stylegan2-pytorch's layout"

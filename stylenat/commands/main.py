@@ -4,6 +4,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from registry.wording import did_you_mean, printable
+from stylenat.commands import _streams
+
 COMMANDS = {
     "run": "train the experiment of gin files",
     "ablate": "train every variant of an ablation",
@@ -22,12 +25,14 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; without one, lists them."""
+    _streams.prepare()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: stylenat COMMAND ...\n")
         print("\n".join(f"  {name:<20}{doc}" for name, doc in COMMANDS.items()))
         return 0 if arguments else 2
     if arguments[0] not in COMMANDS:
-        print(f"error: there is no command {arguments[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        guess = did_you_mean(arguments[0], COMMANDS) or f"; there are {', '.join(COMMANDS)}"
+        print(f"error: there is no command {printable(arguments[0])}{guess}", file=sys.stderr)
         return 2
     return import_module(f"stylenat.commands.{arguments[0]}").main(arguments[1:])

@@ -10,6 +10,7 @@ from string import Template
 
 from registry import API_VERSION, KINDS, UserError
 from registry.wording import did_you_mean
+from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command
 
 EXAMPLES = """examples:
@@ -26,11 +27,10 @@ TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="new_plugin",
         description="Write a plugin distribution to start from: it can be installed, passes its tests and trains.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help="name in gin files: lower-case letters, digits, underscores")
     parser.add_argument("--kind", required=True, metavar="KIND", help=", ".join(KINDS))

@@ -4,24 +4,28 @@ import argparse
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stylenat.commands._arguments import Parser
 from stylenat.commands._command import STOPPED, command
 
 if TYPE_CHECKING:
+    from stylenat.data.ignored import Ignored
     from stylenat.data.prepare import Prepared
 
 LISTED = 50
+REASONS = 5
+"""Of skipped images, that are counted in one line."""
 LARGEST = 2**13
 """Pixels a side; a mistyped resolution would fill the memory."""
 COUNTED = {
     "enlarged": "were smaller than that and have been enlarged",
     "profiles_converted": "had a colour profile and were converted to sRGB",
     "profiles_broken": "had a colour profile that cannot be used and were read without it",
-    "ignored": "files are not images by their suffix, or are links, and were ignored",
 }
 """Entries of the manifest that are counts, and what they say."""
 
@@ -35,13 +39,12 @@ After an interruption the same command continues. How unusual images are handled
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="prepare",
         description="Crop and resize images and store them as an LMDB for training.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    sources = "folder (searched recursively), zip, tar, LMDB, or text file of paths"
+    sources = "folder (searched recursively), zip, tar, LMDB (LSUN's, too), or text file of paths"
     parser.add_argument("source", type=Path, metavar="SOURCE", help=sources)
     parser.add_argument("out", type=Path, metavar="OUT.lmdb", help="the LMDB to write")
     side = "side in pixels; repeatable, all are made in one pass"
@@ -50,6 +53,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--filter", choices=filters, default="lanczos", help="resize filter (default: %(default)s)")
     crops = ("center", "none")
     parser.add_argument("--crop", choices=crops, default="center", help="none: images that are not square are an error")
+    fits = ("crop", "pad", "stretch")
+    fit = "images that are not square: crop to the center, pad with black, or stretch (default: %(default)s)"
+    parser.add_argument("--fit", choices=fits, default="crop", help=fit)
+    parser.add_argument("--follow-links", action="store_true", help="enter linked folders, too, each folder once")
     storages = ("png", "jpeg", "webp", "raw")
     storage = "webp is lossless, raw is uint8 pixels (default: %(default)s)"
     parser.add_argument("--storage", choices=storages, default="png", help=storage)
@@ -104,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 arguments.resolution,
                 filter=arguments.filter,
                 crop=arguments.crop,
+                fit=arguments.fit,
+                follow_links=arguments.follow_links,
                 storage=arguments.storage,
                 jpeg_quality=arguments.jpeg_quality,
                 max_images=arguments.max_images,
@@ -127,7 +136,8 @@ def _report(out: Path, result: "Prepared") -> None:
 
 
 def _lines(out: Path, result: "Prepared") -> Iterator[str]:
-    from stylenat.data.images import NARROW, NARROW_REMEDY
+    from stylenat.data.ignored import Ignored
+    from stylenat.data.images import NARROW, NARROW_REMEDY, SEVERAL
 
     manifest = result.manifest
     done = "already there, nothing changed" if result.unchanged else "written"
@@ -139,13 +149,24 @@ def _lines(out: Path, result: "Prepared") -> Iterator[str]:
         yield "made by an earlier version, which did not convert colour profiles"
     if manifest.get("labels_from"):
         yield f"the classes are those of {manifest['labels_from']}"
-    for name, text in COUNTED.items():
+    for name, text in (COUNTED | {"several_frames": SEVERAL}).items():
         if manifest.get(name):
             yield f"{manifest[name]} {text}"
+    if manifest.get("ignored"):
+        yield from _ignored(manifest["ignored"], Ignored(manifest.get("ignored_by", {})))
     if result.skipped:
-        yield f"skipped {len(result.skipped)}:"
+        reasons = Counter(result.skipped.values()).most_common(REASONS)
+        yield f"skipped {len(result.skipped)}: {', '.join(f'{number} {reason}' for reason, number in reasons)}"
         yield from (f"  {path}: {reason}" for path, reason in islice(result.skipped.items(), LISTED))
         if len(result.skipped) > LISTED:
             yield f"  ... all in the manifest: python tools/inspect_data.py {out}"
     if manifest.get("narrow_range"):
         yield f"{manifest['narrow_range']} {NARROW}; {NARROW_REMEDY}"
+
+
+def _ignored(count: int, reasons: "Ignored") -> Iterator[str]:
+    from stylenat.data.ignored import LINKED_FOLDER
+
+    yield f"ignored files: {reasons if reasons else count}"
+    if LINKED_FOLDER in reasons:
+        yield "  linked folders are entered with --follow-links, each folder once"

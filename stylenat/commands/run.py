@@ -12,6 +12,7 @@ from registry import Experiment, Registry, UserError
 from registry import arguments as bound
 from registry.wording import printable
 from stylenat.commands import _streams
+from stylenat.commands._arguments import Parser
 from stylenat.commands._command import STOPPED, command, experiments_folder, one_of_several
 from stylenat.commands._plugins import loaded_plugins
 from stylenat.files import read_bounded
@@ -36,11 +37,10 @@ Exit codes: 0 done, 2 invalid input, 75 interrupted and resumable, 1 internal er
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="run",
         description="Train the experiment of the gin files. The same command continues its run.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="experiment; later files override")
     parser.add_argument(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from registry import UserError
 from registry.wording import printable
+from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command
 
 EXAMPLES = """examples:
@@ -23,11 +24,10 @@ MOST = 1_000_000
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sample",
         description="Draw samples from a run's EMA generator: one PNG for each, and a grid of the first 64.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, one of its checkpoints, or imported weights")
     parser.add_argument("--seeds", default="0-15", metavar="A-B,C", help="sample indices (default: %(default)s)")

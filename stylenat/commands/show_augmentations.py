@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command, experiments_folder
 
 EXAMPLES = """examples:
@@ -13,13 +14,12 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="show_augmentations",
         description="Draw the effect of train.augmentation on an image: one row for each transform, one column for\n"
         "each strength. Strengths are quantiles of the transform's random parameter (0.5: the median);\n"
         "in the last row they are p.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="experiment; later files override")
     parser.add_argument(

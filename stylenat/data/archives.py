@@ -14,11 +14,14 @@ from typing import IO, Any
 
 from registry import UserError
 from stylenat.data.formats import Unusable, is_image_name
+from stylenat.data.ignored import HIDDEN, LINK, SPECIAL, Ignored
 from stylenat.data.items import MAX_FILE_BYTES, Item
 
 MAX_HEADER_BYTES = 2**16
 """A tar's extended headers hold names and attributes; tarfile would read one of any size."""
 MAX_GLOBAL_HEADERS = 100
+MACOS = "__MACOSX/"
+"""Folder of attributes in zips that macOS makes."""
 EXTENDED = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -35,10 +38,12 @@ class ZipSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        members = [info for info in _zip(str(path)).infolist() if not info.is_dir()]
-        images = [(_zip_name(info), index) for index, info in enumerate(_zip(str(path)).infolist()) if _is_image(info)]
-        self._images = sorted(images)
-        self.size, self.ignored = len(images), len(members) - len(images)
+        members = list(enumerate(_zip(str(path)).infolist()))
+        self._images = sorted((_zip_name(info), index) for index, info in members if _is_image(info))
+        self.size, self.ignored = len(self._images), Ignored()
+        for _, info in members:
+            if not info.is_dir() and not _is_image(info):
+                _count(self.ignored, _zip_name(info))
 
     def __iter__(self) -> Iterator[Item]:
         members = _zip(str(self._path)).infolist()
@@ -66,7 +71,14 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 def _is_image(info: zipfile.ZipInfo) -> bool:
     name = _zip_name(info)
-    return not info.is_dir() and is_image_name(name) and not name.startswith("__MACOSX/")
+    return not info.is_dir() and is_image_name(name) and not name.startswith(MACOS)
+
+
+def _count(ignored: Ignored, name: str) -> None:
+    if name.startswith(MACOS):
+        ignored.add(HIDDEN)
+    else:
+        ignored.add_file(name)
 
 
 @contextmanager
@@ -165,18 +177,20 @@ class TarSource:
     kind = "tar"
 
     def __init__(self, path: Path) -> None:
-        self._path, self.ignored, self.size = path, 0, path.stat().st_size
+        self._path, self.ignored, self.size = path, Ignored(), path.stat().st_size
         with open(path, "rb") as file:
             self._plain = file.read(262)[257:] == b"ustar"
 
     def __iter__(self) -> Iterator[Item]:
-        self.ignored = 0
+        self.ignored = Ignored()
         with self._opened() as (file, tar):
             for member in self._members(tar):
                 if member.isfile() and is_image_name(member.name):
                     yield Item(member.name, self._place(tar, member), file.tell())
+                elif member.isfile():
+                    self.ignored.add_file(member.name)
                 else:
-                    self.ignored += 1
+                    self.ignored.add(LINK if member.islnk() or member.issym() else SPECIAL)
 
     def names(self) -> Iterator[str]:
         with self._opened() as (_, tar):

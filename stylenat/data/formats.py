@@ -4,25 +4,37 @@ Here are also the cases that Pillow reads wrongly, or refuses without a reason. 
 ``images.py``.
 """
 
+import contextlib
 import io
 import os
 from functools import lru_cache
 from typing import IO, Any
 
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from stylenat.data.contents import HEAD, content_of
+from stylenat.data.ignored import is_hidden
 
 SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm",
-    ".jp2", ".tga",
+    ".jp2", ".tga", ".heic", ".heif",
 }  # fmt: skip
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "JPEG2000", "AVIF", "TGA")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "JPEG2000", "AVIF", "TGA", "HEIF")
 """Pillow's names of what is decoded, whatever a file's suffix. Not PostScript, which Pillow gives to Ghostscript."""
 MAX_PIXELS = 2**27
 """Images beyond this many pixels (400 MB decoded) may be decompression bombs and are not decoded."""
 TOO_LARGE = "too large (may be a decompression bomb)"
-FLOATING = "floating-point pixels, whose range is unknown"
+FLOATING = "floating-point pixels, whose range is unknown; save 8 or 16 bits instead"
+WHEEL = "install the wheel: pip install --force-reinstall --only-binary pillow pillow"
+NO_DECODER = {
+    "a HEIC image": ("HEIF", "HEIC, which Pillow reads with a plugin only: pip install pillow-heif"),
+    "an AVIF image": ("avif", f"AVIF, for which the installed Pillow has no decoder; {WHEEL}"),
+    "a WebP image": ("webp", f"WebP, for which the installed Pillow has no decoder; {WHEEL}"),
+    "a JPEG 2000 image": ("jpg_2000", f"JPEG 2000, for which the installed Pillow has no decoder; {WHEEL}"),
+}
+"""By what ``content_of`` calls an image: Pillow's feature that decodes it, and what is wrong without."""
 JPEG_END = b"\xff\xd9"
 
 # Tags of TIFF 6.0.
@@ -36,14 +48,17 @@ class Unusable(Exception):
 
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is taken for an image: by its suffix; what is hidden, or lies hidden, never is."""
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
-    return not hidden and os.path.splitext(name)[1].lower() in SUFFIXES
+    return not is_hidden(name) and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
     """Those of FORMATS that this Pillow knows; to open with another name is a KeyError."""
     Image.init()
+    with contextlib.suppress(ImportError):  # An optional package.
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
@@ -59,9 +74,11 @@ def open_image(file: IO[bytes]) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise Unusable(TOO_LARGE) from error
     except UnidentifiedImageError as error:
-        if reason := _unread_tiff(file):
+        if reason := _undecoded(file) or _unread_tiff(file):
             raise Unusable(reason) from error
         raise
+    if image.format == "JPEG2000" and (reason := _undecoded(file)):  # Pillow notices when it decodes.
+        raise Unusable(reason)
     if image.width * image.height > MAX_PIXELS:
         raise Unusable(f"too large ({image.width}x{image.height}; may be a decompression bomb)")
     if image.mode == "F":
@@ -93,6 +110,28 @@ def _refuse_misread(tags: ImageFileDirectory_v2) -> None:
         raise Unusable("uncompressed TIFF with 16 bits in separate planes, which Pillow does not read correctly")
     if bits == 8 and SIGNED in tags.get(SAMPLE_FORMAT, ()):
         raise Unusable("signed 8-bit pixels, whose range is unknown")
+
+
+def _undecoded(file: IO[bytes]) -> str:
+    """Why an image of a sound format cannot be decoded here; nothing where it can."""
+    file.seek(0)
+    content = content_of(file.read(HEAD))
+    feature, reason = NO_DECODER.get(content.name if content else "", ("", ""))
+    if not feature:
+        return ""
+    known = feature in Image.OPEN if feature == "HEIF" else features.check(feature)
+    return "" if known else reason
+
+
+def holds_several(image: Image.Image) -> bool:
+    """Whether a file is animated or has several pages, of which Pillow reads the first.
+
+    Not a JPEG with a preview or a depth map behind it (MPO), as telephones write it.
+    """
+    try:
+        return image.format != "MPO" and getattr(image, "is_animated", False)
+    except Exception:  # Pillow's parsers raise almost anything where the second frame is damaged.
+        return True
 
 
 def _unread_tiff(file: IO[bytes]) -> str:

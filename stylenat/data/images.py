@@ -13,29 +13,43 @@ from typing import IO, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from registry import UserError
 from stylenat.data.colour import BadProfile, to_srgb
+from stylenat.data.contents import HEAD, described
 from stylenat.data.formats import (
     Unusable,
     grey_levels,
+    holds_several,
     is_deep,
-    is_image_name,
     load_image,
     open_image,
     scale_transparent_value,
 )
 
 Crop = Literal["center", "none"]
+Fit = Literal["crop", "pad", "stretch"]
 Filter = Literal["lanczos", "box", "bilinear", "bicubic", "hamming", "nearest"]
 Storage = Literal["png", "jpeg", "webp", "raw"]
-Note = Literal["profiles_converted", "profiles_broken", "narrow_range"]
+Note = Literal["profiles_converted", "profiles_broken", "narrow_range", "several_frames"]
 FILTERS = {
     "lanczos": Image.LANCZOS, "box": Image.BOX, "bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC,
     "hamming": Image.HAMMING, "nearest": Image.NEAREST,
 }  # fmt: skip
 """Pillow's, antialiased: the support grows with the reduction (all but ``nearest``)."""
-NOT_SQUARE = "not square"
 NARROW = "16- or 32-bit images use less than a sixteenth of their range and come out nearly black or of one shade"
 NARROW_REMEDY = "scale their values to 0 to 65535, or save them with 8 bits, and prepare them again"
+SEVERAL = "images are animated or have several pages; the first was taken"
+
+
+class NotSquare(Unusable):
+    """An image that is not square, where that is an error."""
+
+    def __init__(self, width: int, height: int) -> None:
+        super().__init__(width, height)
+
+    def __str__(self) -> str:
+        width, height = self.args
+        return f"not square ({width}x{height})"
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,8 @@ class Decoded:
 
     Attributes:
         notes: ``profiles_converted``: an embedded profile was applied; ``profiles_broken``: there is one that cannot
-            be used; ``narrow_range``: more than 8 bits, of which less than a sixteenth of the range is used.
+            be used; ``narrow_range``: more than 8 bits, of which less than a sixteenth of the range is used;
+            ``several_frames``: the file holds others behind this one.
     """
 
     image: Image.Image
@@ -53,14 +68,17 @@ class Decoded:
 
 def advice(error: Unusable) -> str:
     """What to do about an image that training cannot use."""
-    if str(error).startswith(NOT_SQUARE):
-        return "remove it, or bind crop = 'center'"
+    if isinstance(error, NotSquare):
+        return "remove it, or leave out crop = 'none' and bind fit = 'crop', 'pad' or 'stretch'"
     return "remove it, or let tools/prepare.py skip such files"
 
 
-def find_images(folder: Path) -> list[Path]:
-    """All image files below a folder, sorted by their path."""
-    return sorted(path for path in folder.rglob("*") if is_image_name(str(path.relative_to(folder))) and path.is_file())
+def refuse_contradiction(crop: Crop, fit: Fit) -> None:
+    """Raises UserError where images that are not square are to be an error and to be fitted."""
+    if crop == "none" and fit != "crop":
+        raise UserError(
+            f"crop none refuses images that are not square, and fit {fit} takes them; leave out one of the two"
+        )
 
 
 def check(file: Path | IO[bytes], crop: Crop) -> None:
@@ -76,9 +94,12 @@ def check(file: Path | IO[bytes], crop: Crop) -> None:
     except Unusable:
         raise
     except Exception as error:  # As below.
-        raise Unusable((isinstance(error, OSError) and error.strerror) or "no image that can be read") from error
+        if isinstance(file, Path) or (isinstance(error, OSError) and error.strerror):
+            raise Unusable(getattr(error, "strerror", None) or "unreadable") from error
+        file.seek(0)
+        raise Unusable(f"no image that can be read{described(file.read(HEAD))}") from error
     if crop == "none" and width != height:
-        raise Unusable(f"{NOT_SQUARE} ({width}x{height})")
+        raise NotSquare(width, height)
 
 
 def decode(data: bytes, keep_profiles: bool = False) -> Image.Image:
@@ -104,15 +125,15 @@ def read_image(data: bytes, keep_profiles: bool = False) -> Decoded:
     except (Unusable, MemoryError):
         raise
     except Exception as error:  # Pillow's parsers raise almost anything on damaged bytes.
-        raise Unusable("does not decode") from error
+        raise Unusable(f"does not decode{described(data[:HEAD])}") from error
 
 
 def _rgb(data: bytes, image: Image.Image, keep_profiles: bool) -> Decoded:
     scale_transparent_value(image, data)
     black, white = grey_levels(image)
-    deep = is_deep(image, data)
+    deep, several = is_deep(image, data), holds_several(image)
     image = ImageOps.exif_transpose(image)
-    profile, notes, kept = image.info.get("icc_profile"), [], {}
+    profile, notes, kept = image.info.get("icc_profile"), ["several_frames"] * several, {}
     if image.mode.startswith("I"):
         image, narrow = _eight_bits(image, black, white)
         notes += ["narrow_range"] * narrow
@@ -177,20 +198,44 @@ def _uses_little(image: Image.Image) -> bool:
     return bool(used.size) and bool(used[0] < 255 and used[-1] - used[0] < 16)
 
 
-def square(image: Image.Image, resolution: int, crop: Crop, filter: Filter) -> Image.Image:
-    """Cropped to the centre square and resized, antialiased, to [resolution, resolution].
+def square(image: Image.Image, resolution: int, crop: Crop, filter: Filter, fit: Fit = "crop") -> Image.Image:
+    """Resized, antialiased, to [resolution, resolution].
+
+    Args:
+        fit: of an image that is not square: ``crop`` keeps the centre square, ``pad`` all of it between black bars,
+            ``stretch`` all of it with another aspect ratio.
 
     Raises:
-        Unusable: not square, with crop ``none``.
+        NotSquare: it is not square, with crop ``none``.
     """
     width, height = image.size
+    if width == height:
+        return image if width == resolution else image.resize((resolution, resolution), FILTERS[filter])
+    if crop == "none":
+        raise NotSquare(width, height)
+    if fit == "stretch":
+        return image.resize((resolution, resolution), FILTERS[filter])
+    if fit == "pad":
+        return _padded(image, resolution, filter)
     side = min(width, height)
-    if width != height:
-        if crop == "none":
-            raise Unusable(f"{NOT_SQUARE} ({width}x{height})")
-        left, top = (width - side) // 2, (height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
+    left, top = (width - side) // 2, (height - side) // 2
+    image = image.crop((left, top, left + side, top + side))
     return image if side == resolution else image.resize((resolution, resolution), FILTERS[filter])
+
+
+def _padded(image: Image.Image, resolution: int, filter: Filter) -> Image.Image:
+    """ImageOps.pad, but of any aspect ratio: the short side keeps at least a pixel."""
+    long = max(image.size)
+    width, height = (max(1, round(side * resolution / long)) for side in image.size)
+    out = Image.new("RGB", (resolution, resolution))
+    out.info = image.info  # Where it is kept, its colour profile.
+    out.paste(image.resize((width, height), FILTERS[filter]), ((resolution - width) // 2, (resolution - height) // 2))
+    return out
+
+
+def enlarges(image: Image.Image, resolution: int, fit: Fit) -> bool:
+    """Whether ``square`` makes an image larger than it is."""
+    return (max if fit == "pad" else min)(image.size) < resolution
 
 
 def encode(image: Image.Image, storage: Storage, quality: int) -> bytes:

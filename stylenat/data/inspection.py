@@ -106,14 +106,14 @@ class Inspection:
         """Writes each record as an image file, raw pixels as PNG; into sub-folders where there are classes."""
         classes = self.images.classes
         labels = self.images.labels().tolist() if classes else []
+        if not all(_names_a_folder(name) for name in classes):
+            raise UserError(f"{self.path} has classes that are not names of folders; it cannot be exported")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
             raise UserError(f"{folder} exists; choose a new folder to export to") from None
         except OSError as error:
             raise UserError(f"cannot make {folder}: {error.strerror}") from error
-        if not all(_names_a_folder(name) for name in classes):
-            raise UserError(f"{self.path} has classes that are not names of folders; it cannot be exported")
         for i, record in enumerate(self.records(self.resolution)):
             if record is None:
                 raise UserError(f"{self.path}: image {i} is missing; make the data set again")

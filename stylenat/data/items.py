@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from stylenat.data.ignored import Ignored
+
 MAX_FILE_BYTES = 2**29
 """A file beyond 512 MiB is not read: no image that fits MAX_PIXELS needs as much."""
 
@@ -24,12 +26,12 @@ class Item:
 
 
 class Source(Protocol):
-    """``kind`` names the sort; ``size`` is the position behind the last item; ``ignored`` counts what has no
-    image's suffix, as far as it was walked."""
+    """``kind`` names the sort; ``size`` is the position behind the last item; ``ignored`` counts the files that are not
+    taken for images, as far as it was walked."""
 
     kind: str
     size: int
-    ignored: int
+    ignored: Ignored
 
     def __iter__(self) -> Iterator[Item]: ...
 

@@ -13,6 +13,7 @@ Format 2 may hold raw pixels, several resolutions and labels; format 1 holds one
 import json
 import os
 import stat
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,11 @@ def digests_key(resolution: int, block: int) -> bytes:
 
 def labels_key(block: int) -> bytes:
     return f"labels-{block:06d}".encode()
+
+
+def labels_of(stored: bytes) -> list[int]:
+    """The class numbers of a block; none where its bytes are no such list."""
+    return [number for (number,) in struct.iter_unpack("<i", stored)] if len(stored) % 4 == 0 else []
 
 
 def looks_like_lmdb(path: Path) -> bool:
@@ -116,7 +122,10 @@ class Layout:
             raise UserError(f"{path} was made by a later version of this project; upgrade to read it")
         resolutions = _resolutions(transaction)
         if length is None or not resolutions:
-            raise UserError(f"{path} has no `length` or no images: it is not a data set that can be read")
+            raise UserError(
+                f"{path} has no `length` or no images: it is not a data set that can be read; of image files under "
+                "other keys (LSUN's), make one with tools/prepare.py"
+            )
         if len(resolutions) > MAX_RESOLUTIONS:
             raise UserError(f"{path} has images of more than {MAX_RESOLUTIONS} resolutions: it is not a data set")
         # A false length would let readers allocate for images that are not there.

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-NOTED = ("enlarged", "profiles_converted", "profiles_broken", "narrow_range")
+NOTED = ("enlarged", "profiles_converted", "profiles_broken", "narrow_range", "several_frames")
 """What is counted of the images: entries of the manifest."""
-EARLIER = {"keep_profiles": True}
+EARLIER = {"keep_profiles": True, "fit": "crop", "follow_links": False}
 """What earlier versions did where their settings do not say."""
 
 
@@ -27,8 +27,21 @@ class Progress:
     profiles_converted: int = 0
     profiles_broken: int = 0
     narrow_range: int = 0
+    several_frames: int = 0
     classes: list[str] = field(default_factory=list)
     names: str = ""
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> "Progress":
+        """From a file. Raises TypeError for other names, other types or negative numbers."""
+        begun, kinds = cls(**values), cls({})
+        for name, default in asdict(kinds).items():
+            value = getattr(begun, name)
+            if type(value) is not type(default) or (type(value) is int and value < 0):
+                raise TypeError(f"{name} is {value!r}")
+        if not all(isinstance(name, str) for name in begun.classes):
+            raise TypeError("a class that is no text")
+        return begun
 
 
 def chained(names: str, name: str) -> str:

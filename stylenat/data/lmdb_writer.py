@@ -24,13 +24,17 @@ from typing import Any
 import lmdb
 
 from registry import UserError
-from stylenat.data.lmdb_layout import BLOCK, FORMAT_VERSION, digests_key, key, labels_key
+from stylenat.data.lmdb_layout import BLOCK, FORMAT_VERSION, digests_key, key, labels_key, labels_of
 from stylenat.data.lmdb_progress import EARLIER, NOTED, Progress, chained, differing
 from stylenat.files import disk_full, partial
 
 COMMIT_BYTES = 2**25
 PROGRESS = b".progress"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def skipped_key(index: int) -> bytes:
+    return f".skipped-{index:09d}".encode()
 
 
 class Writer:
@@ -105,7 +109,7 @@ class Writer:
             if manifest is not None:
                 self.whole = json.loads(manifest)
                 self.progress.count = self.progress.consumed = self.whole["count"]
-            begun = Progress(**json.loads(text)) if text is not None else self.progress
+            begun = Progress.read(json.loads(text)) if text is not None else self.progress
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             self.close()
             raise UserError(f"{self.partial} is damaged, or of a later version; remove it to start again") from error
@@ -121,10 +125,19 @@ class Writer:
             known = self._transaction.get(digests_key(resolution, begun.count // BLOCK)) or b""
             digests += [known[i : i + 32] for i in range(0, len(known), 32)]
             if len(digests) != begun.count - first:  # Begun by an earlier version.
-                records = (self._transaction.get(key(resolution, i)) for i in range(first, begun.count))
+                records = (self._stored(key(resolution, i)) for i in range(first, begun.count))
                 digests[:] = [hashlib.sha256(record).digest() for record in records]
-        labels = self._transaction.pop(labels_key(begun.count // BLOCK))
-        self._labels = array("i", labels or b"").tolist()
+        self._labels = labels_of(self._transaction.pop(labels_key(begun.count // BLOCK)) or b"")
+        if len(self._labels) != (begun.count - first if begun.classes else 0):
+            self.close()
+            raise UserError(f"the class labels in {self.partial} are damaged; remove it to start again")
+
+    def _stored(self, name: bytes) -> bytes:
+        """What an earlier process has to have stored."""
+        value = self._transaction.get(name)
+        if value is None:
+            raise lmdb.CorruptedError(f"{name.decode()} is missing")
+        return value
 
     def add(self, name: str, records: Sequence[bytes], label: str | None = None, noted: Iterable[str] = ()) -> None:
         """One image at every resolution; ``noted``: which of NOTED are true of it."""
@@ -153,7 +166,7 @@ class Writer:
 
     def skip(self, name: str, reason: str) -> None:
         """Notes why an item became no record."""
-        self._transaction.put(f".skipped-{self.progress.skipped:09d}".encode(), json.dumps([name, reason]).encode())
+        self._transaction.put(skipped_key(self.progress.skipped), json.dumps([name, reason]).encode())
         self.progress.skipped += 1
         self._consumed(name)
 
@@ -202,13 +215,14 @@ class Writer:
             skipped: dict[str, str] = {}
             again: Counter[str] = Counter()
             for i in range(progress.skipped):
-                name, reason = json.loads(transaction.pop(f".skipped-{i:09d}".encode()))
+                name, reason = json.loads(self._stored(skipped_key(i)))
+                transaction.delete(skipped_key(i))
                 again[name] += 1
                 skipped[name if again[name] == 1 else f"{name} ({again[name]})"] = reason
             content = hashlib.sha256()
             for resolution in self.resolutions:
                 for block in range(-(-progress.count // BLOCK)):
-                    content.update(transaction.get(digests_key(resolution, block)))
+                    content.update(self._stored(digests_key(resolution, block)))
             labels = hashlib.sha256()
             for block in range(-(-progress.count // BLOCK) if progress.classes else 0):
                 labels.update(transaction.get(labels_key(block)) or b"")

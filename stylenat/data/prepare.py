@@ -19,10 +19,23 @@ from registry import UserError
 from stylenat.data.archives import Spoilt
 from stylenat.data.classes import Classes
 from stylenat.data.formats import Unusable
-from stylenat.data.images import NOT_SQUARE, Crop, Filter, Storage, encode, read_image, square
+from stylenat.data.ignored import none_below
+from stylenat.data.images import (
+    Crop,
+    Filter,
+    Fit,
+    NotSquare,
+    Storage,
+    encode,
+    enlarges,
+    read_image,
+    refuse_contradiction,
+    square,
+)
 from stylenat.data.items import Item
 from stylenat.data.lmdb_layout import looks_like_lmdb, open_layout
 from stylenat.data.lmdb_progress import chained, differing
+from stylenat.data.lmdb_unnumbered import UnnumberedLmdbSource
 from stylenat.data.lmdb_writer import Writer
 from stylenat.data.sources import LmdbSource, open_source, read
 
@@ -56,6 +69,7 @@ class Recipe:
     storage: Storage
     jpeg_quality: int
     keep_profiles: bool
+    fit: Fit = "crop"
 
     def cost(self, item: Item) -> int:
         """Bytes that an item may hold while it is in flight."""
@@ -78,11 +92,13 @@ def prepare(
     *,
     filter: Filter = "lanczos",
     crop: Crop = "center",
+    fit: Fit = "crop",
     storage: Storage = "png",
     jpeg_quality: int = 95,
     max_images: int | None = None,
     labels: bool = False,
     keep_profiles: bool = False,
+    follow_links: bool = False,
     workers: int = 2,
     progress: Callable[[int, int, int], None] = lambda images, position, size: None,
 ) -> Prepared:
@@ -95,7 +111,9 @@ def prepare(
         resolutions: all are made in the one pass, each from the original.
         labels: store each image's class: that of StyleGAN's ``dataset.json`` at the root of the source, else the name
             of the folder that holds it; of an LMDB, its class there.
+        fit: what becomes of images that are not square, see ``square``.
         keep_profiles: do not convert embedded colour profiles to sRGB.
+        follow_links: enter linked folders, too, each folder once.
         workers: processes; 1 works in this one.
         progress: called with images seen, and the source's position and size in units of its own.
 
@@ -108,20 +126,23 @@ def prepare(
     settings: dict[str, Any] = {
         "source": str(source.resolve()), "resolutions": list(resolutions), "filter": filter, "crop": crop,
         "storage": storage, "jpeg_quality": jpeg_quality if storage == "jpeg" else None, "max_images": max_images,
-        "labels": labels, "keep_profiles": keep_profiles,
+        "labels": labels, "keep_profiles": keep_profiles, "fit": fit, "follow_links": follow_links,
     }  # fmt: skip
+    refuse_contradiction(crop, fit)
     if os.path.lexists(out):
         return _finished(out, settings)
-    items = open_source(source, max(resolutions))
+    items = open_source(source, max(resolutions), follow_links)
     if labels and isinstance(items, LmdbSource) and not items.classes:
         raise UserError(f"{source} was made without --labels and has no classes; leave out --labels")
+    if labels and isinstance(items, UnnumberedLmdbSource):
+        raise UserError(f"{source} has keys of no layout that stores classes; leave out --labels")
     classes = Classes(items, source) if labels else None
     settings["labels_from"] = classes.origin if classes else None
-    recipe = Recipe(resolutions, crop, filter, storage, jpeg_quality, keep_profiles)
+    recipe = Recipe(resolutions, crop, filter, storage, jpeg_quality, keep_profiles, fit)
     listing = iter(items)
     first = next(listing, None)
     if first is None:
-        raise UserError(f"there are no images below {source}")
+        raise UserError(none_below(source, items.ignored))
 
     with Writer(out, resolutions, settings) as writer, _discarded_if_spoilt(writer), _pool(workers) as pool:
         if writer.whole is not None:
@@ -137,24 +158,26 @@ def prepare(
         for item, made in _made(todo, recipe, pool, workers):
             if max_images is not None and state.count >= max_images:
                 break
-            if isinstance(made, str) and made.startswith(NOT_SQUARE):
+            if isinstance(made, NotSquare):
                 if state.count == 0:
                     writer.discard()
                 raise UserError(
-                    f"{item.name} is {made}: take --crop center, or take it out of {source} and give the same command"
+                    f"{item.name} is {made}: leave out --crop none (--fit chooses crop, pad or stretch), or remove it "
+                    f"from {source} and give the same command"
                 )
             label = classes[item] if classes else None
             if isinstance(made, Made) and classes and label is None:
-                made = UNCLASSED
+                made = Unusable(UNCLASSED)
             if isinstance(made, Made):
                 writer.add(item.name, made.records, label, made.noted)
             else:
-                writer.skip(item.name, made)
+                writer.skip(item.name, str(made))
             progress(state.consumed, item.position, items.size)
         if state.count == 0:
             writer.discard()
             raise UserError(f"none of the {state.consumed} images in {source} is usable ({item.name}: {made})")
-        manifest = writer.finish({"source_kind": items.kind, "ignored": items.ignored, "pillow": PIL.__version__})
+        ignored = {"ignored": items.ignored.total(), "ignored_by": dict(items.ignored)}
+        manifest = writer.finish({"source_kind": items.kind, "pillow": PIL.__version__} | ignored)
     return Prepared(manifest["count"], manifest["skipped"], continued=continued, manifest=manifest)
 
 
@@ -166,39 +189,40 @@ def _finished(out: Path, settings: dict[str, Any]) -> Prepared:
     if manifest is None:
         raise UserError(f"{out} exists and was not written by this project; choose another name")
     # Format 1 knew one resolution and no labels; what earlier versions made is left as it is, whatever its profiles.
-    earlier = {"resolutions": [manifest.get("resolution")], "labels": False, "keep_profiles": settings["keep_profiles"]}
+    earlier = {
+        "resolutions": [manifest.get("resolution")], "labels": False, "keep_profiles": settings["keep_profiles"],
+        "fit": "crop", "follow_links": False,
+    }  # fmt: skip
     if other := differing(earlier | manifest, settings):
         raise UserError(f"{out} exists, made with {other}; remove it or choose another name")
     return Prepared(layout.count, manifest.get("skipped", {}), unchanged=True, manifest=manifest)
 
 
-def convert(items: list[Item], recipe: Recipe) -> list[Made | str]:
+def convert(items: list[Item], recipe: Recipe) -> list[Made | Unusable]:
     """Each item as it is stored, or the reason why it is not."""
-    made: list[Made | str] = []
+    made: list[Made | Unusable] = []
     for item in items:
         try:
             decoded = read_image(read(item), recipe.keep_profiles)
             image = decoded.image
-            records = tuple(
-                encode(square(image, resolution, recipe.crop, recipe.filter), recipe.storage, recipe.jpeg_quality)
-                for resolution in recipe.resolutions
-            )
-            enlarged = ("enlarged",) * (min(image.size) < max(recipe.resolutions))
+            squares = (square(image, side, recipe.crop, recipe.filter, recipe.fit) for side in recipe.resolutions)
+            records = tuple(encode(each, recipe.storage, recipe.jpeg_quality) for each in squares)
+            enlarged = ("enlarged",) * enlarges(image, max(recipe.resolutions), recipe.fit)
             made.append(Made(records, decoded.notes + enlarged))
         except Unusable as error:
-            made.append(str(error))
+            made.append(error)
     return made
 
 
 def _made(
     items: Iterator[Item], recipe: Recipe, pool: ProcessPoolExecutor | None, workers: int
-) -> Iterator[tuple[Item, Made | str]]:
+) -> Iterator[tuple[Item, Made | Unusable]]:
     """Items and what became of them, in order."""
     if pool is None:
         for item in items:
             yield item, convert([item], recipe)[0]
         return
-    waiting: deque[tuple[list[Item], int, Future[list[Made | str]]]] = deque()
+    waiting: deque[tuple[list[Item], int, Future[list[Made | Unusable]]]] = deque()
     chunks, held = _chunks(items, recipe), 0
     following = next(chunks, None)
     while waiting or following:

@@ -8,7 +8,6 @@ import errno
 import os
 import stat
 import zipfile
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +16,15 @@ import lmdb
 from registry import UserError
 from stylenat.data import lmdb_layout
 from stylenat.data.archives import TarSource, ZipSource, is_tar, open_in_zip
-from stylenat.data.formats import Unusable, is_image_name
+from stylenat.data.contents import HEAD, content_of
+from stylenat.data.folders import FolderSource
+from stylenat.data.formats import Unusable
+from stylenat.data.ignored import Ignored
 from stylenat.data.items import MAX_FILE_BYTES, Item, Source
+from stylenat.data.lmdb_unnumbered import UnnumberedLmdbSource, holds_image_files
 
-ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
+ARCHIVES = (".zip", ".tar", ".tgz")
+COMPRESSED = (".gz", ".bz2", ".xz")
 LISTS = (".txt", ".lst", ".list")
 MAX_LINE_BYTES = 2**16
 """Of a list of paths; no system has longer ones."""
@@ -28,11 +32,12 @@ ITS_OWN = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, 
 """Errors that tell of one file; others, such as a share that is gone, tell of the source."""
 
 
-def open_source(path: Path, resolution: int) -> Source:
+def open_source(path: Path, resolution: int, follow_links: bool = False) -> Source:
     """The source at a path.
 
     Args:
         resolution: wanted; of an LMDB that holds several, this one is read, or else the largest.
+        follow_links: of a folder, enter linked folders, too.
 
     Raises:
         UserError: nothing there, or not a source.
@@ -44,74 +49,25 @@ def open_source(path: Path, resolution: int) -> Source:
         if not (path.is_dir() or path.is_file()):  # To open a named pipe would wait for ever.
             raise UserError(f"{path} is a named pipe, socket or device; {expected}")
         if lmdb_layout.looks_like_lmdb(path):
-            return LmdbSource(path, resolution)
+            return UnnumberedLmdbSource(path) if holds_image_files(path) else LmdbSource(path, resolution)
         if path.is_dir():
-            return FolderSource(path)
+            return FolderSource(path, follow_links)
         if zipfile.is_zipfile(path):
             return ZipSource(path)
         if is_tar(path):
             return TarSource(path)
         if path.suffix.lower() in LISTS:
             return ListSource(path)
+        with open(path, "rb") as file:
+            content = content_of(file.read(HEAD))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    if path.suffix.lower() in ARCHIVES:
+    named = path.suffix.lower() in ARCHIVES or Path(path.stem).suffix.lower() == ".tar"
+    if (content is None and path.suffix.lower() in COMPRESSED) or (content and not content.advice) or named:
         raise UserError(f"{path} is empty, damaged or incomplete; download or create it again")
-    raise UserError(f"{path} is an unsupported source; {expected}")
-
-
-class FolderSource:
-    """Image files below a folder, in the order of their paths. Linked folders are not entered."""
-
-    kind = "folder"
-
-    def __init__(self, path: Path) -> None:
-        self._path, self.ignored = path, 0
-        self.size = sum(1 for _ in self._walk(path, ""))
-        self.ignored = 0
-
-    def __iter__(self) -> Iterator[Item]:
-        self.ignored = 0
-        for i, name in enumerate(self._walk(self._path, "")):
-            yield Item(name, ("file", str(self._path / name)), i + 1)
-
-    def names(self) -> Iterator[str]:
-        return self._walk(self._path, "")
-
-    def file(self, name: str, limit: int) -> bytes | None:
-        path = self._path / name
-        if not os.path.lexists(path):
-            return None
-        if not path.is_file():  # A link to nothing, say: what it should hold must not be ignored.
-            raise UserError(f"{path} is not a file, or is a link that leads to none; repair or remove it")
-        try:
-            with open(path, "rb") as file:
-                return file.read(limit + 1)
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
-
-    def _walk(self, folder: Path, prefix: str) -> Iterator[str]:
-        try:
-            with os.scandir(folder) as entries:
-                found = sorted((e.name, e.is_dir(follow_symlinks=False), _is_file(e)) for e in entries)
-        except OSError as error:
-            raise UserError(f"cannot read {folder}: {error.strerror}") from error
-        for name, is_folder, is_file in found:
-            if is_folder:
-                if not name.startswith("."):
-                    yield from self._walk(folder / name, f"{prefix}{name}/")
-            elif is_file and is_image_name(name):
-                yield prefix + name
-            else:
-                self.ignored += 1
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Or a link to one; False for a link that leads in a circle."""
-    try:
-        return entry.is_file()
-    except OSError:
-        return False
+    if content is None:
+        raise UserError(f"{path} is an unsupported source; {expected}")
+    raise UserError(f"{path} is an unsupported source: it is {content.name}; {content.advice}")
 
 
 class ListSource:
@@ -120,7 +76,7 @@ class ListSource:
     kind = "list"
 
     def __init__(self, path: Path) -> None:
-        self._path, self.ignored, self.size = path, 0, path.stat().st_size
+        self._path, self.ignored, self.size = path, Ignored(), path.stat().st_size
 
     def __iter__(self) -> Iterator[Item]:
         position = 0
@@ -152,7 +108,7 @@ class LmdbSource:
     kind = "lmdb"
 
     def __init__(self, path: Path, resolution: int) -> None:
-        self._path, self.ignored = path, 0
+        self._path, self.ignored = path, Ignored()
         _, layout = lmdb_layout.open_layout(path)
         self.classes: list[str] = (layout.manifest or {}).get("classes", [])
         self._resolution = resolution if resolution in layout.resolutions else max(layout.resolutions)
@@ -160,11 +116,12 @@ class LmdbSource:
 
     def __iter__(self) -> Iterator[Item]:
         for i in range(self.size):
-            key = lmdb_layout.key(self._resolution, i).decode()
+            key = lmdb_layout.key(self._resolution, i)
             place = ("lmdb", str(self._path), key, self._resolution if self._raw else 0)
             if self.classes and i % lmdb_layout.BLOCK == 0:
                 labels = self._labels(i // lmdb_layout.BLOCK)
-            yield Item(key, place, i + 1, self.classes[labels[i % lmdb_layout.BLOCK]] if self.classes else None)
+            label = self.classes[labels[i % lmdb_layout.BLOCK]] if self.classes else None
+            yield Item(key.decode(), place, i + 1, label)
 
     def names(self) -> Iterator[str]:
         return (lmdb_layout.key(self._resolution, i).decode() for i in range(self.size))
@@ -174,9 +131,8 @@ class LmdbSource:
 
     def _labels(self, block: int) -> list[int]:
         with lmdb_layout.open_readonly(self._path).begin() as transaction:
-            labels = array(
-                "i", lmdb_layout.stored(transaction, self._path, lmdb_layout.labels_key(block)) or b""
-            ).tolist()
+            stored = lmdb_layout.stored(transaction, self._path, lmdb_layout.labels_key(block)) or b""
+        labels = lmdb_layout.labels_of(stored)
         wanted = min(lmdb_layout.BLOCK, self.size - block * lmdb_layout.BLOCK)
         if len(labels) != wanted or not all(0 <= label < len(self.classes) for label in labels):
             raise UserError(f"{self._path} has damaged class labels; leave out --labels, or make it again")
@@ -223,10 +179,10 @@ def read(item: Item) -> bytes:
     raise Unusable(rest[0])
 
 
-def _lmdb_record(path: str, key: str, raw_resolution: int) -> bytes:
+def _lmdb_record(path: str, key: bytes, raw_resolution: int) -> bytes:
     try:
         with lmdb_layout.open_readonly(Path(path)).begin(buffers=True) as transaction:
-            record = transaction.get(key.encode())
+            record = transaction.get(key)
             if record is None:
                 raise Unusable("missing in the LMDB")
             if len(record) > MAX_FILE_BYTES:

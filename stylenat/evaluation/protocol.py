@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import UserError
+from registry.wording import reason
 from stylenat.files import read_bounded
 
 FORMAT_VERSION = 1
@@ -28,6 +29,12 @@ COMPARED = {
 }
 """What must agree, beside everything under a result's own ``metric``. All else is information: versions, the machine,
 names and paths, the seed (another draw of the same measurement, whose size the spread says)."""
+
+TYPES: dict[str, dict[str, type]] = {
+    "generated": {"count": int, "resolution": int, "truncation_psi": float},
+    "real": {"count": int, "resolution": int},
+}
+"""Of what a comparison writes as a number."""
 
 PACKAGES = ("stylenat", "torch", "torchvision", "torch-fidelity", "numpy", "scipy")
 
@@ -128,13 +135,17 @@ def read_results(path: Path) -> list[Result]:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     results: list[Result] = []
     for number, line in enumerate(lines, start=1):
+        where = f"{path} line {number} is not an evaluation"
         try:
             record = json.loads(line)
-            results += results_of(record)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):  # A crash tears the last line only.
                 break
-            raise UserError(f"{path} line {number} is not an evaluation; repair it or move the file away") from error
+            raise UserError(f"{where}; repair it or move the file away") from error
+        try:
+            results += results_of(record)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{where} ({reason(error)}); repair it or move the file away") from error
     return results
 
 
@@ -147,9 +158,7 @@ def results_of(record: Mapping[str, Any]) -> list[Result]:
     protocol = record.get("protocol")
     if protocol is not None and protocol["format_version"] > FORMAT_VERSION:
         raise UserError(f"a result has protocol format {protocol['format_version']}; upgrade to read it")
-    for name, kind in {"step": int, "images": int, "time": str}.items():
-        if not isinstance(record.get(name), kind | None):
-            raise TypeError(f"{name} must be of type {kind.__name__}")
+    _check_types(record, {"step": int, "images": int, "time": str})
     results = []
     for name, value in record["metrics"].items():
         interval = record.get("intervals", {}).get(name)
@@ -161,7 +170,7 @@ def results_of(record: Mapping[str, Any]) -> list[Result]:
                 record.get("images"),
                 record.get("time"),
                 _finite(record.get("spread", {}).get(name)),
-                None if interval is None or None in interval else (float(interval[0]), float(interval[1])),
+                None if interval is None else _interval(*interval),
                 None if protocol is None else of_metric(protocol, name),
                 _training(record.get("training")),
             )
@@ -172,8 +181,10 @@ def results_of(record: Mapping[str, Any]) -> list[Result]:
 def of_metric(protocol: Mapping[str, Any], name: str) -> dict[str, Any]:
     """One result's own protocol out of an evaluation's."""
     shared = {part: values for part, values in protocol.items() if part != "metrics"}
-    if not all(isinstance(shared.get(part, {}), Mapping) for part in ("generated", "real")):
-        raise TypeError("parts of a protocol must be objects")
+    for part, types in TYPES.items():
+        if not isinstance(shared.get(part, {}), Mapping):
+            raise TypeError(f"{part} must be an object")
+        _check_types(shared.get(part, {}), types)
     return {"metric": dict(protocol["metrics"][name]), **shared}
 
 
@@ -205,6 +216,21 @@ def _finite(value: Any) -> float | None:
     except OverflowError:  # A whole number beyond the greatest float.
         return None
     return number if math.isfinite(number) else None
+
+
+def _interval(low: Any, high: Any) -> tuple[float, float] | None:
+    """None where an end is null or not finite. Raises as ``_finite``."""
+    ends = _finite(low), _finite(high)
+    return None if ends[0] is None or ends[1] is None else (ends[0], ends[1])
+
+
+def _check_types(values: Mapping[str, Any], types: Mapping[str, type]) -> None:
+    """Raises TypeError for a value that is neither null nor of its type; a whole number is a float, too."""
+    for name, kind in types.items():
+        value = values.get(name)
+        fits = value is None or type(value) is kind or (kind is float and type(value) is int)
+        if not fits or (kind is int and value is not None and value < 0):
+            raise TypeError(f"{name} must be {'a number from 0' if kind is int else f'of type {kind.__name__}'}")
 
 
 def _training(record: Any) -> tuple[float, int] | None:

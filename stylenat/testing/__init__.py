@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from registry.kinds import KINDS, imported
 from stylenat.testing.contract import CannotCheck, ContractError
+from stylenat.testing.raising import judged
 
-CHECKERS: dict[str, Callable[..., None]] = {name: imported(kind.checker) for name, kind in KINDS.items()}
+CHECKERS: dict[str, Callable[..., None]] = {name: judged(imported(kind.checker)) for name, kind in KINDS.items()}
 """The checker of each kind."""
 
 globals().update({checker.__name__: checker for checker in CHECKERS.values()})

@@ -21,6 +21,7 @@ from stylenat.interfaces import (
 )
 from stylenat.pixels import Name
 from stylenat.training.average import Exponential
+from stylenat.training.calls import check_calls
 from stylenat.training.optimizers import Adam
 from stylenat.training.schedules import check_schedules
 from stylenat.training.step import Alternating, steps_of
@@ -123,6 +124,7 @@ class Training:
                 raise UserError(f"train.{name} has two of one name: {', '.join(names)}; keep one of each")
         if self.keep_best is not None and not self.metrics:
             raise UserError(f"train.keep_best = {self.keep_best!r}, but train.metrics has none; bind it there")
+        check_calls(self.loss, tuple(self.regularizers), self.augmentation)
         self.recipe = self.recipe or Alternating()
         self.generator_optimizer = self.generator_optimizer or Adam()
         self.discriminator_optimizer = self.discriminator_optimizer or Adam()

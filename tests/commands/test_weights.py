@@ -278,3 +278,13 @@ def test_exported_weights_say_their_pixel_space_and_are_imported_into_the_same_a
     assert json.loads(Path("imported/manifest.json").read_text())["pixel_space"] == "symmetric"
     assert import_weights(["out.pt", *tiny, "--out", "other"]) == 2
     assert "pixel space 'symmetric'" in capsys.readouterr().err and not Path("other").exists()
+
+
+def test_a_failure_while_weights_are_written_leaves_nothing(tmp_path, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("of any kind")
+
+    monkeypatch.setattr(weights, "save_tensors", fails)
+    with pytest.raises(RuntimeError, match="of any kind"):
+        weights.write(tmp_path / "out", {"ema": {"a": torch.ones(1)}}, {}, {})
+    assert list(tmp_path.iterdir()) == []

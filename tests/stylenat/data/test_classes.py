@@ -6,12 +6,15 @@ import os
 import tarfile
 import zipfile
 
+import lmdb
 import numpy as np
 import pytest
 from PIL import Image
 
 from plugins.datasets.zip_dataset import Zip
 from registry import UserError
+from stylenat.commands.inspect_data import main as inspect_data
+from stylenat.data.inspection import Inspection
 from stylenat.data.lmdb_images import LmdbImages
 from stylenat.data.prepare import prepare
 
@@ -207,3 +210,51 @@ def test_a_dataset_json_that_is_no_file_is_refused_and_not_ignored(tmp_path, mak
     with pytest.raises(UserError, match="dataset.json is not a file"):
         prepare(tmp_path / "made", tmp_path / "made.lmdb", [8], labels=True, workers=1)
     assert not (tmp_path / "made.lmdb").exists()
+
+
+def change(path, key, value):
+    with lmdb.open(str(path), map_size=2**26, lock=False) as environment, environment.begin(write=True) as put:
+        put.put(key, value(put.get(key)))
+
+
+@pytest.mark.parametrize("value", [lambda old: old + b"x", lambda old: old[:-1], lambda old: old[:-4], lambda old: b""])
+def test_labels_of_another_length_are_damaged(tmp_path, value):
+    as_folder(tmp_path / "in", {"a/1.png": png(1), "b/2.png": png(2)})
+    prepare(tmp_path / "in", tmp_path / "o.lmdb", 8, labels=True, workers=1)
+    change(tmp_path / "o.lmdb", b"labels-000000", value)
+    with pytest.raises(UserError, match="labels are damaged"):
+        LmdbImages(str(tmp_path / "o.lmdb"), 8).labels()
+    with pytest.raises(UserError, match="damaged class labels"):
+        prepare(tmp_path / "o.lmdb", tmp_path / "p.lmdb", 8, labels=True, workers=1)
+    assert list(Inspection(tmp_path / "o.lmdb").problems())[-1].endswith("make the data set again")
+
+
+@pytest.mark.parametrize("value", [lambda old: b"x", lambda old: b""])
+def test_labels_of_a_beginning_of_another_length_are_damaged(tmp_path, value):
+    as_folder(tmp_path / "in", {f"a/{i}.png": png(i) for i in range(4)})
+
+    def stop(images, *_):
+        if images == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "in", tmp_path / "o.lmdb", 8, labels=True, workers=1, progress=stop)
+    change(tmp_path / ".o.lmdb.partial", b"labels-000000", value)
+    with pytest.raises(UserError, match="class labels in .* are damaged; remove it to start again"):
+        prepare(tmp_path / "in", tmp_path / "o.lmdb", 8, labels=True, workers=1)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a/b", "..", "\ud800", "\x1b[31m"])
+def test_classes_of_any_name_are_carried_over_and_shown_but_make_no_folder(tmp_path, capsys, name):
+    as_folder(tmp_path / "in", {"a/1.png": png(1), "b/2.png": png(2)})
+    prepare(tmp_path / "in", tmp_path / "o.lmdb", 8, labels=True, workers=1)
+    change(
+        tmp_path / "o.lmdb", b"manifest", lambda old: json.dumps(json.loads(old) | {"classes": [name, "b"]}).encode()
+    )
+    carried_over = prepare(tmp_path / "o.lmdb", tmp_path / "p.lmdb", 8, labels=True, workers=1)
+    assert carried_over.manifest["classes"] == [name, "b"] or name == ".."
+    refused = name != "\x1b[31m"
+    assert inspect_data([str(tmp_path / "o.lmdb"), "--export", str(tmp_path / "files")]) == 2 * refused
+    captured = capsys.readouterr()
+    assert "\0" not in captured.out and "\x1b" not in captured.out
+    assert (tmp_path / "files").exists() != refused

@@ -240,3 +240,33 @@ def test_a_name_that_is_no_text_is_printed(tmp_path):
         check=False,
     )
     assert done.returncode == 0 and "\\udcff.png: does not decode" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"count": -1}, {"count": 2.0}, {"count": "10"}, {"consumed": None}, {"names": 5}, {"last": []}, {"skipped": True},
+     {"classes": [1]}, {"classes": "a"}, {"settings": []}],
+)  # fmt: skip
+def test_an_account_of_other_types_is_one_line(folder, tmp_path, entry):
+    out = tmp_path / "out.lmdb"
+    change_account(folder, out, entry)
+    with pytest.raises(UserError, match="is damaged, or of a later version; remove it to start again"):
+        prepare(folder, out, 16, workers=1)
+
+
+@pytest.mark.parametrize(
+    "entry, missing", [({"skipped": 3}, ".skipped-00000000"), ({"count": 5000}, "16-"), ({"count": 15}, "16-")]
+)
+def test_an_account_of_more_than_there_is_is_one_line(folder, tmp_path, entry, missing):
+    out = tmp_path / "out.lmdb"
+    change_account(folder, out, entry)
+    with pytest.raises(UserError, match=f"is damaged .*{missing}.* is missing.*; remove it to start again"):
+        prepare(folder, out, 16, workers=1)
+
+
+def change_account(folder, out, entry):
+    interrupted(folder, out, 10)
+    partial = out.with_name(f".{out.name}.partial")
+    with lmdb.open(str(partial), map_size=2**26, lock=False) as environment, environment.begin(write=True) as put:
+        account = json.loads(put.get(lmdb_writer.PROGRESS))
+        put.put(lmdb_writer.PROGRESS, json.dumps(account | entry).encode())

@@ -146,7 +146,7 @@ def test_a_truncated_tar_and_a_zip_of_nonsense_say_so(photos, tmp_path):
     (tmp_path / "a.tgz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="damaged or incomplete"):
         prepare(tmp_path / "a.tgz", tmp_path / "o.lmdb", 24, workers=1)
-    (tmp_path / "b.bin").write_bytes(b"nonsense")
+    (tmp_path / "b.bin").write_bytes(b"\1nonsense")
     with pytest.raises(UserError, match="unsupported source; expected a folder, zip, tar"):
         prepare(tmp_path / "b.bin", tmp_path / "p.lmdb", 24, workers=1)
 

@@ -144,13 +144,27 @@ def test_a_torn_last_line_is_passed_over_and_a_damaged_one_refused(tmp_path):
         {"protocol": {"format_version": 1, "metrics": {"fid": 3}}},
         {"protocol": {"format_version": 1, "metrics": {"fid": {}}, "real": "faces"}},
         {"metrics": []},
+        {"step": True},
+        {"images": -1},
+        {"intervals": {"fid": [1.0]}},
+        record(generated__truncation_psi="x"),
+        record(generated__count="many"),
+        record(real__count=[1]),
     ],
 )
 def test_a_line_of_other_types_is_damaged(change, tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps(record() | {"metrics": {"fid": 1.0}} | change) + "\n" + json.dumps(record()) + "\n")
-    with pytest.raises(UserError, match="line 1 is not an evaluation"):
-        read_results(path)
+    damaged, sound = json.dumps(record() | {"metrics": {"fid": 1.0}} | change), json.dumps(record())
+    for number, lines in ((1, [damaged, sound]), (2, [sound, damaged])):  # The last line is not torn: it is JSON.
+        path.write_text("\n".join(lines) + "\n")
+        with pytest.raises(UserError, match=f"line {number} is not an evaluation .*; repair it"):
+            read_results(path)
+
+
+def test_an_interval_that_is_not_finite_is_none():
+    for high in (10**400, float("inf"), None):
+        (result,) = results_of(record() | {"metrics": {"fid": 1.0}, "intervals": {"fid": [1.0, high]}})
+        assert result.interval is None
 
 
 def test_a_number_that_is_not_finite_is_read_as_null(tmp_path):
