@@ -4,20 +4,13 @@ import argparse
 import errno
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from registry import Registry, UserError
-from registry.wording import printable
+from registry import UserError
 from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command, experiments_folder, one_of_several
 from stylenat.files import open_in_folder
-
-if TYPE_CHECKING:
-    from stylenat.evaluation.evaluate import Evaluation
-    from stylenat.interfaces import Dataset
 
 EXAMPLES = """examples:
   python tools/evaluate.py runs/quickstart-1a2b3c4d
@@ -152,6 +145,14 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
         bindings += [f"{name} = {arguments.bootstrap}" for name in with_it]
         experiment = load_experiment(registry, files, bindings, search_path=search)
     out = arguments.out or config.parent / "metrics.jsonl"
+    _check_writable(out)
+    from stylenat.commands._evaluate_run import evaluate_run
+
+    return evaluate_run(arguments, registry, experiment, folder, out)
+
+
+def _check_writable(out: Path) -> None:
+    """Raises UserError where results could not be appended, before hours are spent on them."""
     if not out.parent.is_dir():
         raise UserError(f"there is no folder {out.parent} to write {out.name} to")
     try:
@@ -161,124 +162,6 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
             raise PermissionError(errno.EACCES, "its folder cannot be written")
     except OSError as error:
         raise UserError(f"cannot write results to {out} ({error.strerror}); choose another file with --out") from error
-
-    import torch
-
-    from stylenat.evaluation.cache import StatisticsCache, statistics_folder
-    from stylenat.evaluation.evaluate import Evaluation, Evaluator, check_images, usable, warnings_for
-    from stylenat.evaluation.one_class import mean_over_classes, of_class
-    from stylenat.evaluation.progress import ProgressLine
-    from stylenat.random_streams import BLOCK
-    from stylenat.sampling import Sampler, default_batch, sampler_of
-    from stylenat.training.agreement import facts_of, must_agree
-    from stylenat.training.forward import use_tf32
-    from stylenat.training.memory import out_of_memory_is_one_line, smaller_batch
-    from stylenat.training.processes import pick_device
-    from stylenat.weights import classes_of_weights
-
-    threads = experiment.value("train.threads")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    metrics = experiment.value("train.metrics")
-    _provide(metrics, arguments)
-    metrics = usable(metrics, _say)
-    if not metrics:
-        raise UserError("there is nothing to measure: bind train.metrics, for instance with --gin metrics/offline.gin")
-    device = pick_device(experiment.value("train.device"))
-    use_tf32(experiment.value("train.tf32"))
-    # All of the checkpoint is read now: training may go on meanwhile, and drop it.
-    manifest, trackers = weights.manifest_of(folder), _trackers(experiment, folder)
-    generator, network = weights.generator_of(folder, experiment.value("train.generator"), arguments.average)
-    # What training measures; results of any other weights are no values of the run.
-    another_average = network != ("ema" if (folder / "ema.safetensors").exists() else "generator")
-    dataset = _dataset(registry, experiment, arguments.data, generator.resolution)
-    must_agree(facts_of(experiment, registry.plugin_files) | {"weights": manifest["sha256"][f"{network}.safetensors"]})
-    if any(getattr(metric, "uses_real", True) for metric in metrics):
-        _prepare(dataset, arguments, manifest.get("dataset"))
-    samples = experiment.value("train.evaluation_samples")
-    classes = classes_of_weights(folder, generator)
-    pixel_space = experiment.value("train.pixel_space")
-    numbers: list[int | None] = [arguments.number]
-    if arguments.number is not None:
-        if classes is None:
-            raise UserError("--class: the generator has no classes; it was trained without labels")
-        classes.one(arguments.number)
-    if arguments.per_class:
-        if classes is None:
-            raise UserError("--per-class: the generator has no classes; it was trained without labels")
-        numbers = list(range(len(classes)))
-    check_images(metrics, of_class(dataset, numbers[0]), samples, arguments.real_samples)
-    for line in warnings_for(samples):
-        _say(f"note: {line}")
-
-    batch = arguments.batch or default_batch(experiment.value("train.batch_size"))
-    seed, psi = experiment.value("train.seed"), experiment.value("train.truncation_psi")
-    cache = None if arguments.no_cache else StatisticsCache(arguments.cache or statistics_folder(), _say)
-    failures: list[str] = []
-    progress = ProgressLine("generated"), ProgressLine("real")
-    step, images = manifest.get("step"), manifest.get("images")
-    at_once = max(batch, arguments.batch or BLOCK)
-
-    def sampler(number: int | None, batch: int) -> Sampler:
-        made = sampler_of(generator.to(device), seed, psi, batch, classes, pixel_space)
-        return made if number is None else made.of_class(number)
-
-    found: list[Evaluation] = []
-    for number in numbers:
-        evaluator = Evaluator(
-            of_class(dataset, number),
-            metrics,
-            device,
-            cache,
-            arguments.real_samples,
-            failures.append,
-            arguments.batch or BLOCK,
-        )
-
-        def one(evaluator: Evaluator = evaluator, number: int | None = number) -> None:
-            evaluator.embed(sampler(number, 1)(0, 1))
-
-        with out_of_memory_is_one_line(lambda: at_once, one, device, smaller_batch):
-            try:
-                evaluation = evaluator.evaluate(sampler(number, batch), samples, *progress)
-            finally:
-                for line in progress:
-                    line.close()
-            if set(evaluation.failed) == set(evaluation.metrics):
-                raise UserError(f"{folder}: nothing is measured and nothing written: {'; '.join(failures)}")
-            for text in failures:
-                _say(text)
-            failures.clear()
-            evaluator.say = _say
-            evaluation.protocol["generated"]["weights_sha256"] = manifest["sha256"][f"{network}.safetensors"]
-            if another_average:
-                evaluation.protocol["generated"]["average"] = network
-            _report(evaluation, evaluator, samples, arguments.baselines)
-        _write(out, step, images, evaluation)
-        found.append(evaluation)
-    if arguments.per_class:
-        evaluation = mean_over_classes(found)
-        _report(evaluation, None, samples, False)
-        _write(out, step, images, evaluation)
-    for tracker in trackers if arguments.number is None and not another_average else ():
-        tracker.record_evaluation(step, evaluation.metrics, evaluation.details())
-    return 0
-
-
-def _prepare(dataset: "Dataset", arguments: argparse.Namespace, trained_on: Any) -> None:
-    """Opens the real images. Raises UserError where that would create files, which a run's config may not decide."""
-    from stylenat.data.identity import differences, identity
-    from stylenat.training.agreement import must_agree
-    from stylenat.training.processes import first_alone
-
-    created = getattr(dataset, "creates", None)
-    if created is not None and not arguments.make_data:
-        raise UserError(f"{created} does not exist; add --make-data to create it there, or give images with --data")
-    first_alone(dataset.prepare)
-    images = identity(dataset)
-    must_agree({f"data set, {name}": str(value) for name, value in images.items()})
-    if arguments.data is None and isinstance(trained_on, dict) and (lines := differences(trained_on, images)):
-        _say(f"note: the real images are not those of the training: {'; '.join(lines)}")
 
 
 def _bindings(arguments: argparse.Namespace) -> list[str]:
@@ -295,90 +178,3 @@ def _bindings(arguments: argparse.Namespace) -> list[str]:
     if arguments.truncation_psi is not None:
         bindings.append(f"train.truncation_psi = {arguments.truncation_psi!r}")
     return bindings
-
-
-def _provide(metrics: Sequence[Any], arguments: argparse.Namespace) -> None:
-    """Gives the extractors the weights' files, and leave to fetch the others. Raises UserError for a file of no use."""
-    from stylenat import weights
-
-    sources = [metric.needs for metric in metrics if hasattr(metric, "needs")]
-    for path in arguments.extractor_weights:
-        if not path.is_file():
-            raise UserError(f"--extractor-weights: there is no file {path}")
-        state = weights.read(path).states.get("", {})
-        if not any([source.take(path, state) for source in sources if hasattr(source, "take")]):
-            names = ", ".join(sorted({source.name for source in sources if hasattr(source, "take")})) or "none"
-            raise UserError(f"{path} holds weights of none of the extractors that the metrics use ({names})")
-    for source in sources:
-        if arguments.download and hasattr(source, "download"):
-            source.download = True
-
-
-def _dataset(registry: Registry, experiment: Any, data: Path | None, resolution: int) -> "Dataset":
-    """The real images, unopened. Raises UserError when they are not of the generator's resolution."""
-    if data is None:
-        dataset = experiment.value("train.dataset")
-    else:
-        dataset = registry.find("dataset.lmdb").load()(path=str(data), resolution=resolution)
-    if dataset.resolution != resolution:
-        raise UserError(
-            f"the generator's images are {resolution}x{resolution} and {dataset.describe()} has {dataset.resolution}; "
-            "give data of the generator's resolution with --data"
-        )
-    return dataset
-
-
-def _report(evaluation: "Evaluation", evaluator: Any, samples: int, with_baselines: bool) -> None:
-    from rich.console import Console
-
-    from stylenat.evaluation.baselines import baselines
-    from stylenat.evaluation.table import metrics_table
-    from stylenat.ranks import rank
-
-    compared = baselines(evaluator) if with_baselines and evaluator.real.used else {}
-    if rank() == 0:
-        what = f"{samples} generated images"
-        if evaluator is None:
-            what = f"mean over classes, {what} each"
-        elif (real := evaluator.real).used:
-            what += f", {real.count} of {real.dataset.describe()}"
-        console = Console(width=None if sys.stdout.isatty() else 120)
-        console.print(printable(what), soft_wrap=True, highlight=False, markup=False)
-        console.print(metrics_table(evaluation, compared))
-
-
-def _write(out: Path, step: int | None, images: int | None, evaluation: "Evaluation") -> None:
-    from stylenat.evaluation.records import append_evaluation
-    from stylenat.ranks import rank
-
-    if rank():
-        return
-    try:
-        append_evaluation(out, step, images, evaluation.metrics, evaluation.details())
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from error
-    print(printable(f"written with its protocol: {out}"))
-
-
-def _trackers(experiment: Any, folder: Path) -> list[Any]:
-    """The run's trackers that take evaluations after training, each in the state that the checkpoint has."""
-    from stylenat import checkpoint
-    from stylenat.ranks import rank
-
-    wanting = [t for t in experiment.value("train.trackers") if hasattr(t, "record_evaluation")]
-    if rank() or not wanting or not (folder / "state.pt").exists():
-        return []
-    states = checkpoint.state(folder)["trackers"]
-    known = [tracker for tracker in wanting if type(tracker).__qualname__ in states]
-    for tracker in known:
-        tracker.load_state_dict(states[type(tracker).__qualname__])
-    return known
-
-
-def _say(line: str) -> None:
-    """Prints on stderr, in process 0 only."""
-    from stylenat.ranks import rank
-
-    if rank():
-        return
-    print(printable(line), file=sys.stderr)
