@@ -129,7 +129,7 @@ def ablation_file(tmp_path_factory):
 def ablated(ablation_file):
     """The folder of that ablation's four finished runs, trained in this process."""
     from registry import load_plugins
-    from stylenat.ablation.plan import planned
+    from stylenat.ablation.planning import planned
     from stylenat.commands._command import ASIDE, CORE, experiments_folder
     from stylenat.commands.run import main
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from registry import load_experiment, load_plugins
-from stylenat.ablation.plan import planned
+from stylenat.ablation.planning import planned
 from stylenat.commands._command import ASIDE, CORE, experiments_folder
 from stylenat.commands.tables import print_dry_run
 from stylenat.training.footprint import footprint

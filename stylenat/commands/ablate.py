@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--threads is not in the printed commands; set OMP_NUM_THREADS where they run")
     registry = loaded_plugins(arguments.plugin)
 
-    from stylenat.ablation.plan import planned, prepare
+    from stylenat.ablation.planning import planned, prepare
 
     plan = planned(
         registry,

@@ -219,7 +219,7 @@ def test_a_variant_whose_construction_raises_is_named_and_the_rest_goes_on(ablat
 
 
 def test_data_that_raise_leave_out_their_variant_alone(ablation_file, tmp_path, monkeypatch):
-    from stylenat.ablation import plan as module
+    from stylenat.ablation import planning as module
 
     monkeypatch.chdir(tmp_path)
     registry = load_plugins(core=CORE, aside=ASIDE)
