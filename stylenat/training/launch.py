@@ -67,6 +67,9 @@ def run_experiment(
     arguments = {"--run-dir": str(directory), "--resume": resume, "--resume-with-changes": str(with_changes)}
     must_agree(facts_of(experiment, registry.plugin_files) | arguments)
     settings: Training = experiment.get("train")()
+    for tracker in settings.trackers:
+        if hasattr(tracker, "check"):
+            tracker.check()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)

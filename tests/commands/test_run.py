@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from plugins.trackers import curves
 from registry import hookimpl
 from stylenat.commands.run import main
 from stylenat.training import loop
@@ -268,3 +269,14 @@ def test_a_dry_run_needs_no_backend(tiny, backend, capsys):
 def test_a_run_says_which_backends_its_attention_takes(tiny, capsys):
     assert main([*tiny, "--bind", "block.hydra.backend = 'tiled'"]) == 0
     assert "attention on cpu: tiled" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_tracker_whose_package_is_missing_is_refused_before_anything_is_written(
+    tiny, name, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setattr(curves, "find_spec", lambda package: None)
+    assert main([*tiny, "--bind", f"train.trackers = [@tracker.{name}()]"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"tracker.{name} needs the package {name}" in line and f"pip install {name}" in line
+    assert not (tmp_path / "runs").exists()

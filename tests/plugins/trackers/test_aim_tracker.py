@@ -72,7 +72,7 @@ def test_scalars_are_read_every_so_many_iterations_and_when_training_is_finished
 
 
 def test_a_lazy_regularizer_that_never_meets_a_tracked_iteration_is_tracked_at_its_own(make_run, repo):
-    tracker, run = AimTracker(repo, every=50), make_run()
+    tracker, run = AimTracker(repo, every=50), make_run(iterations=500)
     tracker.run_started(run)
     for step in range(1, 101):
         lazy = {"regularizer/r1": float(step)} if step % 8 == 1 else {}
@@ -283,7 +283,7 @@ def test_the_users_ctrl_c_is_not_taken_for_a_failure_of_aims(make_run, repo):
     tracker.run_started(run)
     with pytest.raises(KeyboardInterrupt):
         tracker.step_ended(run, 1, {"loss/generator": Interrupted()})
-    tracker._newest.clear()
+    tracker._newest.forget()
     tracker.run_ended(run, "failed")
 
 
