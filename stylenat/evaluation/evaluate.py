@@ -104,7 +104,7 @@ class Evaluator:
     others go on. What is not the metric's own fault is raised: requests to stop, memory that ran out, lost processes.
 
     Args:
-        device: where features are computed, the generator's.
+        device: where features are computed, the generator's; the CPU for ``mps``, which has no float64.
         cache: where the real set's statistics last; None for nowhere.
         real_samples: only so many of the first real images; None for all.
         say: called with a line for what could not be measured; by default process 0 prints it on stderr.
@@ -122,6 +122,8 @@ class Evaluator:
         batch: int = BLOCK,
     ) -> None:
         self.metrics, self.device, self.say, self.batch = metrics, torch.device(device), say, batch
+        if self.device.type == "mps":
+            self.device = torch.device("cpu")
         self.real = RealSet(dataset, metrics, self.device, cache, real_samples, batch)
         self._names: dict[int, tuple[str, ...]] = {}
 

@@ -111,6 +111,7 @@ def test_trackers_are_told_how_a_run_that_fails_ended(tiny, monkeypatch, tmp_pat
         (["--bind", "train.metrics = [@metric.swd(), @metric.swd()]"], "two of one name"),
         (["--bind", "train.batch_size = 6"], "does not divide"),
         (["--bind", "train.device = 'cuda'"], "sees no GPU"),
+        (["--bind", "train.device = 'mps'", "--bind", "train.precision = 'bf16'"], "takes 'float32' only"),
         (["--bind", "block.hydra.partition = @partition.uniform()", "--bind", "partition.uniform.dilation = 2"],
          "exceeds the resolution"),
         (["--bind", "discriminator.wavelet.resolution = 32"], "resolutions differ"),
