@@ -38,7 +38,33 @@ def test_a_finished_run_started_again_changes_nothing(tiny, capsys):
     before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*") if path.is_file()}
     assert main([*tiny, "--run-dir", "run"]) == 0
     assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*") if path.is_file()} == before
-    assert "finished" in capsys.readouterr().out
+    assert "is finished at iteration 4; nothing to do; to train on, bind train.iterations" in capsys.readouterr().out
+
+
+def test_a_finished_run_takes_no_changes_unless_it_trains_on(tiny, capsys):
+    assert main([*tiny, "--run-dir", "run"]) == 0
+    config = Path("run/config.gin").read_text()
+    changed = [*tiny, "--run-dir", "run", "--resume-with-changes", "--bind", "train.max_skipped = 9"]
+    assert main(changed) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert "is finished at iteration 4" in line and "bind train.iterations above it" in line
+    assert Path("run/config.gin").read_text() == config
+    assert main([*changed, "--bind", "train.iterations = 5"]) == 0
+    assert (Path("run") / "checkpoints" / "step-000000005").is_dir()
+
+
+def test_a_longer_run_says_how_to_train_on_in_the_shorter_ones_folder(tiny, tmp_path, capsys):
+    assert main(tiny) == 0
+    (first,) = (tmp_path / "runs").iterdir()
+    assert main([*tiny, "--bind", "train.max_skipped = 9", "--bind", "train.iterations = 5"]) == 0
+    assert "differs only" not in capsys.readouterr().out
+    longer = [*tiny, "--bind", "train.iterations = 5"]
+    assert main(longer) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "differs only" in line]
+    assert "train.iterations, 4 there" in line
+    assert line.endswith(f"add --run-dir runs/{first.name} --resume-with-changes")
+    assert main(longer) == 0
+    assert "differs only" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
