@@ -51,7 +51,7 @@ class Evaluation:
 
 
 class MissingWeights(UserError):
-    """Raised by a metric's ``check()``: its extractor's weights are not here, and the other metrics go on."""
+    """Raised by a metric's ``check()``: what its extractor needs is not here; the other metrics go on."""
 
 
 def usable(metrics: Sequence[Metric], say: Callable[[str], None]) -> list[Metric]:
