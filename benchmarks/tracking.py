@@ -1,9 +1,10 @@
 """What the trackers cost of a training step.
 
-    python benchmarks/tracking.py [--gin quickstart.gin] [--steps 400] [--repeats 3]
+    python benchmarks/tracking.py [--gin quickstart.gin] [--steps 400] [--repeats 3] [--trackers tensorboard wandb]
 
-Every hook call of a tracker is timed on its own while a run trains, and set against the time of the steps. A sample
-grid and an evaluation's metrics are tracked within a step too, so the slowest single call is shown too.
+Every hook call of a tracker, and its state for a checkpoint, is timed on its own while a run trains, and set against
+the time of the steps. A sample grid and an evaluation's metrics are tracked within a step too, so the slowest single
+call is shown too.
 """
 
 import argparse
@@ -52,20 +53,33 @@ class Timed:
         self._call("metrics_evaluated", run=run, step=step, metrics=metrics, details=details)
 
     @hookimpl
+    def run_rolled_back(self, run, step):
+        self._call("run_rolled_back", run=run, step=step)
+
+    @hookimpl
     def run_ended(self, run, status):
         self._call("run_ended", run=run, status=status)
 
     def state_dict(self) -> dict[str, Any]:
-        return self._tracker.state_dict()
+        began = time.perf_counter()
+        state = self._tracker.state_dict()
+        self._seconds.setdefault("state_dict", []).append(time.perf_counter() - began)
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._tracker.load_state_dict(state)
 
 
-def measured(gin: str, steps: int, folder: Path) -> tuple[dict[str, dict[str, list[float]]], float]:
+def measured(
+    gin: str, steps: int, folder: Path, trackers: Sequence[str]
+) -> tuple[dict[str, dict[str, list[float]]], float]:
     """Seconds of each hook call by tracker and hook, and of the whole training, of one run."""
     registry = load_plugins(core=CORE)
-    bindings = [f"train.iterations = {steps}", f"tracker.aim.repo = '{folder}'"]
+    bindings = [
+        f"train.iterations = {steps}",
+        f"train.trackers = [{', '.join(f'@tracker.{name}()' for name in trackers)}]",
+    ]
+    bindings += [f"tracker.aim.repo = '{folder}'"] if "aim" in trackers else []
     experiment = load_experiment(registry, [gin], bindings, search_path=[experiments_folder()])
     seconds: dict[str, dict[str, list[float]]] = {}
     whole = 0.0
@@ -100,12 +114,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--gin", default="quickstart.gin")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--trackers", nargs="+", default=["progress", "jsonl", "aim"], metavar="NAME")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(2)
     lines = []
     for _ in range(arguments.repeats):
         with tempfile.TemporaryDirectory() as folder:
-            seconds, whole = measured(arguments.gin, arguments.steps, Path(folder))
+            seconds, whole = measured(arguments.gin, arguments.steps, Path(folder), arguments.trackers)
         for tracker, hooks in seconds.items():
             in_steps = [s for hook, calls in hooks.items() if hook not in ("run_started", "run_ended") for s in calls]
             start = sum(hooks.get("run_started", [])) + sum(hooks.get("run_ended", []))

@@ -86,16 +86,24 @@ class Experiment:
             label: what to call the other one, in ``train.batch_size: 32 here, 16 there``.
         """
         try:
-            config = checked_config(self._config.registry, gintext.read_text(other_text, label))
-            theirs = {setting.shown: render(setting.value) for setting in config.settings(label)}
+            found = self.differing(other_text, label)
         except UserError as error:  # Written with other plugins or another version: that is the difference.
             return [str(error)]
-        mine = self.settings()
         return [
-            f"{name}: {mine.get(name, 'not in use')} here, {theirs.get(name, 'not in use')} {label}"
-            for name in sorted(mine | theirs)
-            if mine.get(name) != theirs.get(name)
+            f"{name}: {mine or 'not in use'} here, {theirs or 'not in use'} {label}"
+            for name, (mine, theirs) in found.items()
         ]
+
+    def differing(self, other_text: str, label: str = "there") -> dict[str, tuple[str | None, str | None]]:
+        """By parameter, the value here and that of another ``operative_text``, where they differ; None: not in use.
+
+        Raises UserError for a text of other plugins or of a version that this one cannot read.
+        """
+        config = checked_config(self._config.registry, gintext.read_text(other_text, label))
+        theirs = {setting.shown: render(setting.value) for setting in config.settings(label)}
+        mine = self.settings()
+        names = sorted(name for name in mine | theirs if mine.get(name) != theirs.get(name))
+        return {name: (mine.get(name), theirs.get(name)) for name in names}
 
     def _bound(self, call: Call) -> dict[str, tuple[Any, str]]:
         """What a call is given: values with macros spelt out, and the lines that bind them."""

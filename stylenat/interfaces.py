@@ -511,6 +511,8 @@ class Tracker(Protocol):
 
     Optional:
 
+    * ``check()``: raises UserError where it cannot record anything, such as for a missing package; called before the
+      run folder is made.
     * ``where() -> dict[str, str]``: lines that are printed at the end of the run.
     * ``record_evaluation(step, metrics, details)``: called by ``tools/evaluate.py`` after training, with the state
       loaded.

@@ -8,7 +8,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from plugins.features.published import Published, checksum_of, fitted, found, in_place_of, state_of
+from plugins.features.published import (
+    Published,
+    checksum_of,
+    fitted,
+    found,
+    in_place_of,
+    needs_torch_fidelity,
+    state_of,
+)
 
 Size = Literal["s", "b", "l"]
 WIDTH = {"s": 384, "b": 768, "l": 1024}
@@ -89,6 +97,7 @@ class Dinov2:
         return found(WEIGHTS[self.size], self.weights, self.download)
 
     def _loaded(self) -> nn.Module:
+        needs_torch_fidelity(WEIGHTS[self.size].what)
         path = self._path()
         return _network(self.size, path, checksum_of(path))
 

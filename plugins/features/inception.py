@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plugins.features.published import Published, checksum_of, fitted, found, in_place_of, state_of
+from plugins.features.published import (
+    Published,
+    checksum_of,
+    fitted,
+    found,
+    in_place_of,
+    needs_torch_fidelity,
+    state_of,
+)
 
 INCEPTION = Published(
     what="Inception (features.inception)",
@@ -70,6 +78,7 @@ class Inception:
         return found(INCEPTION, self.weights, self.download)
 
     def _loaded(self) -> nn.Module:
+        needs_torch_fidelity(INCEPTION.what)
         path = self._path()
         return _network(path, checksum_of(path))
 

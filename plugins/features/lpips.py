@@ -7,7 +7,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from plugins.features.published import Published, checksum_of, fitted, found, in_place_of, state_of
+from plugins.features.published import (
+    Published,
+    checksum_of,
+    fitted,
+    found,
+    in_place_of,
+    needs_torch_fidelity,
+    state_of,
+)
 
 VGG16 = Published(
     what="LPIPS's VGG16 (metric.ppl)",
@@ -88,6 +96,7 @@ class Lpips:
         return found(VGG16, self.vgg16_weights, self.download), found(LINEAR, self.lpips_weights, self.download)
 
     def _loaded(self) -> nn.Module:
+        needs_torch_fidelity(LINEAR.what)
         vgg16, linear = self._paths()
         return _network(vgg16, linear, self.resize, (checksum_of(vgg16), checksum_of(linear)))
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ class Published:
     @property
     def file(self) -> str:
         return self.url.rsplit("/", 1)[-1]
+
+
+def needs_torch_fidelity(what: str) -> None:
+    """Raises MissingWeights where torch-fidelity is not installed; ``what`` uses it. Imports nothing."""
+    if find_spec("torch_fidelity") is None:
+        raise MissingWeights(f"{what} needs torch-fidelity, which is not installed: pip install torch-fidelity")
 
 
 def found(published: Published, given: str | None, download: bool) -> Path:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from plugins.features.inception import Inception
+from plugins.features.published import needs_torch_fidelity
 from registry import Count, UserError
 from stylenat.evaluation.accumulators import Rows
 from stylenat.interfaces import Features, Measured
@@ -31,7 +32,8 @@ class InceptionScore:
         self.splits, self.seed = splits, seed
 
     def check(self) -> None:
-        """Raises UserError when the extractor's weights are missing."""
+        """Raises UserError when torch-fidelity or the extractor's weights are missing."""
+        needs_torch_fidelity(f"metric.{self.name}")
         if hasattr(self.needs, "check"):
             self.needs.check()
 

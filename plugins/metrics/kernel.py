@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from plugins.features.published import needs_torch_fidelity
 from plugins.metrics.frechet import named
 from registry import Count, UserError
 from stylenat.evaluation.accumulators import Rows
@@ -31,7 +32,8 @@ class KID:
         self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
 
     def check(self) -> None:
-        """Raises UserError when the extractor's weights are missing."""
+        """Raises UserError when torch-fidelity or the extractor's weights are missing."""
+        needs_torch_fidelity(f"metric.{self.name}")
         if hasattr(self.needs, "check"):
             self.needs.check()
 

@@ -8,3 +8,5 @@ def stylenat_register(register):
     register("tracker", "progress", "plugins.trackers.progress:Progress")
     register("tracker", "jsonl", "plugins.trackers.jsonl:JsonLines")
     register("tracker", "aim", "plugins.trackers.aim_tracker:AimTracker")
+    register("tracker", "tensorboard", "plugins.trackers.tensorboard:TensorBoard")
+    register("tracker", "wandb", "plugins.trackers.wandb:WeightsAndBiases")

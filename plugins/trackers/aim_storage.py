@@ -5,6 +5,8 @@ wait without a limit for Aim's threads, which end when the storage fails; and so
 """
 
 import atexit
+import platform
+import sys
 import threading
 import time
 import traceback
@@ -24,6 +26,9 @@ LOCK_SECONDS = 30.0
 ATTEMPTS = 5
 """Tries to open a run, 0.1 s after the first and then after twice as long each."""
 
+WHEELS = "it has wheels for Python 3.11 and 3.12 on Linux (x86-64) and macOS"
+"""As pyproject.toml says it in its environment markers."""
+
 QUIET = {"system_tracking_interval": None, "capture_terminal_logs": False, "log_system_params": False}
 """Aim's defaults add threads, patch stdout, and store every environment variable, secrets included."""
 
@@ -32,13 +37,27 @@ _abandoned: list[Any] = []
 
 
 def load() -> None:
-    """Imports Aim. Raises UserError if it is not installed or cannot be imported."""
+    """Imports Aim. Raises UserError if it is not installed, older than 3, or cannot be imported."""
     try:
-        import aim  # noqa: F401 - here to fail, if it must
+        import aim
+        import aim.sdk  # noqa: F401 - here to fail, if it must
     except ModuleNotFoundError as error:
+        if error.name == "aim":
+            raise UserError(
+                f"Aim is not installed: {remedy(sys.version_info, sys.platform, platform.machine())}"
+            ) from error
+        if error.name == "aim.sdk":  # What pip finds where Aim 3 has no wheel.
+            raise UserError("the installed Aim is older than 3.29; uninstall it: pip uninstall aim") from error
         raise UserError(f"{error.name} is not installed; install it: pip install aim") from error
     except (Exception, SystemExit) as error:
         raise UserError(f"Aim cannot be imported: {reason(error)}") from error
+
+
+def remedy(version: tuple[int, ...], system: str, machine: str) -> str:
+    """What to do where Aim is not installed; the arguments are those of ``sys`` and ``platform.machine()``."""
+    if version < (3, 13) and (system == "darwin" or (system == "linux" and machine == "x86_64")):
+        return "pip install 'aim>=3.29'"
+    return f"{WHEELS}; other trackers: docs/trackers.md"
 
 
 def create_repository(path: str) -> None:

@@ -7,16 +7,15 @@ import hashlib
 import json
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from plugins.trackers import aim_storage
+from plugins.trackers.curves import Failures, Newest, interval, plain, plain_text
 from registry import Count, hookimpl
-from registry.wording import printable, reason
+from registry.wording import printable
 from stylenat.training.run import Run
 
 NETWORKS = ("generator", "discriminator")
@@ -36,7 +35,8 @@ class AimTracker:
     Args:
         repo: folder that holds ``.aim``; created if it is missing.
         experiment: Aim's experiment, by default the gin file's stem.
-        every: iterations between tracked scalars. Each costs about a third of a millisecond.
+        every: iterations between tracked scalars, in short runs a tenth of ``train.iterations``. Each costs about a
+            third of a millisecond.
         log_images: whether sample grids are stored.
         tags: Aim's tags of the run.
         labels: stored as ``run.labels``, to query and group by; an ablation sets its variant and seed.
@@ -58,8 +58,9 @@ class AimTracker:
         self.log_images, self.tags, self.labels = log_images, tags, dict(labels or {})
         self._run: Any = None
         self._identity: dict[str, str] = {}
-        self._newest: dict[str, tuple[int, Any]] = {}
-        self._said: set[tuple[str, type]] = set()
+        self._newest = Newest()
+        failures = Failures("aim")
+        self._say, self._going_on = failures.say, failures.going_on
         self._threads = ExitStack()
 
     def where(self) -> dict[str, str]:
@@ -88,10 +89,8 @@ class AimTracker:
     def step_ended(self, run: Run, step: int, scalars: Mapping[str, Any]) -> None:
         if self._run is None:
             return
-        # Lazy regularizers rarely run in the very iteration that is tracked, so the newest of each is kept.
-        for name, value in scalars.items():
-            self._newest[name] = (step, value)
-        if step % self.every == 0:
+        self._newest.note(step, scalars)
+        if step % interval(self.every, run) == 0:
             self._track_newest()
 
     @hookimpl
@@ -102,7 +101,7 @@ class AimTracker:
             self._track(value, f"{name}/spread", step, "ema")
         if self._run is not None:
             with self._going_on("store the protocol of the metrics"):
-                self._run["protocol"] = _plain(details["protocol"])
+                self._run["protocol"] = plain(details["protocol"])
 
     @hookimpl
     def images_sampled(self, run: Run, step: int, path: Path) -> None:
@@ -120,7 +119,7 @@ class AimTracker:
             return
         if status == "finished":  # A run that goes on would keep a point at whichever iteration it was stopped.
             self._track_newest()
-        self._newest.clear()
+        self._newest.forget()
         closed, self._run = self._run, None
         with self._threads, self._going_on("close the run"):
             aim_storage.close_run(closed, status)
@@ -151,7 +150,7 @@ class AimTracker:
     def _add(run: Any, step: int, metrics: Mapping[str, float], details: Mapping[str, Any]) -> None:
         parts = {part: details["protocol"][part] for part in ("metrics", "generated", "real")}
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
-        run["protocols", key] = _plain(details["protocol"])
+        run["protocols", key] = plain(details["protocol"])
         spread = {f"{name}/spread": value for name, value in details["spread"].items()}
         for name, value in {**metrics, **spread}.items():
             run.track(float(value), name=printable(name), step=step, context={"net": "ema", "protocol": key})
@@ -173,13 +172,13 @@ class AimTracker:
         for tag in {printable(tag) for tag in self.tags} - set(self._run.tags):
             self._run.add_tag(tag)
         self._run["status"] = "running"
-        self._run["hparams"] = _plain(run.hparams)
-        self._run["environment"] = _plain(run.environment)
+        self._run["hparams"] = plain(run.hparams)
+        self._run["environment"] = plain(run.environment)
         if self.log_images and run.neighborhoods and not run.resumed:
             self._draw_neighborhoods(run)
         if self.labels:
-            self._run["labels"] = _plain(self.labels)
-        self._run.track(Text(_text(run.config_text)), name="config.gin", step=run.step)
+            self._run["labels"] = plain(self.labels)
+        self._run.track(Text(plain_text(run.config_text)), name="config.gin", step=run.step)
 
     def _draw_neighborhoods(self, run: Run) -> None:
         from aim import Image
@@ -192,13 +191,12 @@ class AimTracker:
             self._run.track(Image(str(path)), name="receptive field", step=0)
 
     def _track_newest(self) -> None:
-        for name, (step, value) in self._newest.items():
+        for name, (step, value) in self._newest.taken().items():
             series, _, last = name.rpartition("/")
             if last in NETWORKS:
                 self._track(value, series, step, last)
             else:
                 self._track(value, name, step)
-        self._newest.clear()
 
     def _track(self, value: Any, name: str, step: int, net: str | None = None) -> None:
         if self._run is None:
@@ -206,33 +204,3 @@ class AimTracker:
         with self._going_on(f"track {name}"):
             context = ({"net": net} if net else {}) | {"split": "train"}
             self._run.track(float(value), name=printable(name), step=step, context=context)
-
-    @contextmanager
-    def _going_on(self, what: str) -> Iterator[None]:
-        """Says a failure once for each cause."""
-        try:
-            yield
-        except Exception as error:  # Whatever it is, a tracker's failure is no reason to lose a week of training.
-            if (what, type(error)) not in self._said:
-                self._said.add((what, type(error)))
-                missing = "" if str(error).strip() else " without a message"
-                self._say(f"cannot {what} ({reason(error)}{missing}); training continues")
-
-    @staticmethod
-    def _say(line: str) -> None:
-        line = f"aim: {printable(line)}"
-        Console(stderr=True).print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
-
-
-def _plain(value: Any) -> Any:
-    """Nested plain values, the only ones that Aim takes; anything else becomes its text."""
-    if isinstance(value, Mapping):
-        return {_text(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if value is None or type(value) in (bool, int, float) else _text(value)
-
-
-def _text(value: Any) -> str:
-    """Text that Aim can store: undecodable bytes, as in names of files, are shown as escapes."""
-    return str(value).encode(errors="backslashreplace").decode()

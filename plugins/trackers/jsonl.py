@@ -13,6 +13,7 @@ from registry import UserError, hookimpl
 from stylenat.evaluation.protocol import RESULTS_BYTES
 from stylenat.evaluation.records import append_evaluation
 from stylenat.files import read_bounded
+from stylenat.training.guards import PREFIX
 from stylenat.training.run import Run, write_text
 
 
@@ -21,12 +22,14 @@ class JsonLines:
 
     A resume drops what lies beyond its own step.
     ``images``: real images seen so far; ``time``: UTC, ISO 8601; ``training``: the ``iterations`` of this process since
-    the evaluation before, or since its start, and the ``seconds`` that they took, without evaluations and samples. The
+    the evaluation before, or since its start, and the ``seconds`` that they took, without evaluations and samples; and
+    ``skipped``, the steps that the whole run has skipped by whose they were, if there are any. The
     others are explained in docs/evaluation.md. A number that is not finite is written as null, which every JSON reader
     takes.
     """
 
     def __init__(self) -> None:
+        self._skipped: dict[str, Any] = {}
         self._begin()
 
     @hookimpl
@@ -36,10 +39,11 @@ class JsonLines:
         self._begin()
 
     @hookimpl
-    def step_ended(self, run: Run) -> None:
+    def step_ended(self, run: Run, scalars: Mapping[str, Any]) -> None:
         now = time.monotonic()
         self._seconds, self._since = self._seconds + now - self._since, now
         self._iterations += 1
+        self._skipped |= {name: value for name, value in scalars.items() if name.startswith(PREFIX)}
 
     @hookimpl
     def images_sampled(self, run: Run) -> None:
@@ -52,7 +56,9 @@ class JsonLines:
     @hookimpl
     def metrics_evaluated(self, run: Run, step: int, metrics: Mapping[str, float], details: Mapping[str, Any]) -> None:
         self._cut(run, step - 1)  # An evaluation that was stopped before its checkpoint comes again.
-        training = {"seconds": round(self._seconds, 3), "iterations": self._iterations}
+        training: dict[str, Any] = {"seconds": round(self._seconds, 3), "iterations": self._iterations}
+        if skipped := {name.removeprefix(PREFIX): int(n) for name, n in self._skipped.items() if n}:
+            training["skipped"] = skipped
         append_evaluation(self._path(run), step, run.images, metrics, {**details, "training": training})
         self._begin()
 

@@ -4,6 +4,7 @@ import argparse
 import glob
 import os
 import re
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from stylenat.commands._plugins import loaded_plugins
 from stylenat.files import read_bounded
 from stylenat.training.interrupt import signals_end_the_process
 from stylenat.training.run import CONFIG_BYTES, ENVIRONMENT
+
+LENGTH = "train.iterations"
 
 EXAMPLES = """examples:
   python tools/run.py --gin gin/quickstart.gin
@@ -128,20 +131,36 @@ def _run(arguments: argparse.Namespace, began: float, argv: Sequence[str] | None
 
 def _folder_of(experiment: Experiment) -> Path:
     """``runs/NAME-HASH``; or the folder of the same experiment from a version that spelt it otherwise, such as before a
-    parameter had its present name: it goes on there."""
+    parameter had its present name: it goes on there.
 
+    Prints how to go on in the folder of a run that differs in its length alone.
+    """
     directory = Path("runs") / f"{experiment.name}-{experiment.hash}"
     if directory.exists():
         return directory
+    shorter: list[tuple[Path, str]] = []
     for folder in sorted(Path("runs").glob(f"{glob.escape(experiment.name)}-*")):
         if re.fullmatch("[0-9a-f]{8}", folder.name.removeprefix(f"{experiment.name}-")):
             try:
                 text = read_bounded(folder / "config.gin", CONFIG_BYTES).decode()
             except (OSError, ValueError):
                 continue  # No run folder, or none that can be read.
-            if not experiment.differences(text):
+            try:
+                found = experiment.differing(text)
+            except UserError:
+                continue  # Of other plugins or another version.
+            if not found:
                 print(printable(f"{folder} holds this experiment, in the spelling of an earlier version"))
                 return folder
+            if set(found) == {LENGTH}:
+                shorter.append((folder, str(found[LENGTH][1])))
+    for folder, iterations in shorter:
+        print(
+            printable(
+                f"a new run begins in {directory}; {folder} differs only in {LENGTH}, {iterations} there: to go on "
+                f"in it instead, add --run-dir {shlex.quote(str(folder))} --resume-with-changes"
+            )
+        )
     return directory
 
 

@@ -33,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", default="0-15", metavar="A-B,C", help="sample indices (default: %(default)s)")
     parser.add_argument("--truncation-psi", type=float, metavar="PSI", help="1: no truncation (default: the run's)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: %(default)s)")
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="(default: %(default)s)"
+    )
     parser.add_argument(
         "--batch",
         type=int,

@@ -131,6 +131,9 @@ class Comparison:
             if run.status.word not in (FINISHED, NOT_BEGUN):
                 reason = f": {run.status.reason}" if run.status.word == FAILED else ""
                 lines.append(f"{run.directory} {run.status} of {run.iterations:,}{reason}")
+            if run.skipped:
+                counts = ", ".join(f"{name} {count}" for name, count in sorted(run.skipped.items()))
+                lines.append(f"{run.directory} skipped steps whose loss or gradient was not finite: {counts}")
         absent = [str(run.directory) for group in self.groups for run in group.runs if run.status.word == NOT_BEGUN]
         if absent:
             lines.append(f"not begun: {', '.join(absent)}")

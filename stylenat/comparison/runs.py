@@ -65,6 +65,15 @@ class RunResults:
         return self.status.step * seconds / iterations if iterations and self.status.step else None
 
     @property
+    def skipped(self) -> dict[str, int]:
+        """Steps that were skipped in training, by whose they were; empty also where that is not recorded."""
+        counts: dict[str, int] = {}
+        for result in self.results:
+            for name, count in result.skipped.items():
+                counts[name] = max(count, counts.get(name, 0))
+        return counts
+
+    @property
     def processes(self) -> set[tuple[int, str]]:
         """Numbers of processes and devices of its training, as the protocols of its evaluations say."""
         machines = [
@@ -126,8 +135,11 @@ def read_run(
     experiment = load_run(registry, directory, config)
     results = read_results(directory / "metrics.jsonl") if (directory / "metrics.jsonl").exists() else []
     if not results and begun:
+        status = status_of(directory, experiment.value("train.iterations"), 0, ended)
+        reason = f" ({status.reason})" if status.reason else ""
         raise UserError(
-            f"{directory} has no results in metrics.jsonl; it needs the tracker jsonl and its first evaluation"
+            f"{directory} has no results in metrics.jsonl, and its status is: {status}{reason}; it needs the tracker "
+            "jsonl and its first evaluation"
         )
     training: Training = experiment.get("train")()
     networks = sized(training)

@@ -51,7 +51,7 @@ class Evaluation:
 
 
 class MissingWeights(UserError):
-    """Raised by a metric's ``check()``: its extractor's weights are not here, and the other metrics go on."""
+    """Raised by a metric's ``check()``: what its extractor needs is not here; the other metrics go on."""
 
 
 def usable(metrics: Sequence[Metric], say: Callable[[str], None]) -> list[Metric]:
@@ -104,7 +104,7 @@ class Evaluator:
     others go on. What is not the metric's own fault is raised: requests to stop, memory that ran out, lost processes.
 
     Args:
-        device: where features are computed, the generator's.
+        device: where features are computed, the generator's; the CPU for ``mps``, which has no float64.
         cache: where the real set's statistics last; None for nowhere.
         real_samples: only so many of the first real images; None for all.
         say: called with a line for what could not be measured; by default process 0 prints it on stderr.
@@ -122,6 +122,8 @@ class Evaluator:
         batch: int = BLOCK,
     ) -> None:
         self.metrics, self.device, self.say, self.batch = metrics, torch.device(device), say, batch
+        if self.device.type == "mps":
+            self.device = torch.device("cpu")
         self.real = RealSet(dataset, metrics, self.device, cache, real_samples, batch)
         self._names: dict[int, tuple[str, ...]] = {}
 

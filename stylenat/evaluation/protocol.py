@@ -9,7 +9,7 @@ import math
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class Result:
             ``versions``, ``machine``; None for a result that was written without one.
         training: seconds of the iterations before this evaluation, and their number; None where neither is recorded,
             as after training.
+        skipped: steps that the run had skipped, since a loss or gradient was not finite, by whose they were.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Result:
     interval: tuple[float, float] | None = None
     protocol: Mapping[str, Any] | None = None
     training: tuple[float, int] | None = None
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def part(self) -> str | None:
@@ -173,6 +175,7 @@ def results_of(record: Mapping[str, Any]) -> list[Result]:
                 None if interval is None else _interval(*interval),
                 None if protocol is None else of_metric(protocol, name),
                 _training(record.get("training")),
+                _skipped(record.get("training")),
             )
         )
     return results
@@ -241,6 +244,14 @@ def _training(record: Any) -> tuple[float, int] | None:
     if type(iterations) is not int:
         raise TypeError("iterations must be a number")
     return None if seconds is None else (seconds, iterations)
+
+
+def _skipped(record: Any) -> dict[str, int]:
+    """Counts by name. Raises TypeError or AttributeError for other data."""
+    counts = {} if record is None else record.get("skipped", {})
+    if any(type(count) is not int for count in counts.values()):
+        raise TypeError("skipped steps must be numbers")
+    return dict(counts)
 
 
 def _version(package: str) -> str | None:

@@ -69,6 +69,9 @@ def run_experiment(
     arguments = {"--run-dir": str(directory), "--resume": resume, "--resume-with-changes": str(with_changes)}
     must_agree(facts_of(experiment, registry.plugin_files) | arguments)
     settings: Training = experiment.get("train")()
+    for tracker in settings.trackers:
+        if hasattr(tracker, "check"):
+            tracker.check()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
@@ -120,7 +123,11 @@ def run_experiment(
         networks=state.networks(),
     )
     if state.finished:
-        console.print(printable(f"{directory} is finished at iteration {state.step}; nothing to do"))
+        said = f"{directory} is finished at iteration {state.step}"
+        to_train_on = f"to train on, bind train.iterations above it, with --run-dir {directory} --resume-with-changes"
+        if with_changes and changes:
+            raise UserError(f"{said}, so nothing would train with the changes ({'; '.join(changes)}); {to_train_on}")
+        console.print(printable(f"{said}; nothing to do; {to_train_on}"))
         return "finished"
     if loaded is not None:
         console.print(printable(f"continuing from {loaded}"))

@@ -69,10 +69,18 @@ def first_alone(work: Callable[[], None]) -> None:
 
 
 def pick_device(name: str, option: str = "train.device") -> torch.device:
-    """``auto``, ``cpu`` or ``cuda``: of a machine's GPUs, the one of this process's number there.
+    """``auto``, ``cpu``, ``cuda`` or ``mps``. Of a machine's CUDA GPUs, the one of this process's number there.
+
+    ``auto`` does not choose ``mps``, which has never been run.
 
     Raises UserError, which names the option, when there is no such device.
     """
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise UserError(f"{option} is 'mps', but PyTorch sees no GPU of Apple's; choose 'auto' or 'cpu'")
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError(f"{option} is 'mps', which takes one process; start without torchrun, or choose 'cpu'")
+        return torch.device("mps")
     gpus = torch.cuda.device_count()
     if name == "cuda" and gpus == 0:
         raise UserError(f"{option} is 'cuda', but PyTorch sees no GPU: {why_no_gpu()}; or choose 'auto' or 'cpu'")

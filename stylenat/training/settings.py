@@ -52,7 +52,7 @@ class Training:
         evaluation_samples: generated images an evaluation.
         max_skipped: iterations in a row with a skipped step (a loss or gradient that is not finite) after which the
             run goes back to its last checkpoint with other noise; max_roll_backs: how often, before it gives up.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto`` (the GPU of CUDA, else the CPU), ``cpu``, ``cuda`` or ``mps`` (float32, one process).
         precision: of the networks' passes: ``float32``, ``bf16`` or ``fp16`` (with loss scaling). Weights, optimisers,
             average, losses, statistics and gradient penalties are in float32 always.
         compile: backend of ``torch.compile`` for the networks: ``inductor`` for speed, ``aot_eager`` to find faults;
@@ -105,7 +105,7 @@ class Training:
     evaluation_samples: Annotated[int, Bounds(2)] = 50_000
     max_skipped: Count = 20
     max_roll_backs: CountOrZero = 3
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     compile: Literal["inductor", "aot_eager"] | None = None
     cuda_graphs: bool = False
@@ -122,6 +122,10 @@ class Training:
             names = [part.name for part in getattr(self, name)]
             if len(set(names)) < len(names):
                 raise UserError(f"train.{name} has two of one name: {', '.join(names)}; keep one of each")
+        if self.device == "mps" and self.precision != "float32":
+            raise UserError(
+                f"train.precision = {self.precision!r}, but the device 'mps' takes 'float32' only; bind that"
+            )
         if self.keep_best is not None and not self.metrics:
             raise UserError(f"train.keep_best = {self.keep_best!r}, but train.metrics has none; bind it there")
         check_calls(self.loss, tuple(self.regularizers), self.augmentation)

@@ -40,15 +40,15 @@ def test_every_link_shows_each_variants_curves_and_images(ablated, tmp_path):
     with aim_up(ablated.parents[1]) as address, chromium() as page:
         script = "localStorage.setItem('communityPopupSeen', 'true')"
         page.call("Page.addScriptToEvaluateOnNewDocument", source=script)
-        for group_by in (None, "block.hydra.partition"):
+        # A page takes five seconds: each kind of page and each grouping, not all pairs of them.
+        for group_by, title, count in ((None, "losses", 4), ("block.hydra.partition", "frechet_random_features", 2)):
             pages = links(comparison, group_by, address).pages
             # One curve a variant, the mean over its seeds, with a colour of its own and an area around it.
-            for title, count in (("frechet_random_features", 2), ("losses", 4)):
-                page.open(pages[title], f"{CURVES}.length === {count} && {AREAS} === {count} && !{SEARCHING}")
-                colours = page.evaluate(f"[...new Set({CURVES}.map(p => p.style.stroke || p.getAttribute('stroke')))]")
-                assert len(colours) == 2, colours
-                page.screenshot(tmp_path / f"aim-{title}.png")
-                kept(tmp_path / f"aim-{title}.png")
+            page.open(pages[title], f"{CURVES}.length === {count} && {AREAS} === {count} && !{SEARCHING}")
+            colours = page.evaluate(f"[...new Set({CURVES}.map(p => p.style.stroke || p.getAttribute('stroke')))]")
+            assert len(colours) == 2, colours
+            page.screenshot(tmp_path / f"aim-{title}.png")
+            kept(tmp_path / f"aim-{title}.png")
             page.open(pages["samples"], f"{IMAGES} >= 3 && !{SEARCHING}")  # Rows below the window are not drawn.
             text = page.evaluate("document.body.innerText")
             words = ("near", "far") if group_by is None else ("@partition.uniform()", "@partition.global()")

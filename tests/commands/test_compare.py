@@ -172,7 +172,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(arguments, message, runs, capsy
 def test_a_run_without_results_or_with_a_damaged_list_is_refused_by_name(runs, capsys):
     (runs / "near-seed0" / "metrics.jsonl").write_text("")
     assert main([str(runs / "near-seed0")]) == 2
-    assert "near-seed0 has no results in metrics.jsonl" in capsys.readouterr().err
+    assert "near-seed0 has no results in metrics.jsonl, and its status is: finished" in capsys.readouterr().err
     (runs / "ablation.json").write_text('{"format_version": 9, "name": "x", "variants": {}, "runs": {}}')
     assert main([str(runs)]) == 2
     assert "upgrade" in capsys.readouterr().err

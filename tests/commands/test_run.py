@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from plugins.trackers import curves
 from registry import hookimpl
 from stylenat.commands.run import main
 from stylenat.training import loop
@@ -37,7 +38,33 @@ def test_a_finished_run_started_again_changes_nothing(tiny, capsys):
     before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*") if path.is_file()}
     assert main([*tiny, "--run-dir", "run"]) == 0
     assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*") if path.is_file()} == before
-    assert "finished" in capsys.readouterr().out
+    assert "is finished at iteration 4; nothing to do; to train on, bind train.iterations" in capsys.readouterr().out
+
+
+def test_a_finished_run_takes_no_changes_unless_it_trains_on(tiny, capsys):
+    assert main([*tiny, "--run-dir", "run"]) == 0
+    config = Path("run/config.gin").read_text()
+    changed = [*tiny, "--run-dir", "run", "--resume-with-changes", "--bind", "train.max_skipped = 9"]
+    assert main(changed) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert "is finished at iteration 4" in line and "bind train.iterations above it" in line
+    assert Path("run/config.gin").read_text() == config
+    assert main([*changed, "--bind", "train.iterations = 5"]) == 0
+    assert (Path("run") / "checkpoints" / "step-000000005").is_dir()
+
+
+def test_a_longer_run_says_how_to_train_on_in_the_shorter_ones_folder(tiny, tmp_path, capsys):
+    assert main(tiny) == 0
+    (first,) = (tmp_path / "runs").iterdir()
+    assert main([*tiny, "--bind", "train.max_skipped = 9", "--bind", "train.iterations = 5"]) == 0
+    assert "differs only" not in capsys.readouterr().out
+    longer = [*tiny, "--bind", "train.iterations = 5"]
+    assert main(longer) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "differs only" in line]
+    assert "train.iterations, 4 there" in line
+    assert line.endswith(f"add --run-dir runs/{first.name} --resume-with-changes")
+    assert main(longer) == 0
+    assert "differs only" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -110,6 +137,7 @@ def test_trackers_are_told_how_a_run_that_fails_ended(tiny, monkeypatch, tmp_pat
         (["--bind", "train.metrics = [@metric.swd(), @metric.swd()]"], "two of one name"),
         (["--bind", "train.batch_size = 6"], "does not divide"),
         (["--bind", "train.device = 'cuda'"], "sees no GPU"),
+        (["--bind", "train.device = 'mps'", "--bind", "train.precision = 'bf16'"], "takes 'float32' only"),
         (["--bind", "block.hydra.partition = @partition.uniform()", "--bind", "partition.uniform.dilation = 2"],
          "exceeds the resolution"),
         (["--bind", "discriminator.wavelet.resolution = 32"], "resolutions differ"),
@@ -268,3 +296,14 @@ def test_a_dry_run_needs_no_backend(tiny, backend, capsys):
 def test_a_run_says_which_backends_its_attention_takes(tiny, capsys):
     assert main([*tiny, "--bind", "block.hydra.backend = 'tiled'"]) == 0
     assert "attention on cpu: tiled" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_tracker_whose_package_is_missing_is_refused_before_anything_is_written(
+    tiny, name, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setattr(curves, "find_spec", lambda package: None)
+    assert main([*tiny, "--bind", f"train.trackers = [@tracker.{name}()]"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"tracker.{name} needs the package {name}" in line and f"pip install {name}" in line
+    assert not (tmp_path / "runs").exists()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-KILLS = int(os.environ.get("STYLENAT_SOAK_KILLS", "4"))
+KILLS = int(os.environ.get("STYLENAT_SOAK_KILLS", "3"))
 """Of each test; the long form takes 30."""
 
 

@@ -7,6 +7,7 @@ import pytest
 from plugins.trackers import jsonl
 from plugins.trackers.jsonl import JsonLines
 from registry import UserError
+from stylenat.evaluation.protocol import read_results
 from stylenat.testing.tracker import DETAILS
 
 
@@ -45,11 +46,11 @@ def test_the_time_of_training_is_that_of_iterations_alone(make_run, monkeypatch)
         now[0] += seconds
         getattr(tracker, hook)(run, *arguments)
 
-    passed(2.0, "step_ended")
-    passed(2.0, "step_ended")
+    passed(2.0, "step_ended", {})
+    passed(2.0, "step_ended", {})
     passed(50.0, "images_sampled")
     passed(100.0, "metrics_evaluated", 2, {"fid": 1.0}, DETAILS)
-    passed(1.0, "step_ended")
+    passed(1.0, "step_ended", {})
     passed(100.0, "metrics_evaluated", 3, {"fid": 1.0}, DETAILS)
     assert [line["training"] for line in written(run)] == [
         {"seconds": 4.0, "iterations": 2},
@@ -116,3 +117,13 @@ def test_a_file_that_needs_no_cut_is_not_touched(make_run):
     JsonLines().run_started(run)
     after = (run.directory / "metrics.jsonl").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_skipped_steps_are_counted_over_the_run_and_read_back(make_run):
+    tracker, run = JsonLines(), make_run()
+    tracker.run_started(run)
+    tracker.step_ended(run, {"skipped/generator": 2.0, "skipped/r1": 1.0, "skipped/discriminator": 0.0})
+    tracker.step_ended(run, {"skipped/generator": 3.0})
+    tracker.metrics_evaluated(run, 2, {"fid": 1.0}, DETAILS)
+    assert written(run)[0]["training"]["skipped"] == {"generator": 3, "r1": 1}
+    assert read_results(run.directory / "metrics.jsonl")[0].skipped == {"generator": 3, "r1": 1}

@@ -320,3 +320,12 @@ def test_no_cell_is_cut_or_folded_at_any_width(width):
     for shown in ("head_partitions: variants", "0.046 ± 0.01", "** ", "reference", "3 finished", "pyramid"):
         assert shown in text
     assert ("best ever" in text) is (width != 80)
+
+
+def test_skipped_steps_are_noted():
+    results = [
+        Result("fid", 1.0, step, 4 * step, skipped=skipped) for step, skipped in ((4, {"r1": 2}), (8, {"r1": 5}))
+    ]
+    one = replace(run("a", 3.0, 80), results=tuple(results))
+    (note,) = [note for note in compared_runs([one, run("b", 2.0, 80)], "test").notes() if "skipped" in note]
+    assert note.endswith("skipped steps whose loss or gradient was not finite: r1 5") and str(one.directory) in note
