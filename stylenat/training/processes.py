@@ -32,6 +32,9 @@ def joined() -> Iterator[None]:
     if os.environ["WORLD_SIZE"] == os.environ["LOCAL_WORLD_SIZE"] and sys.platform == "linux":
         for library in ("GLOO", "NCCL"):  # One machine: nothing needs to be reachable from outside.
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
+    # Before the group: a collective of nccl opens a context on the current GPU, which for all processes is the first.
+    if (local := int(os.environ.get("LOCAL_RANK", "0"))) < torch.cuda.device_count():
+        torch.cuda.set_device(local)
     store, rank, size = next(distributed.rendezvous("env://", timeout=TIMEOUT))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:

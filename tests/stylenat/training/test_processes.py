@@ -2,12 +2,34 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import distributed
 
 from plugins.datasets.folder import Folder
 from registry import UserError
 from stylenat.attention.op import choose
 from stylenat.evaluation.evaluate import Evaluator
-from stylenat.training.processes import pick_device
+from stylenat.training.processes import joined, pick_device
+
+
+def test_a_processs_gpu_is_chosen_before_it_joins_the_others(monkeypatch):
+    order = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: order.append(("device", number)))
+    store = SimpleNamespace(add=lambda key, number: number)
+    monkeypatch.setattr(distributed, "rendezvous", lambda *_, **__: iter([(store, 1, 2)]))
+    monkeypatch.setattr(distributed, "PrefixStore", lambda prefix, store: store)
+    monkeypatch.setattr(distributed, "is_nccl_available", lambda: True)
+    monkeypatch.setattr(distributed, "init_process_group", lambda backend, **_: order.append(("group", backend)))
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, "lo")
+    with joined():
+        pass
+    # What travels on the CPU, such as whether to stop, never reaches nccl.
+    assert order == [("device", 1), ("group", "cpu:gloo,cuda:nccl")]
 
 
 @pytest.fixture
