@@ -80,7 +80,11 @@ class Generator(Protocol):
 
     Optional attributes: ``num_classes`` (default 0); if it is above 0, labels are one-hot float [batch, num_classes].
     ``draws``, a dictionary of ``stylenat.draws.Draw``: random tensors [batch, *shape] that are passed under these
-    names, so that the network draws nothing itself.
+    names, so that the network draws nothing itself. It may be a property that depends on ``training``.
+
+    Optional method ``observe(latents, labels=None)``: called in training with every new batch of latents, that of all
+    processes and microbatches, before the step that uses it, without gradient. For running statistics in buffers, so
+    that these do not depend on how the batch is divided.
     """
 
     resolution: int
@@ -92,7 +96,13 @@ class Generator(Protocol):
 
 class StyleBased(Generator, Protocol):
     """A generator with a mapping and a synthesis network. Truncation, style mixing, inversion and path lengths need
-    it."""
+    it.
+
+    Optional: ``mean_style`` [style_dim], the mean of w that it keeps, which truncation pulls towards; without it, the
+    mean of many styles is computed. ``styles(latents, labels=None, **draws)``, the w+ [batch, num_styles, style_dim]
+    that ``forward`` passes to ``synthesis``, if they are not copies of w (style mixing in training). ``synthesis``
+    gets all draws, and works without them.
+    """
 
     num_styles: int
 
@@ -292,6 +302,9 @@ class Regularizer(Protocol):
             ``fake_logits`` with respect to ``images`` or ``fake``, which then require a gradient. It needs no forward
             pass of its own and sees the main loss's augmentation (R3GAN). Implies ``second_order``. Optional; the
             default is False.
+
+    Optional method ``check(generator, discriminator)``: raises UserError before the run if it cannot be computed for
+    these networks.
     """
 
     name: str
