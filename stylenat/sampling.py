@@ -18,8 +18,8 @@ MEAN_STYLE_SAMPLES = 4096
 
 @torch.no_grad()
 def mean_style(generator: nn.Module, seed: int = 0, classes: Classes | None = None) -> Tensor:
-    """The average style [1, style_dim], the centre that truncation pulls towards: the one that the generator keeps, else
-    that of many latents.
+    """The mean style [1, style_dim], which truncation pulls towards: the one that the generator keeps, else the mean
+    over many latents.
 
     Where there are classes, over labels as often as in the data (StyleGAN2-ADA)."""
     if keeps_mean_style(generator):

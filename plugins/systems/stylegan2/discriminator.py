@@ -3,7 +3,6 @@
 import math
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from plugins.systems.stylegan2.generator import HALF, channels_at

@@ -1,14 +1,23 @@
 """StyleGAN2 against tensors recorded from stylegan2-ada-pytorch."""
 
 import json
+import zlib
 
+import numpy as np
 import pytest
 import torch
 
+from plugins.losses.adversarial import NonSaturating
+from plugins.regularizers import path_length
+from plugins.regularizers.gradient_penalty import R1
+from plugins.regularizers.path_length import PathLength
 from plugins.systems.stylegan2.generator import StyleGAN2Generator
 from plugins.systems.stylegan2.layers import modulated
+from registry import load_plugins
+from stylenat.interfaces import Microbatch, Time
 from stylenat.networks.resampling import blur, convolve, downsample, filter_taps, upfirdn, upsample
 from stylenat.reference import discriminator_from_reference, generator_from_reference, layout_of, to_ours, to_theirs
+from stylenat.training.step import frozen
 
 FOLDER = "systems"
 OPERATOR, GENERATOR, DISCRIMINATOR = 1e-5, 5e-5, 2e-4
@@ -130,7 +139,8 @@ def same_gradients(network, layout, expected, measure, tolerance):
     """Every parameter's, by the reference's names."""
     own = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in network.named_parameters()}
     ours = to_theirs(own, network, layout)
-    assert ours.keys() == expected.keys()
+    # Recordings with random noise are of strength 0, and leave out its gradient.
+    assert expected.keys() <= ours.keys() and all("noise_strength" in key for key in ours.keys() - expected.keys())
     for key, gradient in expected.items():
         if not gradient.any():
             assert not ours[key].any(), key
@@ -165,3 +175,145 @@ def test_parity_of_discriminators_r1_and_their_gradients(data, measure, known, n
     network.zero_grad()
     torch.nn.functional.softplus(-network(file["x"][:4], *labels)).mean().backward()
     same_gradients(network, layout, file["grads_softplus_batch4"], measure, DISCRIMINATOR)
+
+
+def recipe_weights(network, layout):
+    """The recorded full-size networks' weights by the reference's names, from the recipe in the files."""
+    found = {}
+    for name, tensor in to_theirs(network.state_dict(), network, layout).items():
+        source = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+        a = source.standard_normal(tuple(tensor.shape), dtype=np.float32)
+        scale = {"noise_strength": 0.1, "w_avg": 0.4, "bias": 0.2}.get(name.rpartition(".")[2], 1.0)
+        if name.startswith("mapping.fc"):
+            scale = 100 if name.endswith("weight") else 20
+        shift = np.float32(1 if name.endswith("affine.bias") else 0)
+        found[name] = torch.from_numpy(np.asarray(shift + np.float32(scale) * a, dtype=np.float32))
+    return found
+
+
+def full_size(file, known, name):
+    """The network of a recording's configuration, with its weights."""
+    layout = known[f"stylegan2_ada_{name}"]
+    build = {"generator": generator_from_reference, "discriminator": discriminator_from_reference}[name]
+    with torch.device("meta"):
+        shapes = layout.build(file["config"])
+    weights = recipe_weights(shapes, layout)
+    network = build(file["config"], weights).eval()
+    assert sum(p.numel() for p in network.parameters()) == file["num_parameters"]
+    sums = weights | dict(layout.constants(network))
+    assert sums.keys() == file["checksums"].keys()
+    for key, expected in file["checksums"].items():
+        assert float(sums[key].double().sum()) == pytest.approx(expected, rel=1e-5, abs=1e-3), key
+    return network
+
+
+@torch.no_grad()
+def test_parity_of_the_full_size_generator(data, measure, known, all_threads):
+    file = data("sg2_g256_full_recipe")
+    network = full_size(file, known, "generator")
+    measure.close(network.mapping(file["z"]), file["ws_first"], OPERATOR)
+    measure.close(network(file["z"]), file["image"], GENERATOR)
+
+
+@torch.no_grad()
+def test_parity_of_the_full_size_discriminator(data, measure, known, all_threads):
+    file = data("sg2_d256_full_recipe")
+    network = full_size(file, known, "discriminator")
+    x = np.random.Generator(np.random.PCG64(zlib.crc32(b"x"))).standard_normal(file["x_shape"], dtype=np.float32)
+    measure.close(network(torch.from_numpy(np.float32(0.5) * x)), file["output"], DISCRIMINATOR)
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+@pytest.mark.parametrize("file, resolution, channel_base", [("paper256", 256, 16384), ("1024", 1024, 32768)])
+def test_parity_of_every_name_and_shape_of_the_published_files(
+    recorded_path, known, network, file, resolution, channel_base
+):
+    published = json.loads((recorded_path / FOLDER / f"keys_stylegan2_{file}_{network}.json").read_text())
+    widths = {"channel_base": channel_base, "channel_max": 512}
+    config = {"img_resolution": resolution, "c_dim": 0}
+    config |= {"z_dim": 512, "w_dim": 512, "synthesis_kwargs": widths} if network == "generator" else widths
+    layout = known[f"stylegan2_ada_{network}"]
+    with torch.device("meta"):
+        built = layout.build(config)
+        state = {key: torch.empty(shape) for key, shape in published["state_dict"].items()}
+        assert layout_of(state, load_plugins(), network) == f"stylegan2_ada_{network}"
+        found = to_ours(state, built, layout)
+    assert not (found.missing or found.left_over or found.misfits)
+    shapes = {key: list(tensor.shape) for key, tensor in layout.constants(built).items()}
+    assert shapes == {key: published["state_dict"][key] for key in found.constants}
+    assert set(found.constants) == {key for key in published["buffers"] if key.endswith("resample_filter")}
+    assert sum(p.numel() for p in built.parameters()) == published["num_parameters"]
+
+
+@pytest.mark.parametrize("name", ["sg2_g32", "sg2_g32_cond", "sg2_d32", "sg2_d32_cond"])
+def test_parity_of_a_round_trip_is_bit_identical(data, known, name):
+    file = data(name)
+    kind = "generator" if "_g" in name else "discriminator"
+    build = {"generator": generator_from_reference, "discriminator": discriminator_from_reference}[kind]
+    layout = known[f"stylegan2_ada_{kind}"]
+    network = build(file["config"], file["state_dict"])
+    back = to_theirs(network.state_dict(), network, layout) | dict(layout.constants(network))
+    assert back.keys() == file["state_dict"].keys()
+    for key, expected in file["state_dict"].items():
+        assert back[key].dtype == expected.dtype and torch.equal(back[key], expected), key
+
+
+def microbatch(file, **options):
+    """Recorded networks of one sub-batch; ``discriminate`` is the discriminator itself."""
+    generator = generator_from_reference(file["config"]["generator"], file["g0"])
+    discriminator = discriminator_from_reference(file["config"]["discriminator"], file["d0"])
+    time = Time(0, 0, 1, len(file["z"]))
+    return Microbatch(generator, discriminator, discriminator, time, torch.Generator().manual_seed(0), **options)
+
+
+def test_parity_of_the_losses_of_all_four_phases(data, measure, known, monkeypatch):
+    file = data("sg2_losses")
+    config, loss = file["config"], NonSaturating()
+    layouts = {kind: known[f"stylegan2_ada_{kind}"] for kind in ("generator", "discriminator")}
+
+    batch = microbatch(file, latents=file["z"])
+    batch.generator.observe(file["z"])
+    with frozen(batch.discriminator):
+        value = loss.generator(batch.discriminator(batch.generator(file["z"])))
+        value.backward()
+    measure.close(value, file["Gmain"]["reported"]["Loss/G/loss"].mean(), DISCRIMINATOR)
+    same_gradients(batch.generator, layouts["generator"], file["Gmain"]["grads"], measure, DISCRIMINATOR)
+    measure.close(batch.generator.mean_style, file["Gmain"]["w_avg_after"], OPERATOR)
+
+    batch = microbatch(file, latents=file["z"])
+    noise = iter(file["pl_noise"])
+    monkeypatch.setattr(path_length.torch, "randn", lambda *args, **kwargs: next(noise))
+    term = PathLength(config["pl_weight"], config["pl_decay"], config["gains"]["Greg"], config["pl_batch_shrink"])
+    term.mean = config["pl_mean_before"]
+    value = term(batch)
+    monkeypatch.undo()
+    value.backward()
+    measure.close(value, 4 * file["Greg"]["reported"]["Loss/G/reg"].mean(), DISCRIMINATOR)
+    measure.close(term.mean, file["Greg"]["pl_mean_after"], OPERATOR)
+    same_gradients(batch.generator, layouts["generator"], file["Greg"]["grads"], measure, DISCRIMINATOR)
+
+    batch = microbatch(file, images=file["real"])
+    fake = batch.generator(file["z"]).detach()
+    value = loss.discriminator(batch.discriminator(file["real"]), batch.discriminator(fake))
+    value.backward()
+    measure.close(value, file["Dmain"]["reported"]["Loss/D/loss"].mean(), DISCRIMINATOR)
+    same_gradients(batch.discriminator, layouts["discriminator"], file["Dmain"]["grads"], measure, DISCRIMINATOR)
+
+    batch = microbatch(file, images=file["real"])
+    value = R1(config["r1_gamma"], config["gains"]["Dreg"])(batch)
+    value.backward()
+    measure.close(value, 16 * file["Dreg"]["reported"]["Loss/D/reg"].mean(), DISCRIMINATOR)
+    same_gradients(batch.discriminator, layouts["discriminator"], file["Dreg"]["grads"], measure, DISCRIMINATOR)
+
+
+def test_parity_of_style_mixing(data, measure):
+    file = data("sg2_losses")
+    network = microbatch(file).generator
+    network.noise = "const"
+    # The second number chooses one of 1 to num_styles - 1.
+    chosen = (file["config"]["mixing_cutoff"] - 1 + 0.5) / (network.num_styles - 1)
+    draws = {"mixing_latents": file["z2"], "mixing": torch.tensor([[0.5, chosen]]).expand(4, 2)}
+    measure.close(network.styles(file["z"], **draws), file["mixed_ws"], OPERATOR)
+    measure.close(network(file["z"], **draws), file["mixed_image"], GENERATOR)
+    draws["mixing"] = torch.tensor([[0.95, chosen]]).expand(4, 2)
+    assert torch.equal(network.styles(file["z"], **draws), network.styles(file["z"]))
