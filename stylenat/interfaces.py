@@ -561,6 +561,10 @@ class CheckpointLayout(Protocol):
 
     Attributes:
         networks: which of ``generator``, ``discriminator`` and ``hydra`` (an attention layer) it can name.
+        pixel_space: of the system's images, which its files do not say. Optional; the default is ``imagenet``.
+
+    Optional method ``sizes(state)``: ``resolution`` and ``num_classes`` of a state in this layout, so that weights of
+    another size are refused with both numbers.
     """
 
     networks: tuple[str, ...]

@@ -108,6 +108,15 @@ def _numbers(tensor: Tensor) -> str:
     return f"{kind} ({str(tensor.dtype).removeprefix('torch.')})"
 
 
+def check_sizes(state: Mapping[str, Tensor], network: nn.Module, layout: CheckpointLayout | None, what: str) -> None:
+    """Raises UserError where the layout reads another resolution or number of classes from the state than the
+    network's."""
+    for name, there in (layout.sizes(state) if hasattr(layout, "sizes") else {}).items():
+        here = getattr(network, name, 0)
+        if there != here:
+            raise UserError(f"{what} has {name} {there}, and the experiment's network {here}; bind {name} = {there}")
+
+
 def layout_for(network: nn.Module, kind: str, registry: Registry) -> str:
     """The first layout by name that has a place for every tensor of a ``generator`` or ``discriminator`` of ours.
 
@@ -172,6 +181,7 @@ def _from_reference(
     registry = registry or load_plugins()
     layout = layouts(registry)[layout_of(state, registry, kind)]
     network = layout.build(config)
+    check_sizes(state, network, layout, f"the {kind}'s state")
     translation = to_ours(state, network, layout)
     tensors = translation.check(f"the {kind}'s state")
     if translation.left_over:

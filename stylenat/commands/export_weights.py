@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.layout is not None and arguments.layout not in known:
         raise UserError(f"there is no layout {arguments.layout!r}; there are {', '.join(known)}")
 
-    exported = {}
+    exported, spaces = {}, set()
     for name, theirs in (("generator", "g"), ("discriminator", "d"), ("ema", "g_ema")):
         if not (folder / f"{name}.safetensors").exists():
             continue
@@ -72,9 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         weights.check_finite(state, network, str(folder / f"{name}.safetensors"))
         constants = known[chosen].constants(network)
         exported[theirs] = to_theirs(state, network, known[chosen]) | {k: v.clone() for k, v in constants.items()}
+        spaces.add(getattr(known[chosen], "pixel_space", "imagenet"))
         print(f"{theirs}: layout {printable(chosen)}, {len(exported[theirs])} keys")
     space = manifest.get("pixel_space") or "imagenet"
-    if space != "imagenet":  # The systems of the layouts are in that one, and their files do not say.
+    if spaces != {space}:  # Files of the layouts' systems do not say what is the same for all of them.
         exported["pixel_space"] = space
     container = manifest.get("container")
     try:

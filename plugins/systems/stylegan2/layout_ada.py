@@ -49,6 +49,9 @@ class Generator:
             options.done()
         return network
 
+    def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
+        return _sizes(state)
+
     def pairs(self, network: nn.Module) -> list[Pair]:
         if not isinstance(network, StyleGAN2Generator):
             raise UserError("checkpoint_layout.stylegan2_ada_generator names only weights of generator.stylegan2")
@@ -112,6 +115,9 @@ class Discriminator:
             options.done()
         return network
 
+    def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
+        return _sizes(state)
+
     def pairs(self, network: nn.Module) -> list[Pair]:
         if not isinstance(network, StyleGAN2Discriminator):
             raise UserError(
@@ -144,10 +150,14 @@ def _discriminators_name(name: str, resolution: int) -> str:
     return f"{last[module]}.{tensor}" if module in last else re.sub(r"^mapping\.layers\.(\d+)", r"mapping.fc\1", name)
 
 
-def _checked(*every: Options) -> None:
-    """Takes the options that are the same for all that is built here.
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+    sides = [int(match[1]) for name in state if (match := re.match(r"(?:synthesis\.)?b(\d{1,5})\.", name))]
+    embed = state.get("mapping.embed.weight")
+    return {"resolution": max(sides), "num_classes": 0 if embed is None else embed.shape[-1]}
 
-    Raises UserError where they have other values."""
+
+def _checked(*every: Options) -> None:
+    """Takes the options that are the same for all that is built here. Raises UserError for other values."""
     for options in every:
         options.only("img_channels", 3)
         options.only("activation", "lrelu")

@@ -38,6 +38,9 @@ class Generator:
         take.done()
         return network
 
+    def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
+        return {"resolution": 4 * 2 ** _count(state, r"to_rgbs\.(\d{1,2})\.bias"), "num_classes": 0}
+
     def pairs(self, network: nn.Module) -> list[Pair]:
         unnamed = "checkpoint_layout.stylegan2_rosinality_generator has no names for"
         if not isinstance(network, StyleGAN2Generator):
@@ -55,6 +58,11 @@ class Generator:
             found[f"convs.{2 * i}.conv.blur.kernel"] = 4 * blur_kernel()
             found[f"to_rgbs.{i}.upsample.kernel"] = 4 * blur_kernel()
         return found
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    """Names of a state that match."""
+    return sum(re.fullmatch(pattern, name) is not None for name in state)
 
 
 def _pair(name: str, tensor: Tensor) -> Pair:
@@ -119,6 +127,9 @@ class Discriminator:
         network = StyleGAN2Discriminator(**_common(take))
         take.done()
         return network
+
+    def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
+        return {"resolution": 4 * 2 ** _count(state, r"convs\.(\d{1,2})\.skip\.1\.weight"), "num_classes": 0}
 
     def pairs(self, network: nn.Module) -> list[Pair]:
         unnamed = "checkpoint_layout.stylegan2_rosinality_discriminator has no names for"
