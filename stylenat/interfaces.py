@@ -303,8 +303,9 @@ class Regularizer(Protocol):
             pass of its own and sees the main loss's augmentation (R3GAN). Implies ``second_order``. Optional; the
             default is False.
 
-    Optional method ``check(generator, discriminator)``: raises UserError before the run if it cannot be computed for
-    these networks.
+    Optional: the method ``check(generator, discriminator)``, which raises UserError before the run if it cannot be
+    computed for these networks; ``depends_on_microbatches`` (of networks, too), one line that says what
+    ``train.accumulate`` changes in a term that couples the images of a batch, shown by ``--dry-run``.
     """
 
     name: str

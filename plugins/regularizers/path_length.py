@@ -30,6 +30,7 @@ class PathLength:
     name = "path_length"
     network = "generator"
     own_step = True
+    depends_on_microbatches = "each microbatch of path_length has a target that was moved by its own images alone"
 
     def __init__(
         self, weight: NotNegative = 2.0, decay: Share = 0.01, interval: Count = 4, batch_shrink: Count = 2
