@@ -560,12 +560,12 @@ class Pair:
 class CheckpointLayout(Protocol):
     """Kind ``checkpoint_layout``: how another system names the weights of a network that this project builds.
 
+    Optional: ``pixel_space``, the system's, if it is not ``imagenet``; ``dimensions(state)``, ``resolution`` and
+    ``num_classes`` (or one of them) as a state in its names has them, so that an import into another network can say
+    what differs.
+
     Attributes:
         networks: which of ``generator``, ``discriminator`` and ``hydra`` (an attention layer) it can name.
-        pixel_space: of the system's images, which its files do not say. Optional; the default is ``imagenet``.
-
-    Optional method ``sizes(state)``: ``resolution`` and ``num_classes`` of a state in this layout, so that weights of
-    another size are refused with both numbers.
     """
 
     networks: tuple[str, ...]

@@ -55,11 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from stylenat import weights
     from stylenat.pixels import must_be_of_space
-    from stylenat.reference import OWN, check_sizes, layout_of, layouts, to_ours
+    from stylenat.reference import OWN, check_dimensions, layout_of, layouts, space_of, to_ours
     from stylenat.training.run import ENVIRONMENT, environment
 
     stored, known = weights.read(arguments.checkpoint), layouts(registry)
-    pixel_space = experiment.value("train.pixel_space")
+    space = experiment.value("train.pixel_space")
     with torch.device("meta"):
         networks = {name: experiment.value(f"train.{name}")() for name in ("generator", "discriminator")}
     states, report, used_layouts = {}, {}, {}
@@ -67,10 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = name or _bare(state, networks["discriminator"], known.values())
         kind = "generator" if name == "ema" else name
         layout = OWN if _names(state, networks[kind]) else layout_of(state, registry, kind)
-        # Files of another system do not say what its images are; the layout does.
-        said = stored.pixel_space or getattr(known.get(layout), "pixel_space", None)
-        must_be_of_space(said, pixel_space, str(arguments.checkpoint))
-        check_sizes(state, networks[kind], known.get(layout), f"{name} of {arguments.checkpoint}")
+        must_be_of_space(stored.pixel_space or space_of(known.get(layout)), space, str(arguments.checkpoint))
+        if layout != OWN:
+            check_dimensions(state, networks[kind], known[layout], f"{name} of {arguments.checkpoint}")
         found = to_ours(state, networks[kind], known.get(layout))
         states[name] = found.check(f"{name} of {arguments.checkpoint} (layout {layout})")
         weights.check_finite(states[name], networks[kind], str(arguments.checkpoint))
@@ -86,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     source = arguments.checkpoint
     manifest = {
-        "pixel_space": pixel_space,
+        "pixel_space": space,
         "source": source.name,
         "source_sha256": weights.checksum(source) if source.is_file() else None,
         "layouts": used_layouts,

@@ -49,8 +49,8 @@ class Generator:
             options.done()
         return network
 
-    def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
-        return _sizes(state)
+    def dimensions(self, state: Mapping[str, Tensor]) -> dict[str, int]:
+        return _dimensions(state)
 
     def pairs(self, network: nn.Module) -> list[Pair]:
         if not isinstance(network, StyleGAN2Generator):
@@ -115,8 +115,8 @@ class Discriminator:
             options.done()
         return network
 
-    def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
-        return _sizes(state)
+    def dimensions(self, state: Mapping[str, Tensor]) -> dict[str, int]:
+        return _dimensions(state)
 
     def pairs(self, network: nn.Module) -> list[Pair]:
         if not isinstance(network, StyleGAN2Discriminator):
@@ -150,7 +150,7 @@ def _discriminators_name(name: str, resolution: int) -> str:
     return f"{last[module]}.{tensor}" if module in last else re.sub(r"^mapping\.layers\.(\d+)", r"mapping.fc\1", name)
 
 
-def _sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+def _dimensions(state: Mapping[str, Tensor]) -> dict[str, int]:
     sides = [int(match[1]) for name in state if (match := re.match(r"(?:synthesis\.)?b(\d{1,5})\.", name))]
     embed = state.get("mapping.embed.weight")
     return {"resolution": max(sides), "num_classes": 0 if embed is None else embed.shape[-1]}

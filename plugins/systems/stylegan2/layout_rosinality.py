@@ -38,7 +38,7 @@ class Generator:
         take.done()
         return network
 
-    def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
+    def dimensions(self, state: Mapping[str, Tensor]) -> dict[str, int]:
         return {"resolution": 4 * 2 ** _count(state, r"to_rgbs\.(\d{1,2})\.bias"), "num_classes": 0}
 
     def pairs(self, network: nn.Module) -> list[Pair]:
@@ -128,7 +128,7 @@ class Discriminator:
         take.done()
         return network
 
-    def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
+    def dimensions(self, state: Mapping[str, Tensor]) -> dict[str, int]:
         return {"resolution": 4 * 2 ** _count(state, r"convs\.(\d{1,2})\.skip\.1\.weight"), "num_classes": 0}
 
     def pairs(self, network: nn.Module) -> list[Pair]:

@@ -280,7 +280,7 @@ def test_rosinalitys_files_are_built_from_their_configurations():
         network = Generator().build(config)
         other = Discriminator().build({"size": 16, "channel_multiplier": 1})
     assert network.blocks[0].conv1.weight.shape[0] == 512 and not hasattr(network, "mean_style")
-    assert Discriminator().sizes(to_theirs(other.state_dict(), other, Discriminator())) == {
+    assert Discriminator().dimensions(to_theirs(other.state_dict(), other, Discriminator())) == {
         "resolution": 16, "num_classes": 0,
     }  # fmt: skip
     for kept in (generator(), generator(architecture="orig"), generator(num_classes=2)):
@@ -301,8 +301,8 @@ CONFIG = {
         ({"new": 1}, "options unknown here: new"),
         ({"synthesis_kwargs": {"activation": "relu"}}, "activation"),
         ({"mapping_kwargs": {"layer_features": 3}}, "layer_features"),
-        ({"img_resolution": 32}, "has resolution 16, and the experiment's network 32"),
-        ({"c_dim": 3}, "has num_classes 0, and the experiment's network 3"),
+        ({"img_resolution": 32}, "has resolution 16, num_classes 0, and the experiment's network resolution 32"),
+        ({"c_dim": 3}, "num_classes 0, and the experiment's network resolution 16, num_classes 3"),
     ],
 )
 def test_another_configuration_than_the_states_is_refused_in_one_line(options, message):
@@ -399,7 +399,10 @@ def test_weights_are_imported_sampled_and_exported_bit_for_bit(small, system, ca
     assert import_weights(["bare.pt", *wrong, "--out", "other"]) == 2
     assert import_weights(["bare.pt", *binds, "--bind", "SIDE = 32", "--out", "other"]) == 2
     message = capsys.readouterr().err
-    assert "pixel space 'symmetric'" in message and "has resolution 16, and the experiment's network 32" in message
+    assert (
+        "pixel space 'symmetric'" in message
+        and "has resolution 16, num_classes 0, and the experiment's network resolution 32" in message
+    )
     assert not Path("other").exists()
 
 
