@@ -24,7 +24,8 @@ def clamped(x: Tensor, gain: float = 1.0, clamp: float | None = None) -> Tensor:
 def modulated(x: Tensor, weight: Tensor, styles: Tensor, taps: Tensor, up: int = 1, demodulate: bool = True) -> Tensor:
     """A convolution whose input channels are scaled by styles (equations 1 and 3), zero-padded to keep the side.
 
-    Both factors are drawn out of the sum: one convolution serves the whole batch. Upsampling layers flip the weight.
+    Both factors are drawn out of the sum: one convolution serves the whole batch. Upsampling layers flip the weight. In
+    half precision, the weight's scale and the float32 sum of its squares keep everything in range.
 
     Args:
         x: [batch, in, height, width]; weight: [out, in, side, side]; styles: [batch, in]; taps: of upsampling.

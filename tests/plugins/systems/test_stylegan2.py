@@ -435,3 +435,18 @@ class Plain(nn.Module):
 def stylenat_register(register):
     register("generator", "plain", Plain)
 """
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
+def test_half_precision_keeps_large_weights_and_styles_in_range(dtype, tolerance):
+    """Squares of 9 * 400 weights and of styles are beyond float16's 65504."""
+    x, weight, styles = torch.randn(1, 400, 4, 4), 10 * torch.randn(4, 400, 3, 3), 10 * torch.randn(1, 400)
+    exact = modulated(x, weight, styles, blur_kernel())
+    with torch.autocast("cpu", dtype):
+        found = modulated(x.to(dtype), weight, styles, blur_kernel())
+    assert found.dtype == dtype and found.isfinite().all()
+    torch.testing.assert_close(found.float(), exact, atol=tolerance, rtol=tolerance)
+    network = generator()
+    with torch.autocast("cpu", dtype):
+        image = network(torch.randn(2, 8))
+    assert image.dtype == torch.float32
