@@ -73,15 +73,21 @@ class Draw:
 
     Its ``forward`` takes the tensors [batch, *shape] under these names and draws nothing itself, so that results depend
     neither on the number of processes nor on a resume.
+
+    Attributes:
+        shape: of one sample's; law: normal, or uniform in [0, 1).
+        shared: whether all samples of a batch get the same numbers, such as a decision for the whole batch.
     """
 
     shape: tuple[int, ...]
     law: Literal["normal", "uniform"] = "normal"
+    shared: bool = False
 
     def __call__(self, count: int, random: torch.Generator) -> Tensor:
         """[count, *shape]."""
         draw = torch.randn if self.law == "normal" else torch.rand
-        return draw(count, *self.shape, generator=random)
+        drawn = draw(1 if self.shared else count, *self.shape, generator=random)
+        return drawn.expand(count, *self.shape) if self.shared else drawn
 
 
 def conditions(labels: Tensor | None) -> tuple[Tensor, ...]:

@@ -80,7 +80,11 @@ class Generator(Protocol):
 
     Optional attributes: ``num_classes`` (default 0); if it is above 0, labels are one-hot float [batch, num_classes].
     ``draws``, a dictionary of ``stylenat.draws.Draw``: random tensors [batch, *shape] that are passed under these
-    names, so that the network draws nothing itself.
+    names, so that the network draws nothing itself. It may be a property that depends on ``training``.
+
+    Optional method ``observe(latents, labels=None)``: called in training with every new batch of latents, that of all
+    processes and microbatches, before the step that uses it, without gradient. For running statistics in buffers, so
+    that these do not depend on how the batch is divided.
     """
 
     resolution: int
@@ -92,7 +96,13 @@ class Generator(Protocol):
 
 class StyleBased(Generator, Protocol):
     """A generator with a mapping and a synthesis network. Truncation, style mixing, inversion and path lengths need
-    it."""
+    it.
+
+    Optional: ``mean_style`` [style_dim], the mean of w that it keeps, which truncation pulls towards; without it, the
+    mean of many styles is computed. ``styles(latents, labels=None, **draws)``, the w+ [batch, num_styles, style_dim]
+    that ``forward`` passes to ``synthesis``, if they are not copies of w (style mixing in training). ``synthesis``
+    gets all draws, and works without them.
+    """
 
     num_styles: int
 
@@ -292,6 +302,10 @@ class Regularizer(Protocol):
             ``fake_logits`` with respect to ``images`` or ``fake``, which then require a gradient. It needs no forward
             pass of its own and sees the main loss's augmentation (R3GAN). Implies ``second_order``. Optional; the
             default is False.
+
+    Optional: the method ``check(generator, discriminator)``, which raises UserError before the run if it cannot be
+    computed for these networks; ``depends_on_microbatches`` (of networks, too), one line that says what
+    ``train.accumulate`` changes in a term that couples the images of a batch, shown by ``--dry-run``.
     """
 
     name: str
@@ -547,6 +561,10 @@ class Pair:
 
 class CheckpointLayout(Protocol):
     """Kind ``checkpoint_layout``: how another system names the weights of a network that this project builds.
+
+    Optional: ``pixel_space``, the system's, if it is not ``imagenet``; ``dimensions(state)``, ``resolution`` and
+    ``num_classes`` (or one of them) as a state in its names has them, so that an import into another network can say
+    what differs.
 
     Attributes:
         networks: which of ``generator``, ``discriminator`` and ``hydra`` (an attention layer) it can name.

@@ -108,6 +108,25 @@ def _numbers(tensor: Tensor) -> str:
     return f"{kind} ({str(tensor.dtype).removeprefix('torch.')})"
 
 
+def check_dimensions(state: Mapping[str, Tensor], network: nn.Module, layout: CheckpointLayout, what: str) -> None:
+    """Raises UserError where the layout sees that the state is of another resolution or number of classes."""
+    if not hasattr(layout, "dimensions"):
+        return
+    there = layout.dimensions(state)
+    here = {name: getattr(network, name, 0) for name in there}
+    if there != here:
+        raise UserError(f"{what} has {_listed(there)}, and the experiment's network {_listed(here)}; bind the same")
+
+
+def _listed(dimensions: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in dimensions.items())
+
+
+def space_of(layout: CheckpointLayout | None) -> str:
+    """The pixel space of the layout's networks: ImageNet's unless it says otherwise."""
+    return getattr(layout, "pixel_space", "imagenet")
+
+
 def layout_for(network: nn.Module, kind: str, registry: Registry) -> str:
     """The first layout by name that has a place for every tensor of a ``generator`` or ``discriminator`` of ours.
 
@@ -172,6 +191,7 @@ def _from_reference(
     registry = registry or load_plugins()
     layout = layouts(registry)[layout_of(state, registry, kind)]
     network = layout.build(config)
+    check_dimensions(state, network, layout, f"the {kind}'s state")
     translation = to_ours(state, network, layout)
     tensors = translation.check(f"the {kind}'s state")
     if translation.left_over:

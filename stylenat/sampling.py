@@ -18,9 +18,12 @@ MEAN_STYLE_SAMPLES = 4096
 
 @torch.no_grad()
 def mean_style(generator: nn.Module, seed: int = 0, classes: Classes | None = None) -> Tensor:
-    """The average style [1, style_dim] over many latents, the centre that truncation pulls towards.
+    """The mean style [1, style_dim], which truncation pulls towards: the one that the generator keeps, else the mean
+    over many latents.
 
     Where there are classes, over labels as often as in the data (StyleGAN2-ADA)."""
+    if keeps_mean_style(generator):
+        return generator.mean_style[None]
     device = next(generator.parameters()).device
     latents = latents_by_index(seed, 0, MEAN_STYLE_SAMPLES, generator.latent_dim).to(device)
     if classes is None:
@@ -32,6 +35,19 @@ def mean_style(generator: nn.Module, seed: int = 0, classes: Classes | None = No
 def is_style_based(generator: nn.Module) -> bool:
     """Whether it has the two halves of ``interfaces.StyleBased``."""
     return hasattr(generator, "mapping") and hasattr(generator, "synthesis")
+
+
+def keeps_mean_style(generator: nn.Module) -> bool:
+    """Whether it has a running mean of its styles, in ``mean_style``."""
+    return getattr(generator, "mean_style", None) is not None
+
+
+def check_truncation(generator: nn.Module, truncation_psi: float) -> None:
+    """Raises UserError for truncation of a generator without styles."""
+    if truncation_psi != 1 and not is_style_based(generator):
+        raise UserError(
+            f"truncation_psi is {truncation_psi:g}, but {type(generator).__name__} has no styles to truncate; use 1"
+        )
 
 
 @dataclass(frozen=True)
@@ -159,11 +175,16 @@ class Sampler:
             "seed": self.seed,
             "resolution": self.generator.resolution,
             "truncation_psi": self.truncation_psi,
-            "truncation_centre": f"mean of {MEAN_STYLE_SAMPLES} styles, seed 0" if truncated else None,
+            "truncation_centre": self._centre() if truncated else None,
             "precision": f"{precision}, TF32" if _tf32(self.generator) else precision,
             "batch": self.batch,
             "labels": self.which_classes,
         }
+
+    def _centre(self) -> str:
+        if keeps_mean_style(self.generator):
+            return "mean style kept in training"
+        return f"mean of {MEAN_STYLE_SAMPLES} styles, seed 0"
 
 
 def _tf32(generator: nn.Module) -> bool:
@@ -189,10 +210,7 @@ def sampler_of(
     Raises:
         UserError: truncation of a generator without styles.
     """
-    if truncation_psi != 1 and not is_style_based(generator):
-        raise UserError(
-            f"truncation_psi is {truncation_psi:g}, but {type(generator).__name__} has no styles to truncate; use 1"
-        )
+    check_truncation(generator, truncation_psi)
     centre = mean_style(generator, classes=classes) if truncation_psi != 1 else None
     sampler = Sampler(generator, seed, truncation_psi, centre, batch, pixel_space=pixel_space)
     if classes is None:

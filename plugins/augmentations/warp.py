@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from plugins.augmentations.affine import minification
 from stylenat.devices import constant, sent_like
+from stylenat.networks.resampling import upfirdn
 
 BILINEAR, REFLECTION = 0, 2
 LOW_PASSES = ("mip", "sym6")
@@ -127,14 +127,12 @@ def _sym6(images: Tensor, maps: np.ndarray) -> Tensor:
     The wavelet is orthonormal, so the identity stays the identity. It is not quite symmetric: the warp is taken about
     its centre of mass, or a flip would move the image by 0.4 pixels.
     """
-    batch, channels, side, _ = images.shape
+    side = images.shape[-1]
     taps = constant(SYM6, images.dtype, images.device)
     place = torch.arange(-3, side + 3, device=images.device)
     place = torch.where(place < 0, -1 - place, torch.where(place < side, place, 2 * side - 1 - place))
-    planes = images[:, :, :, place][:, :, place].flatten(0, 1)[:, None]
-    for shape, stride, crop in (((1, 1, 1, 12), (1, 2), (0, 11)), ((1, 1, 12, 1), (2, 1), (11, 0))):
-        planes = F.conv_transpose2d(planes, 2**0.5 * taps.view(shape), stride=stride, padding=crop)
-    large = planes.view(batch, channels, 2 * side, 2 * side)
+    extended = images[:, :, :, place][:, :, place]
+    large = upfirdn(extended, taps, up=2, padding=(0, -1, 0, -1), gain=2)
 
     centre = sum(i * tap for i, tap in enumerate(SYM6)) / sum(SYM6)
     offset = np.full(2, (centre - LEAD - 0.5) / side)
@@ -144,7 +142,4 @@ def _sym6(images: Tensor, maps: np.ndarray) -> Tensor:
     wide = 2 * side + 2 * LEAD
     moved[:, :, :2] *= wide / (2 * side)
     (moved_there,) = sent_like(images, moved)
-    planes = _Warp.apply(large, _grid(moved_there, wide)).flatten(0, 1)[:, None]
-    for shape, stride in (((1, 1, 1, 12), (1, 2)), ((1, 1, 12, 1), (2, 1))):
-        planes = F.conv2d(planes, taps.view(shape) / 2**0.5, stride=stride)
-    return planes.view(images.shape)
+    return upfirdn(_Warp.apply(large, _grid(moved_there, wide)), taps, down=2, gain=0.5, correlate=True)

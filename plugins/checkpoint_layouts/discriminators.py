@@ -10,7 +10,7 @@ from plugins.checkpoint_layouts.configurations import discriminator
 from registry import UserError
 from stylenat.interfaces import Pair
 from stylenat.networks.discriminator import WaveletDiscriminator, haar_filters
-from stylenat.networks.layers import blur_kernel
+from stylenat.networks.resampling import blur_kernel
 
 # Ours to theirs, the last part of a convolution's or linear's name aside.
 WEIGHTS = (

@@ -16,7 +16,7 @@ from registry import UserError
 from stylenat.attention.hydra import FullAttention, HydraAttention
 from stylenat.interfaces import Pair
 from stylenat.networks.generator import StyleGenerator
-from stylenat.networks.layers import blur_kernel
+from stylenat.networks.resampling import blur_kernel
 
 
 class StyleNAT:

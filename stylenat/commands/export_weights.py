@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command, experiments_folder
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from stylenat import checkpoint, weights
-    from stylenat.reference import OWN, layout_for, layouts, to_theirs
+    from stylenat.reference import OWN, layout_for, layouts, space_of, to_theirs
 
     folder = weights.weights_folder(arguments.run)
     config = weights.config_of(folder)
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.layout is not None and arguments.layout not in known:
         raise UserError(f"there is no layout {arguments.layout!r}; there are {', '.join(known)}")
 
-    exported = {}
+    exported: dict[str, Any] = {}
+    spaces = set()
     for name, theirs in (("generator", "g"), ("discriminator", "d"), ("ema", "g_ema")):
         if not (folder / f"{name}.safetensors").exists():
             continue
@@ -72,9 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         weights.check_finite(state, network, str(folder / f"{name}.safetensors"))
         constants = known[chosen].constants(network)
         exported[theirs] = to_theirs(state, network, known[chosen]) | {k: v.clone() for k, v in constants.items()}
+        spaces.add(space_of(known[chosen]))
         print(f"{theirs}: layout {printable(chosen)}, {len(exported[theirs])} keys")
     space = manifest.get("pixel_space") or "imagenet"
-    if space != "imagenet":  # The systems of the layouts are in that one, and their files do not say.
+    if spaces != {space}:  # The files of a system do not say its own.
         exported["pixel_space"] = space
     container = manifest.get("container")
     try:

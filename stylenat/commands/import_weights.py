@@ -55,19 +55,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from stylenat import weights
     from stylenat.pixels import must_be_of_space
-    from stylenat.reference import OWN, layout_of, layouts, to_ours
+    from stylenat.reference import OWN, check_dimensions, layout_of, layouts, space_of, to_ours
     from stylenat.training.run import ENVIRONMENT, environment
 
     stored, known = weights.read(arguments.checkpoint), layouts(registry)
-    must_be_of_space(stored.pixel_space, experiment.value("train.pixel_space"), str(arguments.checkpoint))
+    space = experiment.value("train.pixel_space")
     with torch.device("meta"):
         networks = {name: experiment.value(f"train.{name}")() for name in ("generator", "discriminator")}
     states, report, used_layouts = {}, {}, {}
     for name, state in stored.states.items():
         name = name or _bare(state, networks["discriminator"], known.values())
         kind = "generator" if name == "ema" else name
-        own = bool(set(state) & set(networks[kind].state_dict()))
-        layout = OWN if own else layout_of(state, registry, kind)
+        layout = OWN if _names(state, networks[kind]) else layout_of(state, registry, kind)
+        must_be_of_space(stored.pixel_space or space_of(known.get(layout)), space, str(arguments.checkpoint))
+        if layout != OWN:
+            check_dimensions(state, networks[kind], known[layout], f"{name} of {arguments.checkpoint}")
         found = to_ours(state, networks[kind], known.get(layout))
         states[name] = found.check(f"{name} of {arguments.checkpoint} (layout {layout})")
         weights.check_finite(states[name], networks[kind], str(arguments.checkpoint))
@@ -83,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     source = arguments.checkpoint
     manifest = {
-        "pixel_space": stored.pixel_space or "imagenet",
+        "pixel_space": space,
         "source": source.name,
         "source_sha256": weights.checksum(source) if source.is_file() else None,
         "layouts": used_layouts,
@@ -104,4 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _bare(state: "Mapping[str, Tensor]", discriminator: "nn.Module", layouts: "Iterable[CheckpointLayout]") -> str:
     """What a file with one network's tensors alone holds: a discriminator, or the generator that one samples from."""
     recognised = any("discriminator" in layout.networks and layout.recognises(state) for layout in layouts)
-    return "discriminator" if recognised or set(state) & set(discriminator.state_dict()) else "ema"
+    return "discriminator" if recognised or _names(state, discriminator) else "ema"
+
+
+def _names(state: "Mapping[str, Tensor]", network: "nn.Module") -> bool:
+    """Whether the state is in this project's own names; some of them may be those of another system, too."""
+    own = set(network.state_dict())
+    return 2 * len(own & set(state)) > len(own)

@@ -90,6 +90,11 @@ def print_dry_run(experiment: Experiment, memory: bool = False) -> None:
         f"{settings.iterations * settings.batch_size:,} images",
         highlight=False,
     )
+    if settings.accumulate > 1:
+        for part in (*(size.network for size in networks.values()), *settings.regularizers):
+            if note := getattr(part, "depends_on_microbatches", ""):
+                line = f"train.accumulate = {settings.accumulate} changes the training: {note}"
+                console.print(printable(line), soft_wrap=True, markup=False, highlight=False)
     if memory:
         group = getattr(networks["discriminator"].network, "stddev_group", 1)
         console.print(_memory_table(settings, group))

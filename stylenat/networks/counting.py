@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import stylenat.attention.grouped  # noqa: F401 - defines the operator that is counted below
+
 
 def parameters(network: nn.Module) -> int:
     """Trainable numbers."""

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from registry import Count, CountOrZero, UserError
 from stylenat import ranks
-from stylenat.networks.layers import GAIN, SLOPE, Blur, EqualLinear, EqualWeight, SpectralNorm, given, leaky_relu
+from stylenat.networks.layers import GAIN, SLOPE, EqualLinear, EqualWeight, SpectralNorm, given, leaky_relu
+from stylenat.networks.resampling import Blur
 from stylenat.networks.widths import Width, resolutions, widths
 
 

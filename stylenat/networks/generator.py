@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from registry import AttentionSite, CountOrZero, Finite, Positive, UserError
-from stylenat.networks.layers import EqualLinear, PixelNorm, UpsampleImage, given, leaky_relu
+from stylenat.networks.layers import EqualLinear, PixelNorm, given, leaky_relu
 from stylenat.networks.pieces import assembled, without_graph
+from stylenat.networks.resampling import UpsampleImage
 from stylenat.networks.widths import Width, resolutions, widths
 
 LARGE = 2**20

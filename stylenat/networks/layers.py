@@ -1,4 +1,4 @@
-"""Layers that both networks are made of: equalised linears, AdaIN, blurs, spectral norm."""
+"""Layers that both networks are made of: equalised linears, AdaIN, spectral norm."""
 
 import math
 from collections.abc import Callable
@@ -128,39 +128,6 @@ class _ModulatedNorm(torch.autograd.Function):
         slope = gamma * inverse
         grad_x = torch.addcmul(slope * grad_beta / -x.shape[1], centred, slope * inverse * grad_gamma / -x.shape[1])
         return grad_x.addcmul_(grad, slope), grad_gamma, grad_beta, None
-
-
-def blur_kernel() -> Tensor:
-    """The [1, 3, 3, 1] binomial filter in two dimensions, summing to 1: [4, 4]. Exact in half precision, too."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-    return torch.outer(taps, taps) / 64
-
-
-class UpsampleImage(nn.Module):
-    """[batch, channels, height, width] to twice the side, by zero insertion and the blur filter (gain 4)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("kernel", 4 * blur_kernel(), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        channels = images.shape[1]
-        kernel = self.kernel.to(images.dtype).expand(channels, 1, 4, 4)
-        return F.conv_transpose2d(images, kernel, stride=2, padding=1, groups=channels)
-
-
-class Blur(nn.Module):
-    """Depthwise blur of [batch, channels, height, width], zero-padded."""
-
-    def __init__(self, padding: int, stride: int = 1) -> None:
-        super().__init__()
-        self.padding, self.stride = padding, stride
-        self.register_buffer("kernel", blur_kernel(), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        channels = x.shape[1]
-        kernel = self.kernel.to(x.dtype).expand(channels, 1, 4, 4)
-        return F.conv2d(x, kernel, stride=self.stride, padding=self.padding, groups=channels)
 
 
 def no_autocast(like: Tensor) -> AbstractContextManager[object]:

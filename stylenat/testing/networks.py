@@ -89,6 +89,7 @@ def check_generator(generator: Callable[..., nn.Module], **options: Any) -> None
     _check_network("generator", make, inputs | labels, shape, draws=drawn)
     if not style_based:
         return
+    network.eval()  # In training, forward may mix styles.
     with torch.no_grad():
         styles = network.mapping(latents, *labels.values())
         require(

@@ -10,6 +10,7 @@ from registry import UserError
 from stylenat import ranks
 from stylenat.draws import Shard, conditions, derived_seed
 from stylenat.networks.counting import macs, parameters
+from stylenat.sampling import check_truncation
 from stylenat.training.settings import Training
 
 
@@ -44,6 +45,10 @@ def build_networks(settings: Training, device: torch.device) -> tuple[nn.Module,
         discriminator.freeze(settings.frozen_discriminator_layers)
     if hasattr(discriminator, "check_batch"):
         discriminator.check_batch(settings.batch_size)
+    for term in settings.regularizers:
+        if hasattr(term, "check"):
+            term.check(generator, discriminator)
+    check_truncation(generator, settings.truncation_psi)
     check_microbatches(settings, getattr(discriminator, "stddev_group", 1))
     return generator.to(device), discriminator.to(device)
 

@@ -169,6 +169,10 @@ class TrainingState:
         declared = getattr(self.generator, "draws", {})
         draws = {name: draw(count, self.streams["network"]) for name, draw in declared.items()}
         numbers = self.classes.drawn(count, self.streams["labels"]) if self.classes is not None else None
+        if hasattr(self.generator, "observe"):
+            labels = () if numbers is None else (sent(self.classes.one_hot(numbers).to(dtype), device),)
+            with torch.no_grad():
+                self.generator.observe(sent(latents.to(dtype), device), *labels)
         paired = getattr(self.settings.loss, "paired", False)  # A pair of a relativistic loss has one class.
         for batch in batches:
             if paired:

@@ -17,10 +17,10 @@ from stylenat.networks.layers import (
     EqualWeight,
     PixelNorm,
     SpectralNorm,
-    UpsampleImage,
     given,
     leaky_relu,
 )
+from stylenat.networks.resampling import UpsampleImage
 
 
 def generator():

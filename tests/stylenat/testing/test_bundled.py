@@ -58,6 +58,11 @@ def named_by(selector: str) -> dict:
     """A small network that the layout has names for."""
     if selector == "checkpoint_layout.wavelet":
         return {"network": WaveletDiscriminator(**OPTIONS["discriminator.wavelet"])}
+    if selector.startswith("checkpoint_layout.stylegan2_"):
+        kind = selector.rpartition("_")[2]
+        unnamed = {"mean_style_decay": None} if selector.endswith("rosinality_generator") else {}
+        network = REGISTRY.entries[f"{kind}.stylegan2"].load()
+        return {"network": network(**OPTIONS[f"{kind}.stylegan2"] | unnamed)}
     block = SwinBlock if selector == "checkpoint_layout.styleswin" else small_block
     return {"network": StyleGenerator(**OPTIONS["generator.style"] | {"block": block})}
 
@@ -71,6 +76,11 @@ OPTIONS: dict[str, Callable[[Path], dict] | dict] = {
         "mapping_layers": 2,
     },
     "discriminator.wavelet": {"resolution": 16, "channels": [16, 16]},
+    "generator.stylegan2": {
+        "resolution": 16, "channel_base": 128, "channel_max": 16, "latent_dim": 16, "style_dim": 16,
+        "mapping_layers": 2,
+    },
+    "discriminator.stylegan2": {"resolution": 16, "channel_base": 128, "channel_max": 16},
     "schedule.cosine": {"start": 1.0, "end": 0.1, "images": 1000},
     "schedule.linear_decay": {"start": 500},
     "schedule.warmup": {"iterations": 10},

@@ -6,6 +6,9 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
+from plugins.regularizers.gradient_penalty import R1
+from plugins.regularizers.path_length import PathLength
+from plugins.systems.stylegan2.generator import StyleGAN2Generator
 from registry import UserError
 from stylenat import ranks
 from stylenat.data.loader import ImageStream
@@ -106,6 +109,26 @@ def test_processes_microbatches_shared_fakes_and_a_plugin_unaware_of_them_train_
     reference = trained(experiment(**options))
     assert_moved(reference, experiment(**options))
     for tensors in divided(tmp_path, 2, experiment(accumulate=2, **options)):
+        assert_same(tensors, reference)
+
+
+def with_styles(experiment, decay, **options):
+    """Noise, one decision on style mixing for the batch, a mean style, and a regularizer that keeps a mean."""
+    return experiment(
+        generator=lambda: StyleGAN2Generator(
+            resolution=8, channel_base=64, channel_max=8, latent_dim=8, style_dim=8, mapping_layers=2, style_mixing=0.5
+        ),
+        regularizers=[R1(interval=4), PathLength(interval=2, decay=decay)],
+        **options,
+    )
+
+
+@pytest.mark.parametrize("processes, accumulate, decay", [(2, 1, 0.3), (1, 2, 0.0)])
+def test_means_over_a_batch_are_those_of_the_whole_batch(experiment, tmp_path, processes, accumulate, decay):
+    """A path length's target moves with the batch: over processes exactly, over microbatches by each one's part."""
+    reference = trained(with_styles(experiment, decay))
+    assert reference["generator.mean_style"].any()
+    for tensors in divided(tmp_path, processes, with_styles(experiment, decay, accumulate=accumulate)):
         assert_same(tensors, reference)
 
 
