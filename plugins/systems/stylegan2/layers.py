@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylenat.networks.layers import GAIN, SLOPE, EqualLinear
+from stylenat.networks.layers import GAIN, SLOPE, EqualLinear, no_autocast
 from stylenat.networks.resampling import blur_kernel, convolve
 
 EPS = 1e-8
@@ -32,11 +32,15 @@ def modulated(x: Tensor, weight: Tensor, styles: Tensor, taps: Tensor, up: int =
 
     Returns [batch, out, height * up, width * up].
     """
+    scale = 1 / math.sqrt(weight[0].numel()) if demodulate else 1.0  # Demodulation cancels it.
+    weight, styles = weight * scale, styles.to(x.dtype)
     out = convolve(x * styles[:, :, None, None], weight, taps, up=up, padding=weight.shape[-1] // 2, correlate=up == 1)
     if not demodulate:
         return out
-    scale = torch.rsqrt(styles.square() @ weight.square().sum(dim=(2, 3)).t() + EPS)
-    return out * scale[:, :, None, None]
+    with no_autocast(x):
+        squares = weight.square().sum(dim=(2, 3))
+        length = torch.rsqrt(styles.to(squares.dtype).square() @ squares.t() + EPS * scale**2)
+    return out * length.to(out.dtype)[:, :, None, None]
 
 
 def affine(style_dim: int, channels: int) -> EqualLinear:
@@ -69,8 +73,8 @@ class StyledConvolution(nn.Module):
         """x: [batch, in, ...]; style: [batch, style_dim]; noise: [batch or nothing, 1, side, side], None for none."""
         x = modulated(x, self.weight, self.affine(style), self.taps, self.up)
         if noise is not None:
-            x = x + noise * self.noise_strength
-        return activated(x + self.bias[:, None, None], gain, self.clamp)
+            x = x + (noise * self.noise_strength).to(x.dtype)
+        return activated(x + self.bias.to(x.dtype)[:, None, None], gain, self.clamp)
 
 
 class ToRGB(nn.Module):
@@ -87,6 +91,7 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         x = modulated(x, self.weight, self.affine(style) * self.scale, self.taps, demodulate=False)
+        # The bias is in float32, and with it the image.
         return clamped(x + self.bias[:, None, None], clamp=self.clamp)
 
 
@@ -121,4 +126,4 @@ class Convolution(nn.Module):
         x = convolve(x, weight, self.taps, self.up, self.down, weight.shape[-1] // 2, correlate=self.up == 1)
         if self.bias is None:
             return x
-        return activated(x + self.bias[:, None, None], gain, self.clamp)
+        return activated(x + self.bias.to(x.dtype)[:, None, None], gain, self.clamp)

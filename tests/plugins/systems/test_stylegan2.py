@@ -406,6 +406,25 @@ def test_weights_are_imported_sampled_and_exported_bit_for_bit(small, system, ca
     assert not Path("other").exists()
 
 
+def test_conditional_weights_by_themselves_are_of_the_other_systems_names(small, capsys):
+    """Both networks call the labels' embedding ``mapping.embed``, here and there."""
+    known = layouts(load_plugins())
+    binds = [*small]
+    for kind in ("generator", "discriminator"):
+        binds += ["--bind", f"{kind}.stylegan2.num_classes = 3"]
+    networks = {
+        "ema": (generator(num_classes=3), "generator"),
+        "discriminator": (StyleGAN2Discriminator(**SMALL, num_classes=3), "discriminator"),
+    }
+    for name, (network, kind) in networks.items():
+        layout = known[f"stylegan2_ada_{kind}"]
+        torch.save(to_theirs(network.state_dict(), network, layout) | layout.constants(network), "bare.pt")
+        assert import_weights(["bare.pt", *binds, "--out", name]) == 0
+        assert f"{name}: layout stylegan2_ada_{kind}" in capsys.readouterr().out
+    assert import_weights(["bare.pt", *small, "--out", "other"]) == 2
+    assert "has resolution 16, num_classes 3, and the experiment's network" in capsys.readouterr().err
+
+
 def test_path_length_and_truncation_need_styles_before_anything_is_written(tiny, capsys):
     Path("plain.py").write_text(PLAIN)
     plain = [*tiny, "--plugin", "plain.py", "--bind", "train.generator = @generator.plain"]
