@@ -35,7 +35,10 @@ def _values(comparison: Comparison, sampling: Mapping[str, Spread]) -> str:
         columns.append(("l", latex_text(name), [latex_text(g.settings.get(name, "-")) for g in groups]))
     for metric in comparison.metrics:
         arrow = r"$\uparrow$" if comparison.higher_is_better(metric) else r"$\downarrow$"
-        columns.append(_value_column(comparison, metric, f"{latex_text(metric)} {arrow}"))
+        # A metric of several protocols is named after what differs in them, which goes below its own name.
+        name, opening, rest = latex_text(metric).partition(" (")
+        title = rf"\shortstack{{{name} {arrow}\\ ({rest}}}" if opening else f"{name} {arrow}"
+        columns.append(_value_column(comparison, metric, title))
     columns.append(("r", "parameters", [f"\\num{{{group.runs[0].parameters}}}" for group in groups]))
     columns.append(("r", "GMACs", [f"\\num{{{group.runs[0].macs / 1e9:.3g}}}" for group in groups]))
     if sampling:
