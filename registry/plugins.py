@@ -203,7 +203,14 @@ def _import(wanted: str | PluginFile) -> tuple[ModuleType, PluginFile]:
         module, digest = _import_file(path)
         return module, PluginFile(wanted, str(path), digest)
     _search(Path.cwd())
-    module = importlib.import_module(wanted)
+    try:
+        module = importlib.import_module(wanted)
+    except ModuleNotFoundError as error:
+        if error.name and f"{wanted}.".startswith(f"{error.name}."):  # Itself, not what it imports.
+            raise UserError(
+                f"there is no module {error.name!r}, installed or in {Path.cwd()}; check the name, or give its file"
+            ) from error
+        raise
     if not module.__file__:  # A namespace package.
         return module, PluginFile(wanted, "", "")
     source = Path(module.__file__).absolute()

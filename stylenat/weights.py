@@ -174,6 +174,8 @@ def weights_folder(path: Path) -> Path:
     Raises UserError when there are none, or they are damaged.
     """
     folder: Path | None = path
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give a run, one of its checkpoints or imported weights")
     if not (path / checkpoint.MANIFEST).exists():
         if (path / "checkpoints").is_symlink():
             raise UserError(f"{path / 'checkpoints'} is a link; give the run or the checkpoint that it leads to")

@@ -1,5 +1,6 @@
 """What docs/plugins.md and docs/gin.md show works as shown."""
 
+import importlib
 import json
 import re
 import runpy
@@ -190,3 +191,16 @@ def test_job_scripts_are_clean():
                 done = subprocess.run(["shellcheck", "-"], input=text, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, f"{path}: {done.stdout}"
     assert found >= 3
+
+
+def test_each_moved_module_is_gone_and_its_new_place_exists():
+    section = (DOCS / "migration.md").read_text(encoding="utf-8").partition("## Imports")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`(?:stylenat|registry)\..*?) \| (.*) \|$", section, re.MULTILINE)
+    assert len(rows) >= 12
+    for before, now in rows:
+        old, new = re.findall(r"`([a-z_.]+)`", before), re.findall(r"^`([a-z_.]+)`", now)
+        for name in old:
+            with pytest.raises(ModuleNotFoundError):
+                importlib.import_module(name)
+        for name in new:
+            importlib.import_module(name)

@@ -37,7 +37,9 @@ class LmdbImages:
         """Checks the layout. Raises UserError when it is missing, damaged or of another resolution."""
         prepare = f"python tools/prepare.py SOURCE {self.path} --resolution {self.resolution}"
         if not self.path.exists():
-            raise UserError(f"there is no data set at {self.path}; make it with `{prepare}`")
+            raise UserError(
+                f"there is no data set at {self.path}; make it with `{prepare}` (add --labels if it has classes)"
+            )
         environment, layout = lmdb_layout.open_layout(self.path)
         if self.resolution not in layout.resolutions:
             holds = ", ".join(map(str, layout.resolutions))

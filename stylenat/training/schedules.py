@@ -31,7 +31,12 @@ def check_schedules(settings: "Training") -> None:
     parts |= {f"regularizer {regularizer.name!r}": regularizer for regularizer in settings.regularizers}
     for owner, part in parts.items():
         for name, schedule in schedules_of(part):
-            check_schedule(f"{owner}: {name}", schedule, settings.iterations, settings.batch_size)
+            check_schedule(
+                f"train.{name}" if part is settings else f"{owner}: {name}",
+                schedule,
+                settings.iterations,
+                settings.batch_size,
+            )
 
 
 def check_schedule(name: str, schedule: Schedule, iterations: int, batch_size: int) -> None:

@@ -231,7 +231,7 @@ def discriminator_loss(loss: Any, batch: Microbatch) -> tuple[Tensor, Scalars]:
     """
     batch.fake_logits = batch.discriminate(batch.fake, batch.fake_labels)
     batch.real_logits = batch.discriminate(batch.images, batch.labels)
-    adversarial = loss.discriminator(batch.real_logits, batch.fake_logits)
+    adversarial = scalar(loss, "discriminator", loss.discriminator(batch.real_logits, batch.fake_logits))
     return adversarial, {
         "loss/discriminator": adversarial,
         "logits/real": batch.real_logits.mean(),
@@ -244,10 +244,21 @@ def generator_loss(loss: Any, batch: Microbatch) -> tuple[Tensor, Scalars]:
     batch.fake_logits = batch.discriminate(batch.fake, batch.fake_labels)
     if getattr(loss, "paired", False):
         batch.real_logits = batch.discriminate(batch.images, batch.labels).detach()
-        adversarial = loss.generator(batch.fake_logits, batch.real_logits)
+        adversarial = scalar(loss, "generator", loss.generator(batch.fake_logits, batch.real_logits))
     else:
-        adversarial = loss.generator(batch.fake_logits)
+        adversarial = scalar(loss, "generator", loss.generator(batch.fake_logits))
     return adversarial, {"loss/generator": adversarial}
+
+
+def scalar(loss: Any, method: str, value: Any) -> Tensor:
+    """What a loss returned. Raises UserError where it is no scalar, such as one value for each image."""
+    if isinstance(value, Tensor) and not value.shape:
+        return value
+    found = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise UserError(
+        f"{type(loss).__name__}.{method}() of train.loss returned {found}; return a scalar tensor, "
+        "the mean over the batch"
+    )
 
 
 def give_fakes(state: "TrainingState", step: Step, phase: Phase, batch: Microbatch) -> None:

@@ -39,7 +39,7 @@ def test_a_schedule_that_turns_negative_is_refused_before_the_run_folder_is_made
     binds = ["--bind", "train.learning_rate_schedule = @schedule.cosine()", "--bind", "schedule.cosine.start = 1.0",
              "--bind", "schedule.cosine.end = -1.0", "--bind", "schedule.cosine.images = 16"]  # fmt: skip
     assert run([*tiny, *binds, "--run-dir", "run"]) == 2
-    assert "train: learning_rate_schedule is -" in capsys.readouterr().err and not Path("run").exists()
+    assert ": train.learning_rate_schedule is -" in capsys.readouterr().err and not Path("run").exists()
     binds = ["--bind", "regularizer.r1.gamma = @schedule.constant()", "--bind", "schedule.constant.value = -2.0"]
     assert run([*tiny, *binds, "--run-dir", "run"]) == 2
     assert "regularizer 'r1': gamma is -2.0 in iteration 0" in capsys.readouterr().err

@@ -123,7 +123,7 @@ def lmdb_of(side, path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere is not a folder of weights"),
+        (["nowhere"], "nowhere does not exist: give a run"),
         (["RUN", "--data", "nowhere.lmdb"], "there is no data set at nowhere.lmdb"),
         (["RUN", "--data", "OTHER"], "holds images at resolution 32, not 16"),
         (["RUN", "--samples", "1"], "--samples must be at least 2"),

@@ -190,7 +190,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, capsys):
     for argv, message in [
         (["run", "--seeds", "x"], "--seeds takes numbers and ranges"),
         (["run", "--seeds", "0-1000000"], "more than 1000000 images"),
-        (["nowhere"], "is not a folder of weights"),
+        (["nowhere"], "nowhere does not exist: give a run"),
         (["run", "--batch", "0"], "--batch must be at least 1; got 0"),
         (["run", "--truncation-psi", "nan"], "must be finite"),
         (["run", "--out", "file"], "cannot write to file: File exists"),

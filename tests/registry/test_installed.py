@@ -95,3 +95,13 @@ def test_a_plugin_that_changes_settings_and_then_fails_is_named_for_both(worksho
     with pytest.raises(UserError, match="does not load: RuntimeError: on import"):
         load("idea.py")
     assert "changed the dtype from 32 to 64" in capsys.readouterr().err
+
+
+def test_a_misspelt_module_is_no_package_to_install(workshop, load, capsys):
+    with pytest.raises(UserError, match=r"--plugin no\.such: there is no module 'no', .*; check the name") as raised:
+        load("no.such")
+    assert "pip" not in str(raised.value)
+    assert capsys.readouterr().err == ""
+    workshop.write("needs.py", "import no_such_package\n")
+    with pytest.raises(UserError, match="No module named 'no_such_package'; install it"):
+        load("needs")

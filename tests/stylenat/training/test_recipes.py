@@ -1,11 +1,12 @@
 """Recipes that cannot be carried out are refused with what is wrong."""
 
 import pytest
+import torch
 
 from plugins.regularizers.gradient_penalty import R1
 from registry import UserError
 from stylenat.interfaces import Phase, Step
-from stylenat.training.step import Alternating, lazy_steps, main_phase, steps_of
+from stylenat.training.step import Alternating, lazy_steps, main_phase, scalar, steps_of
 
 R1_LAZY, D, G = R1(interval=4), main_phase("discriminator", []), main_phase("generator", [])
 
@@ -50,3 +51,10 @@ def test_a_term_that_reuses_logits_needs_the_step_that_has_them():
 def test_fakes_of_one_batchs_labels_are_not_paired_with_another_batch():
     with pytest.raises(UserError, match="not both"):
         Alternating(share_fakes=True, generator_images=True)
+
+
+@pytest.mark.parametrize(("value", "found"), [(torch.zeros(4, 1), r"a tensor of shape \[4, 1\]"), (0.5, "float")])
+def test_a_loss_that_is_no_scalar_is_named(value, found):
+    with pytest.raises(UserError, match=rf"R1.generator\(\) of train.loss returned {found}; return a scalar"):
+        scalar(R1_LAZY, "generator", value)
+    assert scalar(R1_LAZY, "generator", torch.ones(())) == 1
