@@ -68,6 +68,7 @@ def print_explanation(entry: Listed) -> None:
 def print_dry_run(experiment: Experiment, memory: bool = False) -> None:
     """Builds the experiment without memory for its weights, and shows sizes, attention and data; if asked, memory."""
     from stylenat.evaluation.evaluate import check_images
+    from stylenat.networks.batch_norm import coupling
     from stylenat.training.build import sized
     from stylenat.training.settings import Training
 
@@ -83,6 +84,9 @@ def print_dry_run(experiment: Experiment, memory: bool = False) -> None:
 
     console = Console(width=WIDTH)
     console.print(sizes)
+    for name, size in networks.items():
+        if text := coupling(size.network):
+            console.print(f"batch norm of the {name} {text}", highlight=False)
     console.print(_attention_table(generator))
     console.print(printable(f"data: {settings.dataset.describe()}"), soft_wrap=True, markup=False)
     console.print(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from registry import UserError
 from stylenat import ranks
 from stylenat.draws import Shard, conditions, derived_seed
+from stylenat.networks.batch_norm import check_groups
 from stylenat.networks.counting import macs, parameters
 from stylenat.sampling import check_truncation
 from stylenat.training.settings import Training
@@ -50,6 +51,8 @@ def build_networks(settings: Training, device: torch.device) -> tuple[nn.Module,
             term.check(generator, discriminator)
     check_truncation(generator, settings.truncation_psi)
     check_microbatches(settings, getattr(discriminator, "stddev_group", 1))
+    for network in (generator, discriminator):
+        check_groups(network, settings.batch_size // (settings.accumulate * ranks.world_size()), settings.batch_size)
     return generator.to(device), discriminator.to(device)
 
 

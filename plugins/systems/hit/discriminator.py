@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from registry import CountOrZero
 from stylenat.networks.discriminator import minibatch_stddev
-from stylenat.networks.layers import SLOPE, Blur
+from stylenat.networks.layers import SLOPE
+from stylenat.networks.resampling import Blur
 from stylenat.networks.widths import Width, resolutions, widths
 
 

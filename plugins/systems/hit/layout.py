@@ -21,9 +21,15 @@ class GeneratorLayout:
     """The generator's variables."""
 
     networks = ("generator",)
+    pixel_space = "symmetric"
 
     def recognises(self, names: Collection[str]) -> bool:
         return any(name.startswith("blocks/0/layer_with_weights-0/attention_layer/") for name in names)
+
+    def dimensions(self, state: Mapping[str, Tensor]) -> dict[str, int]:
+        """The resolution: the side of the largest position table."""
+        tables = [t for name, t in state.items() if name.startswith("position_embeddings/") and t.dim() == 4]
+        return {"resolution": max(table.shape[1] for table in tables)} if tables else {}
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         names = {
@@ -62,9 +68,14 @@ class DiscriminatorLayout:
     """The discriminator's variables."""
 
     networks = ("discriminator",)
+    pixel_space = "symmetric"
 
     def recognises(self, names: Collection[str]) -> bool:
         return any(name.startswith("conv_blocks/layer_with_weights-0/") for name in names)
+
+    def dimensions(self, state: Mapping[str, Tensor]) -> dict[str, int]:
+        """The resolution: each residual block halves the side, down to 4."""
+        return {"resolution": 4 * 2 ** sum("/skip_layers/" in name for name in state)}
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         names = {

@@ -23,7 +23,7 @@ from plugins.systems.hit.blocks import (
 from plugins.systems.hit.consistency import transformed
 from plugins.systems.hit.generator import Stage
 from plugins.systems.hit.layout import attention_pairs, block_pairs, stage_pairs
-from stylenat.networks.layers import Blur
+from stylenat.networks.resampling import Blur
 from stylenat.reference import discriminator_from_reference, generator_from_reference, to_ours, to_theirs
 
 GENERATORS, DISCRIMINATORS = ("hit_g64", "hit_g32_layer_multihead"), ("hit_d32", "hit_d32_equalised_stddev")
