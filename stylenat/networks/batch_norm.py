@@ -77,9 +77,14 @@ def running_statistics(network: nn.Module) -> list[tuple[nn.Module, str]]:
     return [(norm, name) for norm in norms for name in names if getattr(norm, name) is not None]
 
 
+def norm_groups(network: nn.Module) -> set[int]:
+    """The group sizes of a network's batch norms that have any."""
+    return {m.group for m in network.modules() if isinstance(m, BatchNorm) and m.group is not None}
+
+
 def check_groups(network: nn.Module, images: int, batch: int) -> None:
     """Raises UserError where ``images`` that are processed at once, of a batch, would split batch-norm groups."""
-    for group in {m.group for m in network.modules() if isinstance(m, BatchNorm) and m.group is not None}:
+    for group in norm_groups(network):
         if images % min(group, batch):
             raise UserError(
                 f"{images} images at once (train.batch_size / processes / train.accumulate) do not divide into "

@@ -1,9 +1,14 @@
 """HiT from its paper and the facts of its code, without recordings."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from plugins.augmentations.none import NoAugmentation
+from plugins.losses.adversarial import NonSaturating
+from plugins.regularizers.gradient_penalty import R1
 from plugins.systems.hit.blocks import MultiAxisAttention, blocked, initialised, shuffled, unblocked
 from plugins.systems.hit.consistency import Consistency
 from plugins.systems.hit.discriminator import HiTDiscriminator
@@ -18,8 +23,13 @@ from stylenat.interfaces import Microbatch, Time
 from stylenat.networks.counting import macs, parameters
 from stylenat.npz import write_variables
 from stylenat.reference import discriminator_from_reference, generator_from_reference, to_theirs
-from stylenat.training.average import Exponential
-from stylenat.training.optimizers import Adam
+from stylenat.training.average import Exponential, NoAverage
+from stylenat.training.interrupt import StopRequest
+from stylenat.training.loop import sampler, save_samples
+from stylenat.training.optimizers import SGD, Adam
+from stylenat.training.settings import Training
+from stylenat.training.state import TrainingState
+from stylenat.training.step import Joint, iteration
 
 
 def small(**options):
@@ -194,15 +204,45 @@ def test_a_run_trains_says_how_batch_norm_sees_its_batch_and_is_sampled(tmp_path
     assert "has no styles to truncate" in capsys.readouterr().err
 
 
-def test_samples_of_a_run_without_an_average_do_not_change_its_generator(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    ends = []
-    for every in (1, 2):
-        more = ["train.average = @average.none()", f"train.sample_every = {every}"]
-        assert run(["--gin", "hit_quickstart.gin", *arguments(*more), "--run-dir", f"run{every}"]) == 0
-        folder = weights.weights_folder(tmp_path / f"run{every}")
-        ends.append(weights.checkpoint.weights(folder, "generator"))
-    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+def test_samples_of_a_run_without_an_average_do_not_change_its_generator(tmp_path):
+    settings = experiment(average=NoAverage(), sample_count=4)
+    state, seen = TrainingState(settings, torch.device("cpu")), []
+    before = {name: value.clone() for name, value in state.generator.state_dict().items()}
+    (tmp_path / "samples").mkdir()
+    state.pending = ["samples"]
+    hook = SimpleNamespace(images_sampled=lambda images, **_: seen.append(images))
+    save_samples(settings, state, SimpleNamespace(directory=tmp_path), hook, StopRequest(None))
+    assert all(torch.equal(value, before[name]) for name, value in state.generator.state_dict().items())
+    assert state.generator.training
+    state.generator.eval()
+    assert torch.equal(seen[0], sampler(settings, state)(0, 4))
+
+
+@pytest.mark.parametrize("options", [
+    {"activation_checkpointing": True}, {"accumulate": 2}, {"channels_last": True},
+], ids=str)  # fmt: skip
+def test_ways_to_compute_train_the_same_networks(options):
+    plain, other = trained(), trained(**options)
+    for name, value in plain.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def experiment(**options):
+    return Training(
+        generator=lambda: small(norm_group=2), discriminator=lambda: HiTDiscriminator(resolution=16, channels=[8]),
+        loss=NonSaturating(), regularizers=[R1(1.0, interval=1, own_step=False), Consistency()],
+        augmentation=NoAugmentation(), dataset=SimpleNamespace(resolution=16), recipe=Joint(), iterations=2,
+        batch_size=4, generator_optimizer=SGD(), discriminator_optimizer=SGD(), pixel_space="symmetric", **options,
+    )  # fmt: skip
+
+
+def trained(**options):
+    state = TrainingState(experiment(**options), torch.device("cpu"))
+    for number in range(2):
+        images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(number))
+        iteration(state, iter([(images, None)]))
+        state.step += 1
+    return {f"{n}.{k}": v for n, network in state.networks().items() for k, v in network.state_dict().items()}
 
 
 def test_every_published_experiment_has_the_networks_of_its_name():
@@ -213,7 +253,7 @@ def test_every_published_experiment_has_the_networks_of_its_name():
         "hit_ffhq1024": (88_216_300, 29_008_673),
     }  # fmt: skip
     for name, expected in counts.items():
-        experiment = load_experiment(registry, [f"{name}.gin"], search_path=[experiments_folder()])
+        loaded = load_experiment(registry, [f"{name}.gin"], search_path=[experiments_folder()])
         with torch.device("meta"):
-            found = tuple(parameters(experiment.value(f"train.{kind}")()) for kind in ("generator", "discriminator"))
+            found = tuple(parameters(loaded.value(f"train.{kind}")()) for kind in ("generator", "discriminator"))
         assert found == expected, name

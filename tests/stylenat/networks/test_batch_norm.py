@@ -7,6 +7,7 @@ from torch import nn
 from registry import UserError
 from stylenat.networks.batch_norm import BatchNorm, coupling, running_statistics
 from stylenat.training.average import averaged_copy, update_average
+from stylenat.training.build import indivisible
 
 
 @pytest.mark.parametrize("group", [None, 2, 3])
@@ -68,3 +69,11 @@ def test_an_average_of_weights_averages_running_statistics_and_copies_other_buff
 def test_how_batch_norm_couples_a_batch_is_said(norm, text):
     found = coupling(nn.Sequential(norm))
     assert found == text if text is None else text in found
+
+
+def test_a_microbatch_holds_complete_groups_of_both_networks():
+    discriminator = nn.Sequential(BatchNorm(3, 6))
+    discriminator.stddev_group = 4
+    assert indivisible(nn.Sequential(BatchNorm(3), BatchNorm(3, 8)), discriminator, 24) == 24
+    assert indivisible(nn.Sequential(nn.BatchNorm1d(3)), nn.Linear(1, 1), 24) == 1
+    assert indivisible(nn.Sequential(BatchNorm(3, 8)), nn.Linear(1, 1), 4) == 4
