@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -17,6 +18,8 @@ from plugins.systems.hit.layout import DiscriminatorLayout, GeneratorLayout
 from registry import UserError, load_experiment, load_plugins
 from stylenat import weights
 from stylenat.commands._command import CORE, experiments_folder
+from stylenat.commands.export_weights import main as export_weights
+from stylenat.commands.import_weights import main as import_weights
 from stylenat.commands.run import main as run
 from stylenat.commands.sample import main as sample
 from stylenat.interfaces import Microbatch, Time
@@ -202,6 +205,25 @@ def test_a_run_trains_says_how_batch_norm_sees_its_batch_and_is_sampled(tmp_path
     assert sample(["run", "--seeds", "0-2", "--out", "samples"]) == 0
     assert sample(["run", "--seeds", "1", "--out", "other", "--truncation", "0.5"]) == 2
     assert "has no styles to truncate" in capsys.readouterr().err
+
+
+def test_commands_import_and_export_an_npz_bit_for_bit_and_refuse_another_size(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ["generator.hit.channels = [16, 8]", "generator.hit.heads = [4, 2]", "generator.hit.latent_dim = 8"]
+    chosen = ["--gin", "hit_quickstart.gin", *(part for option in options for part in ("--bind", option))]
+    network = small(layers=[1])
+    state = to_theirs(network.state_dict(), network, GeneratorLayout())
+    np.savez("hit.npz", **{f"g_ema/{name}/.ATTRIBUTES/VARIABLE_VALUE": value.numpy() for name, value in state.items()})
+    assert import_weights(["hit.npz", *chosen, "--out", "imported"]) == 0
+    assert "ema: layout hit," in capsys.readouterr().out
+    assert export_weights(["imported", "back.npz"]) == 0
+    with np.load("back.npz") as back:
+        assert set(back) == {f"g_ema/{name}" for name in state}
+        assert all(np.array_equal(back[f"g_ema/{name}"], value.numpy()) for name, value in state.items())
+    capsys.readouterr()
+    assert import_weights(["hit.npz", *chosen, "--bind", "SIDE = 32", "--out", "other"]) == 2
+    error = capsys.readouterr().err
+    assert "resolution 16" in error and "resolution 32" in error and error.count("\n") == 1
 
 
 def test_samples_of_a_run_without_an_average_do_not_change_its_generator(tmp_path):
