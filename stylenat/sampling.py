@@ -1,6 +1,7 @@
 """From latents to pictures: truncation towards the mean style, in batches."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +31,18 @@ def mean_style(generator: nn.Module, seed: int = 0, classes: Classes | None = No
         return generator.mapping(latents).mean(dim=0, keepdim=True)
     numbers = classes.as_in_the_data(seed)(0, MEAN_STYLE_SAMPLES)
     return generator.mapping(latents, classes.one_hot(numbers).to(device)).mean(dim=0, keepdim=True)
+
+
+@contextmanager
+def in_evaluation(network: nn.Module) -> Iterator[None]:
+    """The network is in evaluation mode within this context: an image does not depend on others, and no running buffer
+    moves."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
 
 
 def is_style_based(generator: nn.Module) -> bool:

@@ -81,19 +81,19 @@ def unpickled(path: Path, allowed: Sequence[Any] = (), strict: bool = True) -> A
     """
     size, zipped = path.stat().st_size, zipfile.is_zipfile(path)
     if zipped or strict:
-        _check_zip(path, size)
+        check_zip(path, size)
     with torch.serialization.safe_globals(list(allowed)):
         # Mapped, not read: a storage that declares more bytes than there are fails instead of being allocated.
         loaded = torch.load(path, weights_only=True, mmap=zipped, map_location="cpu")
     return _copied(loaded, _Budget(size), strict)
 
 
-def _check_zip(path: Path, size: int) -> None:
+def check_zip(path: Path, size: int) -> None:
     """Raises ValueError where the entries would unpack to more than the file's own size."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     if any(e.compress_type != zipfile.ZIP_STORED or e.file_size != e.compress_size for e in entries):
-        raise ValueError("it holds compressed entries, which torch.save does not write")
+        raise ValueError("it holds compressed entries, which torch.save and numpy.savez do not write")
     if sum(e.file_size for e in entries) > size:
         raise ValueError("its entries overlap")
 

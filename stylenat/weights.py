@@ -23,6 +23,7 @@ from registry.wording import printable
 from stylenat import checkpoint
 from stylenat.classes import Classes, must_have_classes, read_classes
 from stylenat.files import read_bounded, save_tensors
+from stylenat.npz import variables_of
 from stylenat.pixels import Name, must_be_of_space
 from stylenat.untrusted import refusal, tensors_of, unpickled
 
@@ -122,6 +123,8 @@ def loaded(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return tensors_of(path)
+        if path.suffix == ".npz":
+            return variables_of(path, NAMES)
         allowed: list[Any] = [(Inert, name) for name in SKIPPED] + [(kind, name) for name, kind in PLAIN.items()]
         return unpickled(path, allowed, strict=False)
     except pickle.UnpicklingError as error:

@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, one of its checkpoints, or imported weights")
-    parser.add_argument("out", type=Path, metavar="OUT.pt", help="a new file")
+    parser.add_argument("out", type=Path, metavar="OUT.pt", help="a new file; OUT.npz for TensorFlow's systems")
     parser.add_argument(
         "--layout", metavar="NAME", help="layout of the generator (default: as imported, or the first that fits)"
     )
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from stylenat import checkpoint, weights
+    from stylenat.npz import write_variables
     from stylenat.reference import OWN, layout_for, layouts, space_of, to_theirs
 
     folder = weights.weights_folder(arguments.run)
@@ -82,7 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     container = manifest.get("container")
     try:
         with whole_file(arguments.out) as file:
-            torch.save({container: exported} if container else exported, file)
+            if arguments.out.suffix == ".npz":
+                write_variables(file, {name: state for name, state in exported.items() if isinstance(state, dict)})
+            else:
+                torch.save({container: exported} if container else exported, file)
     except (OSError, RuntimeError) as error:
         raise UserError(f"cannot write {arguments.out}: {getattr(error, 'strerror', None) or error}") from error
     print(f"written to {arguments.out}")

@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
     )
     parser.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT", help=".pt, .safetensors, or a folder of imported weights"
+        "checkpoint", type=Path, metavar="CHECKPOINT", help=".pt, .safetensors, .npz, or a folder of imported weights"
     )
     parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="the experiment of the weights")
     parser.add_argument("--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'")

@@ -68,7 +68,8 @@ def print_explanation(entry: Listed) -> None:
 def print_dry_run(experiment: Experiment, memory: bool = False) -> None:
     """Builds the experiment without memory for its weights, and shows sizes, attention and data; if asked, memory."""
     from stylenat.evaluation.evaluate import check_images
-    from stylenat.training.build import sized
+    from stylenat.networks.batch_norm import coupling
+    from stylenat.training.build import indivisible, sized
     from stylenat.training.settings import Training
 
     settings: Training = experiment.get("train")()
@@ -83,6 +84,9 @@ def print_dry_run(experiment: Experiment, memory: bool = False) -> None:
 
     console = Console(width=WIDTH)
     console.print(sizes)
+    for name, size in networks.items():
+        if text := coupling(size.network):
+            console.print(f"batch norm of the {name} {text}", highlight=False)
     console.print(_attention_table(generator))
     console.print(printable(f"data: {settings.dataset.describe()}"), soft_wrap=True, markup=False)
     console.print(
@@ -96,11 +100,11 @@ def print_dry_run(experiment: Experiment, memory: bool = False) -> None:
                 line = f"train.accumulate = {settings.accumulate} changes the training: {note}"
                 console.print(printable(line), soft_wrap=True, markup=False, highlight=False)
     if memory:
-        group = getattr(networks["discriminator"].network, "stddev_group", 1)
+        group = indivisible(generator, networks["discriminator"].network, settings.batch_size)
         console.print(_memory_table(settings, group))
 
 
-def _memory_table(settings: "Training", stddev_group: int) -> Table:
+def _memory_table(settings: "Training", group: int) -> Table:
     """By precision and recomputation: the memory of an image, and the ``train.accumulate`` that fits a card."""
     import torch
 
@@ -109,7 +113,6 @@ def _memory_table(settings: "Training", stddev_group: int) -> Table:
     from stylenat.training.memory import accumulate_for
 
     own = settings.batch_size // ranks.world_size()
-    group = min(settings.batch_size, stddev_group)
     table = Table(title=f"memory of training, counted: train.accumulate for {own} images a process on a card")
     for column in ("precision", "recompute", "GB an image", "GB fixed", *(f"{card} GB" for card in CARDS)):
         table.add_column(column, justify="left" if column in ("precision", "recompute") else "right")

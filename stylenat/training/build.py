@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from registry import UserError
 from stylenat import ranks
 from stylenat.draws import Shard, conditions, derived_seed
+from stylenat.networks.batch_norm import check_groups, norm_groups
 from stylenat.networks.counting import macs, parameters
 from stylenat.sampling import check_truncation
 from stylenat.training.settings import Training
@@ -50,6 +51,8 @@ def build_networks(settings: Training, device: torch.device) -> tuple[nn.Module,
             term.check(generator, discriminator)
     check_truncation(generator, settings.truncation_psi)
     check_microbatches(settings, getattr(discriminator, "stddev_group", 1))
+    for network in (generator, discriminator):
+        check_groups(network, settings.batch_size // (settings.accumulate * ranks.world_size()), settings.batch_size)
     return generator.to(device), discriminator.to(device)
 
 
@@ -86,6 +89,12 @@ def check_microbatches(settings: Training, stddev_group: int) -> None:
             f"groups of {group} do not fit into; accumulate less, or bind a stddev_group of the discriminator to "
             f"{math.gcd(images, group)}"
         )
+
+
+def indivisible(generator: nn.Module, discriminator: nn.Module, batch_size: int) -> int:
+    """The number of images that a microbatch must hold a multiple of: groups of minibatch stddev and batch norm."""
+    groups = getattr(discriminator, "stddev_group", 1), *norm_groups(generator), *norm_groups(discriminator)
+    return math.lcm(*(min(batch_size, group) for group in groups))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from stylenat.evaluation.evaluate import Evaluation, Evaluator
 from stylenat.evaluation.progress import ProgressLine
 from stylenat.grids import image_grid, save_png
 from stylenat.pixels import SPACES, to_networks
-from stylenat.sampling import Sampler, default_batch, sampler_of
+from stylenat.sampling import Sampler, default_batch, in_evaluation, sampler_of
 from stylenat.training.compilation import check_hooks
 from stylenat.training.guards import weight_norms
 from stylenat.training.interrupt import Stopped, StopRequest
@@ -138,7 +138,7 @@ def save_samples(settings: Training, state: TrainingState, run: Run, hook: Any, 
     """Writes ``samples/step-...png``, always from the same latents, of one class a row where there are classes. All
     processes draw, process 0 writes."""
     path = run.directory / "samples" / f"step-{state.step:09d}.png"
-    with stop.at_once():
+    with stop.at_once(), in_evaluation(state.sampled):
         columns = math.ceil(math.sqrt(settings.sample_count))
         images = generated_images(sampler(settings, state).in_rows(columns), settings.sample_count)
         if ranks.rank() == 0:
@@ -152,7 +152,7 @@ def save_evaluation(
     settings: Training, state: TrainingState, run: Run, hook: Any, stop: StopRequest, evaluator: Evaluator
 ) -> Evaluation:
     """Computes all metrics and calls the hook ``metrics_evaluated``."""
-    with stop.at_once():
+    with stop.at_once(), in_evaluation(state.sampled):
         progress = ProgressLine("evaluating", 30, live=False)
 
         def report(done: int, count: int) -> None:

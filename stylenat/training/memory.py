@@ -13,7 +13,7 @@ from registry import UserError
 from stylenat import ranks
 from stylenat.draws import conditions
 from stylenat.sampling import default_batch
-from stylenat.training.build import inputs_of_one
+from stylenat.training.build import indivisible, inputs_of_one
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
 
@@ -84,7 +84,7 @@ def training_memory(settings: Training, state: TrainingState, device: torch.devi
         if state.pending:
             return f"bind train.metrics = [] and measure with tools/evaluate.py --batch {max(fit, 1)}"
         own = settings.batch_size // ranks.world_size()
-        group = min(settings.batch_size, getattr(state.discriminator, "stddev_group", 1))
+        group = indivisible(state.generator, state.discriminator, settings.batch_size)
         parts = accumulate_for(own, settings.accumulate, fit, group)
         if parts is None:
             return "no train.accumulate would fit; bind train.activation_checkpointing = True, or a smaller network"

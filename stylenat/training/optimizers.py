@@ -19,10 +19,16 @@ class Adam:
     Args:
         betas: decay rates of the running averages of gradient and squared gradient; each may move in time.
         epsilon: added to the root of the squared gradient's average.
+        epsilon_hat: whether it is added before that average's bias is corrected, as Keras does (the end of section 2).
     """
 
-    def __init__(self, betas: tuple[Beta | Schedule, Beta | Schedule] = (0.0, 0.99), epsilon: Positive = 1e-8) -> None:
-        self.betas, self.epsilon = betas, epsilon
+    def __init__(
+        self,
+        betas: tuple[Beta | Schedule, Beta | Schedule] = (0.0, 0.99),
+        epsilon: Positive = 1e-8,
+        epsilon_hat: bool = False,
+    ) -> None:
+        self.betas, self.epsilon, self.epsilon_hat = betas, epsilon, epsilon_hat
 
     def __call__(self, parameters: Parameters, learning_rate: float, lazy_ratio: float = 1.0) -> torch.optim.Optimizer:
         # Betas that move are set before the first step.
@@ -37,11 +43,14 @@ class Adam:
         return optimizer
 
     def adjust(self, optimizer: torch.optim.Optimizer, time: Time) -> None:
-        """Sets the betas of this iteration."""
+        """Sets the betas and the epsilon of this iteration."""
         if any(map(callable, self.betas)):
             ratio = optimizer.defaults["lazy_ratio"]
             for group in optimizer.param_groups:
                 group["betas"] = tuple(at(beta, time) ** ratio for beta in self.betas)
+        if self.epsilon_hat:
+            for group in optimizer.param_groups:  # PyTorch divides the root by sqrt(1 - beta2 ** t) before it adds.
+                group["eps"] = self.epsilon / (1 - group["betas"][1] ** (time.iteration + 1)) ** 0.5
 
 
 class AdamW(Adam):

@@ -15,6 +15,7 @@ from stylenat.devices import sent
 from stylenat.draws import Shard, ShardGenerator, augmented
 from stylenat.evaluation.evaluate import Evaluation
 from stylenat.interfaces import Microbatch, Time, at
+from stylenat.networks.batch_norm import running_statistics
 from stylenat.pixels import SPACES, in_imagenet, must_be_of_space
 from stylenat.random_streams import RandomStreams, derived_seed, seed_everything
 from stylenat.training.build import build_networks, num_classes, shards_of
@@ -185,16 +186,25 @@ class TrainingState:
 
     def replayed(self, batches: Sequence[Microbatch]) -> Iterator[Microbatch]:
         """Microbatches, one after the other, as parts of one batch: each finds the random streams, and the networks'
-        buffers (power iterations of the spectral norm), as the first one did, and leaves them as one batch would."""
-        if len(batches) == 1:
-            yield batches[0]
-            return
-        streams, running = self.streams.state_dict(), [Running(self.generator), Running(self.discriminator)]
-        for batch in batches:
-            self.streams.load_state_dict(streams)
-            for buffers in running:
-                buffers.restore()
+        buffers (power iterations of the spectral norm), as the first one did, and leaves them as one batch would.
+        Batch norm's running statistics become their means over microbatches and processes."""
+        networks, several = self._trained().values(), len(batches) > 1
+        running = [Running(network) for network in networks] if several else []
+        streams = self.streams.state_dict() if several else {}
+        places = [place for network in networks for place in running_statistics(network)]
+        found: list[list[Tensor]] = []
+        for number, batch in enumerate(batches):
+            if number:
+                self.streams.load_state_dict(streams)
+                for buffers in running:
+                    buffers.restore()
             yield batch
+            found.append([getattr(norm, name) for norm, name in places])
+        if places and (several or ranks.world_size() > 1):
+            means = [torch.stack(values).mean(dim=0) for values in zip(*found, strict=True)]
+            ranks.average(means)
+            for (norm, name), mean in zip(places, means, strict=True):
+                setattr(norm, name, mean)
 
     def random_for_terms(self, batch: Microbatch) -> ShardGenerator:
         """For the terms of one phase on one microbatch."""

@@ -16,6 +16,8 @@ from plugins.features.random_convolution import RandomConvolution
 from plugins.partitions.pyramid import Pyramid
 from plugins.partitions.split import Split
 from plugins.partitions.table import Table
+from plugins.systems.hit.discriminator import HiTDiscriminator
+from plugins.systems.hit.generator import HiT
 from registry import KINDS, AttentionSite, load_plugins
 from stylenat.networks.discriminator import WaveletDiscriminator
 from stylenat.networks.generator import StyleGenerator
@@ -63,6 +65,10 @@ def named_by(selector: str) -> dict:
         unnamed = {"mean_style_decay": None} if selector.endswith("rosinality_generator") else {}
         network = REGISTRY.entries[f"{kind}.stylegan2"].load()
         return {"network": network(**OPTIONS[f"{kind}.stylegan2"] | unnamed)}
+    if selector == "checkpoint_layout.hit":
+        return {"network": HiT(**OPTIONS["generator.hit"])}
+    if selector == "checkpoint_layout.hit_discriminator":
+        return {"network": HiTDiscriminator(**OPTIONS["discriminator.hit"])}
     block = SwinBlock if selector == "checkpoint_layout.styleswin" else small_block
     return {"network": StyleGenerator(**OPTIONS["generator.style"] | {"block": block})}
 
@@ -81,6 +87,10 @@ OPTIONS: dict[str, Callable[[Path], dict] | dict] = {
         "mapping_layers": 2,
     },
     "discriminator.stylegan2": {"resolution": 16, "channel_base": 128, "channel_max": 16},
+    "generator.hit": {
+        "resolution": 32, "channels": [16, 16, 8], "heads": [4, 4, 2], "latent_dim": 8, "norm_group": 3,
+    },
+    "discriminator.hit": {"resolution": 16, "channels": [16, 16, 8], "stddev_group": 2},
     "schedule.cosine": {"start": 1.0, "end": 0.1, "images": 1000},
     "schedule.linear_decay": {"start": 500},
     "schedule.warmup": {"iterations": 10},

@@ -6,15 +6,20 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
+from plugins.augmentations.none import NoAugmentation
 from plugins.regularizers.gradient_penalty import R1
 from plugins.regularizers.path_length import PathLength
+from plugins.systems.hit.consistency import Consistency
+from plugins.systems.hit.discriminator import HiTDiscriminator
+from plugins.systems.hit.generator import HiT
 from plugins.systems.stylegan2.generator import StyleGAN2Generator
 from registry import UserError
 from stylenat import ranks
 from stylenat.data.loader import ImageStream
 from stylenat.pixels import to_networks
+from stylenat.training.optimizers import SGD
 from stylenat.training.state import TrainingState
-from stylenat.training.step import Alternating, iteration
+from stylenat.training.step import Alternating, Joint, iteration
 
 STEPS, CPU = 20, torch.device("cpu")
 
@@ -130,6 +135,62 @@ def test_means_over_a_batch_are_those_of_the_whole_batch(experiment, tmp_path, p
     assert reference["generator.mean_style"].any()
     for tensors in divided(tmp_path, processes, with_styles(experiment, decay, accumulate=accumulate)):
         assert_same(tensors, reference)
+
+
+def with_batch_norm(experiment, group, **changed):
+    """HiT's networks and recipe. SGD: some biases have no gradient but rounding errors, which Adam would enlarge."""
+    values = dict(
+        generator=lambda: HiT(
+            resolution=8, channels=[8], heads=[2], layers=[1], latent_dim=6, norm_group=group
+        ),
+        discriminator=lambda: HiTDiscriminator(resolution=8, channels=[8]),
+        regularizers=[R1(gamma=0.1, interval=1, own_step=False), Consistency(0.1, 0.1)],
+        recipe=Joint(),
+        augmentation=NoAugmentation(),
+        generator_optimizer=SGD(),
+        discriminator_optimizer=SGD(),
+        pixel_space="symmetric",
+    )  # fmt: skip
+    return experiment(**(values | changed))
+
+
+@pytest.mark.parametrize("group, processes, accumulate", [(2, 2, 2), (4, 1, 2), (None, 2, 1)])
+def test_batch_norm_of_a_divided_batch_is_that_of_the_whole_one(experiment, tmp_path, group, processes, accumulate):
+    reference = trained(with_batch_norm(experiment, group))
+    before = TrainingState(with_batch_norm(experiment, group), CPU).generator.state_dict()
+    for name in ("first.weight", "stages.0.blocks.0.norm.running_var"):
+        assert not torch.allclose(reference[f"generator.{name}"].float(), before[name], rtol=0, atol=1e-6)
+    for tensors in divided(tmp_path, processes, with_batch_norm(experiment, group, accumulate=accumulate)):
+        assert_same(tensors, reference)
+
+
+class PlainBatchNorm(torch.nn.Module):
+    resolution = 8
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 4, 4), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(16, 1)
+        )
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def test_running_statistics_of_any_batch_norm_are_the_same_bits_in_all_processes(experiment, tmp_path):
+    settings = with_batch_norm(experiment, None, discriminator=PlainBatchNorm, accumulate=2, regularizers=[])
+    first, second = divided(tmp_path, 2, settings)
+    assert first.keys() == second.keys() and "discriminator.layers.1.running_mean" in first
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("changed, message", [
+    (dict(accumulate=4), "do not divide into batch-norm groups of 4"),
+    (dict(group=5), "do not divide into batch-norm groups of 5"),
+])  # fmt: skip
+def test_a_division_that_would_split_groups_of_batch_norm_is_refused(experiment, changed, message):
+    with pytest.raises(UserError, match=message):
+        TrainingState(with_batch_norm(experiment, **({"group": 4} | changed)), CPU)
 
 
 @pytest.mark.parametrize("changed, message", [
