@@ -63,6 +63,9 @@ def named_by(selector: str) -> dict:
         unnamed = {"mean_style_decay": None} if selector.endswith("rosinality_generator") else {}
         network = REGISTRY.entries[f"{kind}.stylegan2"].load()
         return {"network": network(**OPTIONS[f"{kind}.stylegan2"] | unnamed)}
+    if selector.startswith("checkpoint_layout.r3gan"):
+        network = "discriminator.r3gan" if "discriminator" in selector else "generator.r3gan"
+        return {"network": REGISTRY.entries[network].load()(**OPTIONS[network])}
     block = SwinBlock if selector == "checkpoint_layout.styleswin" else small_block
     return {"network": StyleGenerator(**OPTIONS["generator.style"] | {"block": block})}
 
@@ -81,6 +84,8 @@ OPTIONS: dict[str, Callable[[Path], dict] | dict] = {
         "mapping_layers": 2,
     },
     "discriminator.stylegan2": {"resolution": 16, "channel_base": 128, "channel_max": 16},
+    "generator.r3gan": {"resolution": 16, "channels": [16], "latent_dim": 8, "num_classes": 3, "label_dim": 4},
+    "discriminator.r3gan": {"resolution": 16, "channels": [16], "num_classes": 3},
     "schedule.cosine": {"start": 1.0, "end": 0.1, "images": 1000},
     "schedule.linear_decay": {"start": 500},
     "schedule.warmup": {"iterations": 10},
