@@ -1,5 +1,6 @@
 """R3GAN's augmentation, losses, penalties and whole iterations against tensors recorded from its own code."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,9 @@ from plugins.schedules.schedules import Cosine
 from plugins.systems.r3gan.augmentation import MULTIPLIERS, applied
 from plugins.systems.r3gan.layout import DiscriminatorLayout, GeneratorLayout
 from plugins.systems.r3gan.loss import Relativistic
+from registry import load_experiment, load_plugins
+from stylenat.commands._command import CORE, experiments_folder
+from stylenat.interfaces import Time, at
 from stylenat.pixels import SYMMETRIC, in_imagenet
 from stylenat.reference import discriminator_from_reference, generator_from_reference, to_theirs
 from stylenat.training.average import Exponential
@@ -198,3 +202,35 @@ def test_parity_of_three_whole_iterations_with_two_microbatches(data, measure):
         average.update(state.averages, state.generator, time)
         same(state.sampled, "G", recorded["ema_after"])
         state.step, state.images = state.step + 1, state.images + config["batch"]
+
+
+@pytest.mark.parametrize("name", ["cifar10", "ffhq64", "ffhq256", "imagenet32", "imagenet64"])
+def test_parity_of_the_shipped_experiments_schedules(recorded_path, name):
+    file = json.loads((recorded_path / "systems" / "schedule_r3.json").read_text())
+    preset, registry = file[name], load_plugins(core=CORE)
+    experiment = load_experiment(registry, [f"r3gan_{name}.gin"], [], search_path=[experiments_folder()])
+    settings = experiment.get("train")()
+    assert settings.batch_size == preset["batch_size"]
+    optimizer, r1, r2 = settings.generator_optimizer, *settings.regularizers
+    assert (optimizer.betas[0], optimizer.epsilon) == (file["adam"]["beta1"], file["adam"]["eps"])
+    assert not r1.own_step and not r2.own_step and (r1.interval, r2.interval) == (1, 1)
+    for images, expected in preset["at_nimg"].items():
+        time = Time(0, int(images), settings.iterations, settings.batch_size)
+        found = {
+            "lr": at(settings.generator_learning_rate, time),
+            "beta2": at(settings.discriminator_optimizer.betas[1], time),
+            "gamma": at(r1.gamma, time),
+            "ema_nimg": at(settings.average.half_life, time),
+            "augment_p": at(settings.augmentation.p, time),
+            "ema_beta": settings.average.decay(time),
+        }
+        assert found == pytest.approx(expected, rel=1e-7, abs=1e-12)  # 1 - cos loses digits at the start.
+        assert at(r2.gamma, time) == at(r1.gamma, time)
+        assert at(settings.discriminator_learning_rate, time) == found["lr"]
+    for network, kind in ((settings.generator, "generator"), (settings.discriminator, "discriminator")):
+        keys = "cifar10_cond" if name == "cifar10" else name
+        recorded = json.loads((recorded_path / "systems" / f"keys_r3_{keys}_{kind}.json").read_text())
+        with torch.device("meta"):
+            built = network()
+        assert sum(p.numel() for p in built.parameters()) == recorded["num_parameters"]
+        assert sum(stage.size.bf16 for stage in built.stages) == len(recorded["FP16Stages"])
