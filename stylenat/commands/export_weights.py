@@ -73,7 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         state = checkpoint.weights(folder, name)
         weights.check_finite(state, network, str(folder / f"{name}.safetensors"))
         constants = known[chosen].constants(network)
-        spaces.add(space_of(known[chosen]))
         exported[theirs] = to_theirs(state, network, known[chosen]) | {k: v.clone() for k, v in constants.items()}
         spaces.add(space_of(known[chosen]))
         print(f"{theirs}: layout {printable(chosen)}, {len(exported[theirs])} keys")

@@ -46,7 +46,6 @@ def test_a_dry_run_shows_memory_when_asked(tiny, capsys):
 
 def test_penalties_of_the_main_loss_keep_real_and_generated_images_at_once(experiment):
     narrow, wide = partial(R3Generator, 8, [8], latent_dim=8), partial(R3Discriminator, 8, [32])
-    networks = {"generator": narrow, "discriminator": wide}
     lazy = footprint(experiment(generator=narrow, discriminator=wide, regularizers=[R1()]))
     terms = [R1(interval=1, own_step=False), R2(interval=1, own_step=False)]
     both = footprint(experiment(generator=narrow, discriminator=wide, regularizers=terms))
