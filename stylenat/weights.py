@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from registry import UserError
 from registry.wording import printable
-from stylenat import checkpoint
+from stylenat import checkpoint, persistent_pickle
 from stylenat.classes import Classes, must_have_classes, read_classes
 from stylenat.files import read_bounded, save_tensors
 from stylenat.npz import variables_of
@@ -28,7 +28,11 @@ from stylenat.pixels import Name, must_be_of_space
 from stylenat.untrusted import refusal, tensors_of, unpickled
 
 NETWORKS = ("generator", "discriminator", "ema")
-NAMES = {"g_ema": "ema", "g": "generator", "d": "discriminator"} | {name: name for name in NETWORKS}
+NAMES = {
+    **{"g_ema": "ema", "g": "generator", "d": "discriminator"},
+    **{"G_ema": "ema", "G": "generator", "D": "discriminator"},
+    **{name: name for name in NETWORKS},
+}
 """What checkpoints call the networks."""
 
 
@@ -75,12 +79,14 @@ class Stored:
         container: the entry that the networks lay under, such as ``state_dicts``; empty for none.
         skipped: entries that are no networks.
         pixel_space: of the networks' images; None where the file does not say.
+        modules: for a pickle of networks, their modules' classes and plain arguments, by our name and by path.
     """
 
     states: dict[str, dict[str, Tensor]]
     container: str
     skipped: list[str]
     pixel_space: str | None = None
+    modules: dict[str, dict[str, persistent_pickle.Module]] = field(default_factory=dict)
 
 
 def read(path: Path) -> Stored:
@@ -95,6 +101,8 @@ def read(path: Path) -> Stored:
         return Stored({name: checkpoint.weights(folder, name) for name in names}, "", [], space)
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
+    if persistent_pickle.is_plain_pickle(path):
+        return _pickled(path)
     held: Any = loaded(path)
     container, skipped = "", []
     if isinstance(held, dict) and not any(name in NAMES for name in held):
@@ -115,6 +123,24 @@ def read(path: Path) -> Stored:
     return Stored(states, container, [*skipped, *others], space if isinstance(space, str) else None)
 
 
+def _pickled(path: Path) -> Stored:
+    """The networks of a pickle of NVIDIA's GAN code, or of its successors. Raises UserError as ``read`` does."""
+    try:
+        contents = persistent_pickle.read(path)
+    except persistent_pickle.Refused as error:
+        raise UserError(f"{path} is not read: {error}; save its networks' state_dict() with torch.save") from error
+    except Exception as error:  # Damaged bytes may raise almost anything.
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is not a readable pickle: {first}") from error
+    known = {NAMES.get(name, name): network for name, network in contents.networks.items() if name in ("", *NAMES)}
+    if not known:
+        some = ", ".join(printable(name, 40) for name in [*contents.networks, *contents.others][:5])
+        raise UserError(f"{path} has no network under {', '.join(NAMES)}; it has {some or 'nothing'}")
+    others = [*contents.others, *(name for name in contents.networks if name not in ("", *NAMES))]
+    states = {name: _state(network.tensors) for name, network in known.items()}
+    return Stored(states, "", others, modules={name: network.modules for name, network in known.items()})
+
+
 def loaded(path: Path) -> Any:
     """Tensors and plain values from a regular file; None in the place of anything else.
 
@@ -128,11 +154,6 @@ def loaded(path: Path) -> Any:
         allowed: list[Any] = [(Inert, name) for name in SKIPPED] + [(kind, name) for name, kind in PLAIN.items()]
         return unpickled(path, allowed, strict=False)
     except pickle.UnpicklingError as error:
-        if "torch_utils.persistence" in str(error) or "dnnlib" in str(error):
-            raise UserError(
-                f"{path} is not read: it is a pickle of NVIDIA's StyleGAN code, which holds programs; load it there "
-                "and save the networks' state_dict() with torch.save"
-            ) from error
         raise UserError(f"{path} is not read: {refusal(error)}; save it again with tensors only") from error
     except Exception as error:  # The unpickler raises almost anything on damaged bytes.
         first = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -83,21 +83,21 @@ def test_the_bounds_that_plugins_are_shown_hold(tmp_path):
 
 def test_the_recipe_of_another_paper_is_one_file_that_trains_and_passes_the_checkers(tiny, monkeypatch, tmp_path):
     plugin, gin = blocks("plugins.md", "python")[3], blocks("plugins.md", "gin")[0]
-    Path("r3gan.py").write_text(plugin)
-    Path("r3gan.gin").write_text(gin)
+    Path("pairing.py").write_text(plugin)
+    Path("pairing.gin").write_text(gin)
     small = tiny[tiny.index("--bind") :]
-    assert run(["--gin", "r3gan.gin", "--plugin", "r3gan.py", *small, "--run-dir", "run"]) == 0
+    assert run(["--gin", "pairing.gin", "--plugin", "pairing.py", *small, "--run-dir", "run"]) == 0
     config = Path("run/config.gin").read_text()
-    assert "@loss.relativistic()" in config and "generator_images = True" in config
+    assert "@loss.pairing()" in config and "generator_images = True" in config
     assert checkpoint.state(Path("run/checkpoints/step-000000004"))["drawn"] == 2 * 4 * 4
     monkeypatch.syspath_prepend(str(tmp_path))
-    import r3gan
+    import pairing
 
-    check_loss(r3gan.Relativistic())
-    check_regularizer(r3gan.FakePenalty())
-    check_optimizer(r3gan.DecoupledDecay())
-    check_schedule(r3gan.WarmUp())
-    check_average(r3gan.PowerFunction())
+    check_loss(pairing.Pairing())
+    check_regularizer(pairing.FakePenalty())
+    check_optimizer(pairing.DecoupledDecay())
+    check_schedule(pairing.WarmUp())
+    check_average(pairing.PowerFunction())
 
 
 def test_the_renamed_parameters_that_plugins_are_shown_are_gin_text():

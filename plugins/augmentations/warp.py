@@ -56,6 +56,15 @@ class _WarpAdjoint(torch.autograd.Function):
         return _Warp.apply(grad, grid), None, None
 
 
+def sampled(images: Tensor, grid: Tensor) -> Tensor:
+    """Bilinear samples of [batch, channels, height, width], reflected at the borders and twice differentiable.
+
+    Args:
+        grid: [batch, rows, columns, 2], x and y in [-1, 1] between the outer edges of the border pixels.
+    """
+    return _Warp.apply(images, grid)
+
+
 def _adjoint(grad: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
     """``grid_sampler_2d_backward`` to the image, summed in a fixed order on every device; slower."""
     batch, channels, height, width = shape

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python tools/import_weights.py FFHQ256_940k_flip.pt --gin gin/ffhq256.gin --out weights/ffhq256
   python tools/import_weights.py FFHQ_256.pt --gin gin/styleswin_ffhq256.gin --out weights/styleswin256
+  python tools/import_weights.py ffhq-64x64.pkl --gin gin/r3gan_ffhq64.gin --out weights/r3gan64
   python tools/sample.py weights/ffhq256 --seeds 0-15 --out samples
   python tools/run.py --gin mine.gin --bind "train.initial_weights = 'weights/ffhq256'"
 """
@@ -30,7 +32,10 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
     )
     parser.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT", help=".pt, .safetensors, .npz, or a folder of imported weights"
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help=".pt, .safetensors, .npz, .pkl, or a folder of imported weights",
     )
     parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="the experiment of the weights")
     parser.add_argument("--bind", action="append", default=[], metavar="'SELECTOR.PARAMETER = VALUE'")
@@ -92,6 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "container": stored.container,
     }
     report["skipped"] = stored.skipped
+    report["modules"] = {
+        name: {path: asdict(module) for path, module in modules.items()} for name, modules in stored.modules.items()
+    }
     made_with = environment(experiment.value("train.seed"), experiment.plugins, registry.plugin_files)
     texts = {
         "config.gin": experiment.operative_text(),

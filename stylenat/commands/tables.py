@@ -1,7 +1,7 @@
 """What ``--list``, ``--explain`` and ``--dry-run`` print."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -87,7 +87,8 @@ def print_dry_run(experiment: Experiment, memory: bool = False) -> None:
     for name, size in networks.items():
         if text := coupling(size.network):
             console.print(f"batch norm of the {name} {text}", highlight=False)
-    console.print(_attention_table(generator))
+    if hasattr(generator, "sites"):  # Other generators have no attention, or none that they describe.
+        console.print(_attention_table(generator))
     console.print(printable(f"data: {settings.dataset.describe()}"), soft_wrap=True, markup=False)
     console.print(
         f"{settings.iterations:,} iterations of {settings.batch_size} images = "
@@ -126,15 +127,14 @@ def _memory_table(settings: "Training", group: int) -> Table:
     return table
 
 
-def _attention_table(generator: object) -> Table:
+def _attention_table(generator: Any) -> Table:
     """What the blocks say of themselves; nothing of one that does not (``interfaces.DescribedBlock``)."""
     table = Table(
         title="attention: heads x kernel, dilation (reach: the share of the image that one query's window spans)"
     )
     for column in ("resolution", "channels", "heads", "groups"):
         table.add_column(column, justify="left" if column == "groups" else "right")
-    stages = zip(getattr(generator, "sites", []), getattr(generator, "stages", []), strict=True)
-    for sites, stage in stages:
+    for sites, stage in zip(generator.sites, generator.stages, strict=True):
         rows = []
         for site, block in zip(sites, stage.blocks, strict=True):
             shown = printable(block.describe()) if hasattr(block, "describe") else ""

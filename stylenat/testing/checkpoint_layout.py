@@ -30,6 +30,10 @@ def check_checkpoint_layout(layout: CheckpointLayout, network: nn.Module) -> Non
         clash = sorted(set(theirs) & set(constants))
         require(not clash, f"constants() holds the names of weights: {clash[:3]}")
         require(layout.recognises([*theirs, *constants]), "recognises() must know the names that pairs() gives")
+        if hasattr(layout, "dimensions"):
+            found = dict(layout.dimensions(theirs | dict(constants)))
+            own_numbers = {name: getattr(network, name, 0) for name in found}
+            require(found == own_numbers, f"dimensions() gives {found} for a network of {own_numbers}")
         back = to_ours(theirs | dict(constants), network, layout)
         require(not back.missing and not back.misfits, f"weights are lost on the way: {back.missing + back.misfits}")
         require(not back.left_over, f"names are left over on the way back: {back.left_over[:3]}")

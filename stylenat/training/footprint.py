@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from stylenat.training.build import build_networks, inputs_of_one
 from stylenat.training.forward import recompute_stages
 from stylenat.training.live_memory import LiveMemory
 from stylenat.training.settings import Training
+from stylenat.training.step import second_order
 
 CARDS = (24, 40, 80)
 """GB of memory."""
@@ -42,7 +44,8 @@ def footprint(settings: Training, precision: torch.dtype | None = None, recomput
     """Counts the tensors that live at the peak of the hungriest step, forward and backward.
 
     The steps: the generator's, through both networks; the discriminator's on real and generated images; its penalty on
-    gradients, which is differentiated twice, in float32. Augmentations are left out.
+    gradients, which is differentiated twice, in float32: of real images, or of real and generated ones where it
+    is a term of the main loss. Augmentations are left out.
 
     Args:
         precision: of autocast, None for float32.
@@ -57,8 +60,10 @@ def footprint(settings: Training, precision: torch.dtype | None = None, recomput
         networks = steps.generator, steps.discriminator
         sizes = [sum(4 * p.numel() for p in n.parameters() if p.requires_grad) for n in networks]
         candidates = [steps.generators, steps.discriminators]
-        if any(getattr(term, "second_order", False) or term.own_step for term in settings.regularizers):
-            candidates.append(steps.penalties)
+        if any(getattr(term, "reuses_logits", False) for term in settings.regularizers):
+            candidates.append(partial(steps.penalties, 2 * COUNTED))
+        elif any(map(second_order, settings.regularizers)):
+            candidates.append(partial(steps.penalties, COUNTED))
         hungriest = max(candidates, key=_kept)
     # Autocast knows no tensors of the meta device.
     with FakeTensorMode():
@@ -98,11 +103,11 @@ class _Steps:
         with self.autocast:
             return self.discriminator(self._images(2 * COUNTED), *self._given(2 * COUNTED)).sum()
 
-    def penalties(self) -> Tensor:
+    def penalties(self, count: int) -> Tensor:
         self.discriminator.requires_grad_(True)
-        reals = self._images(COUNTED).requires_grad_()
-        logits = self.discriminator(reals, *self._given(COUNTED))
-        (slope,) = torch.autograd.grad(logits.sum(), reals, create_graph=True)
+        images = self._images(count).requires_grad_()
+        logits = self.discriminator(images, *self._given(count))
+        (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
         return slope.square().sum()
 
     def _images(self, count: int) -> Tensor:

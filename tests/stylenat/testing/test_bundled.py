@@ -69,6 +69,9 @@ def named_by(selector: str) -> dict:
         return {"network": HiT(**OPTIONS["generator.hit"])}
     if selector == "checkpoint_layout.hit_discriminator":
         return {"network": HiTDiscriminator(**OPTIONS["discriminator.hit"])}
+    if selector.startswith("checkpoint_layout.r3gan"):
+        network = "discriminator.r3gan" if "discriminator" in selector else "generator.r3gan"
+        return {"network": REGISTRY.entries[network].load()(**OPTIONS[network])}
     block = SwinBlock if selector == "checkpoint_layout.styleswin" else small_block
     return {"network": StyleGenerator(**OPTIONS["generator.style"] | {"block": block})}
 
@@ -91,6 +94,8 @@ OPTIONS: dict[str, Callable[[Path], dict] | dict] = {
         "resolution": 32, "channels": [16, 16, 8], "heads": [4, 4, 2], "latent_dim": 8, "norm_group": 3,
     },
     "discriminator.hit": {"resolution": 16, "channels": [16, 16, 8], "stddev_group": 2},
+    "generator.r3gan": {"resolution": 16, "channels": [16], "latent_dim": 8, "num_classes": 3, "label_dim": 4},
+    "discriminator.r3gan": {"resolution": 16, "channels": [16], "num_classes": 3},
     "schedule.cosine": {"start": 1.0, "end": 0.1, "images": 1000},
     "schedule.linear_decay": {"start": 500},
     "schedule.warmup": {"iterations": 10},

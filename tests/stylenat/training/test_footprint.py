@@ -1,8 +1,13 @@
 """The counted memory of an iteration is that of a real one."""
 
+from functools import partial
+
 import pytest
 import torch
 
+from plugins.regularizers.gradient_penalty import R1, R2
+from plugins.systems.r3gan.discriminator import R3Discriminator
+from plugins.systems.r3gan.generator import R3Generator
 from stylenat.commands.run import main
 from stylenat.training.footprint import COUNTED, Footprint, footprint
 from stylenat.training.live_memory import LiveMemory
@@ -37,3 +42,11 @@ def test_a_dry_run_shows_memory_when_asked(tiny, capsys):
     assert "GB an image" in out and "bf16" in out and "does not fit" not in out
     assert main([*tiny, "--memory"]) == 2
     assert "--memory is for --dry-run" in capsys.readouterr().err
+
+
+def test_penalties_of_the_main_loss_keep_real_and_generated_images_at_once(experiment):
+    narrow, wide = partial(R3Generator, 8, [8], latent_dim=8), partial(R3Discriminator, 8, [32])
+    lazy = footprint(experiment(generator=narrow, discriminator=wide, regularizers=[R1()]))
+    terms = [R1(interval=1, own_step=False), R2(interval=1, own_step=False)]
+    both = footprint(experiment(generator=narrow, discriminator=wide, regularizers=terms))
+    assert 1.4 * lazy.image < both.image < 2 * lazy.image  # The gradients' size does not depend on the images.
