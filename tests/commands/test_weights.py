@@ -208,7 +208,7 @@ def test_initial_weights_that_do_not_fit_leave_nothing_behind(tiny, capsys):
     imported(tiny)
     capsys.readouterr()
     cases = [
-        (["train.initial_weights = 'nowhere'"], "not a folder of weights"),
+        (["train.initial_weights = 'nowhere'"], "nowhere does not exist"),
         (["train.initial_weights = 'imported'", "generator.style.channels = [16, 16, 32]"], "does not fit"),
         (["train.frozen_discriminator_layers = 9"], "layers to freeze"),
     ]
