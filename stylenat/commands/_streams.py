@@ -14,6 +14,8 @@ from typing import Any, TextIO
 from registry import UserError
 
 NAMES = {1: "standard output", 2: "standard error"}
+_REPLACED: list[TextIO] = []
+"""Kept: a stream that nobody refers to any more would close its descriptor."""
 
 
 class Output(io.FileIO):
@@ -84,6 +86,7 @@ def _output(stream: TextIO | None, descriptor: int) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper) or type(raw) is not io.FileIO or raw.fileno() != descriptor:
         return stream
     stream.flush()
+    _REPLACED.append(stream)
     output = Output(descriptor)
     buffer: Any = output if raw is stream.buffer else io.BufferedWriter(output)
     return io.TextIOWrapper(
