@@ -53,6 +53,10 @@ class ShardGenerator(torch.Generator):
     def drawn_from_directly(self) -> bool:
         return not torch.equal(self.get_state(), self._fresh)
 
+    def seeds(self, images: int) -> list[int]:
+        """One for each image of the shard."""
+        return _seeds(images * self.shard.of, self.whole)[self.shard.index :: self.shard.of]
+
 
 def augmented(augment: Callable[[Tensor, torch.Generator], Tensor], images: Tensor, random: ShardGenerator) -> Tensor:
     """``augment(images, random)`` for a shard of a batch, [images, 3, side, side]. Each image gets the result that it
@@ -107,8 +111,12 @@ def normal(random: torch.Generator, *shape: int, dtype: torch.dtype = torch.floa
 
 def generators(random: torch.Generator, batch: int) -> list[torch.Generator]:
     """One generator for each image of the given shard, for random numbers of pixels."""
-    seeds = _drawn(lambda shape, source: torch.randint(2**62, shape, generator=source), random, (batch,))
-    return [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
+    seeds = random.seeds(batch) if isinstance(random, ShardGenerator) else _seeds(batch, random)
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def _seeds(count: int, source: torch.Generator) -> list[int]:
+    return list(map(int, torch.randint(2**62, (count,), generator=source).tolist()))
 
 
 def _drawn(

@@ -107,8 +107,6 @@ def print_dry_run(experiment: Experiment, memory: bool = False) -> None:
 
 def _memory_table(settings: "Training", group: int) -> Table:
     """By precision and recomputation: the memory of an image, and the ``train.accumulate`` that fits a card."""
-    import torch
-
     from stylenat import ranks
     from stylenat.training.footprint import CARDS, footprint
     from stylenat.training.memory import accumulate_for
@@ -117,13 +115,13 @@ def _memory_table(settings: "Training", group: int) -> Table:
     table = Table(title=f"memory of training, counted: train.accumulate for {own} images a process on a card")
     for column in ("precision", "recompute", "GB an image", "GB fixed", *(f"{card} GB" for card in CARDS)):
         table.add_column(column, justify="left" if column in ("precision", "recompute") else "right")
-    for name, precision in (("float32", None), ("bf16", torch.bfloat16)):
+    for precision in ("float32", "bf16"):
         for recompute in (False, True):
             found = footprint(settings, precision, recompute)
             parts = [accumulate_for(own, 0, found.at_once(card), group) for card in CARDS]
             shown = ["does not fit" if part is None else str(part) for part in parts]
             sizes = f"{found.image / 1e9:.3g}", f"{found.fixed / 1e9:.3g}"
-            table.add_row(name, "stages" if recompute else "no", *sizes, *shown)
+            table.add_row(precision, "stages" if recompute else "no", *sizes, *shown)
     return table
 
 

@@ -1,26 +1,29 @@
 """What a training iteration needs in memory: counted on tensors without data, before anything is trained."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from stylenat.draws import conditions
-from stylenat.training.build import build_networks, inputs_of_one
-from stylenat.training.forward import recompute_stages
+from registry import UserError
+from stylenat.draws import Shard, ShardGenerator, conditions
+from stylenat.interfaces import Microbatch, Step
+from stylenat.random_streams import RandomStreams
+from stylenat.training.build import inputs_of_one
 from stylenat.training.live_memory import LiveMemory
 from stylenat.training.settings import Training
-from stylenat.training.step import second_order
+from stylenat.training.state import TrainingState
+from stylenat.training.step import frozen, objective
 
 CARDS = (24, 40, 80)
 """GB of memory."""
 USABLE = 0.9
 """Of a card's memory: the rest is the driver's, the libraries', and lost between blocks of other sizes."""
-COUNTED = 2
-"""Images that are counted at once: a batch of one takes other paths."""
+COUNTED = 4
+"""Images that are counted at once, so that what does not grow with the batch is a small part."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Footprint:
 
     Attributes:
         fixed: weights, gradients, optimizers' moments and the average, in float32.
-        image: the peak of the hungriest step, an image.
+        image: the peak of the step that needs most, an image.
     """
 
     fixed: int
@@ -40,99 +43,99 @@ class Footprint:
         return max(0, int((USABLE * gigabytes * 1e9 - self.fixed) // self.image))
 
 
-def footprint(settings: Training, precision: torch.dtype | None = None, recompute: bool = False) -> Footprint:
-    """Counts the tensors that live at the peak of the hungriest step, forward and backward.
+def footprint(settings: Training, precision: str = "float32", recompute: bool = False) -> Footprint:
+    """Counts the tensors that live at the peak of the recipe's steps, forward and backward, with every term due.
 
-    The steps: the generator's, through both networks; the discriminator's on real and generated images; its penalty on
-    gradients, which is differentiated twice, in float32: of real images, or of real and generated ones where it
-    is a term of the main loss. Augmentations are left out.
+    ``train.augmentation`` is left out: what it draws needs data.
 
     Args:
-        precision: of autocast, None for float32.
-        recompute: with ``train.activation_checkpointing``.
+        precision: as ``train.precision``; recompute: as ``train.activation_checkpointing``.
 
     Raises:
-        UserError: the networks cannot be built.
+        UserError: the networks cannot be built, or a part needs the values of tensors.
     """
-    meta = torch.device("meta")
-    with meta:
-        steps = _Steps(settings, precision)
-        networks = steps.generator, steps.discriminator
-        sizes = [sum(4 * p.numel() for p in n.parameters() if p.requires_grad) for n in networks]
-        candidates = [steps.generators, steps.discriminators]
-        if any(getattr(term, "reuses_logits", False) for term in settings.regularizers):
-            candidates.append(partial(steps.penalties, 2 * COUNTED))
-        elif any(map(second_order, settings.regularizers)):
-            candidates.append(partial(steps.penalties, COUNTED))
-        hungriest = max(candidates, key=_kept)
-    # Autocast knows no tensors of the meta device.
-    with FakeTensorMode():
-        for network in networks:
+    counted = replace(
+        settings, precision=precision, activation_checkpointing=recompute, batch_size=COUNTED, accumulate=1,
+        augmentation=_Unaugmented(), compile=None, cuda_graphs=False,
+    )  # fmt: skip
+    with torch.device("meta"):
+        state = TrainingState(counted, torch.device("meta"))
+        one = inputs_of_one(state.generator)
+    state.streams = _Unseeded(settings.seed)
+    generator, discriminator = state.generator, state.discriminator
+    # Autocast knows no tensors of the meta device. A few constants have data.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for network in (generator, discriminator):
             _pretend(network)
-            if recompute:
-                recompute_stages(network)
-        with LiveMemory() as memory:
-            loss = hungriest()
-            before = memory.live
-            loss.backward()
-    made = sum(p.grad.nbytes for n in networks for p in n.parameters() if p.grad is not None)
-    # The gradients are counted as fixed, but the peak is reached while most of them are still to be made.
-    image = max(before, memory.peak - made) // COUNTED
+        try:
+            image = max(peak_of(state, step, *one) for step in counted.steps) // COUNTED
+        except DataDependentOutputException as error:
+            raise UserError(
+                "memory cannot be counted: a part of the training asks for the value of a tensor, "
+                "which has no data here"
+            ) from error
+    sizes = [sum(4 * p.numel() for p in n.parameters() if p.requires_grad) for n in (generator, discriminator)]
     # Weights, gradients and two moments each, and the average.
     return Footprint(5 * sizes[0] + 4 * sizes[1], image)
 
 
-class _Steps:
-    """The steps of an iteration up to their losses, for ``COUNTED`` images."""
+def peak_of(state: TrainingState, step: Step, latents: Tensor, labels: Tensor | None, draws: dict[str, Tensor]) -> int:
+    """Bytes of the tensors that live at the peak of a step, without gradients of parameters and without its inputs.
 
-    def __init__(self, settings: Training, precision: torch.dtype | None) -> None:
-        self.generator, self.discriminator = build_networks(settings, torch.device("meta"))
-        self.latents, self.labels, self.draws = inputs_of_one(self.generator)
-        self.autocast = torch.autocast("cpu", precision, enabled=precision is not None)
-
-    def generators(self) -> Tensor:
-        self.discriminator.requires_grad_(False)
-        with self.autocast:
-            draws = {name: _empty(COUNTED, draw) for name, draw in self.draws.items()}
-            fakes = self.generator(_empty(COUNTED, self.latents), *self._given(COUNTED), **draws)
-            logits = self.discriminator(fakes, *self._given(COUNTED))
-        return logits.sum()
-
-    def discriminators(self) -> Tensor:
-        self.discriminator.requires_grad_(True)
-        with self.autocast:
-            return self.discriminator(self._images(2 * COUNTED), *self._given(2 * COUNTED)).sum()
-
-    def penalties(self, count: int) -> Tensor:
-        self.discriminator.requires_grad_(True)
-        images = self._images(count).requires_grad_()
-        logits = self.discriminator(images, *self._given(count))
-        (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-        return slope.square().sum()
-
-    def _images(self, count: int) -> Tensor:
-        return torch.empty(count, 3, self.generator.resolution, self.generator.resolution)
-
-    def _given(self, count: int) -> list[Tensor]:
-        return [_empty(count, t) for t in conditions(self.labels)]
+    Args:
+        latents, labels, draws: of one image, as ``inputs_of_one`` gives them.
+    """
+    side = state.generator.resolution
+    [batch] = state.microbatches(state.time())
+    _fill(batch, side, latents, labels, draws)
+    if not step.new_latents and not step.phases[0].adversarial:
+        batch.fake = torch.empty_like(batch.images)
+    for network in (state.generator, state.discriminator):
+        for parameter in network.parameters():
+            parameter.grad = torch.empty_like(parameter)
+    with LiveMemory() as memory:
+        for phase in step.phases:
+            if phase.network == "generator":
+                with frozen(state.discriminator):
+                    loss, _ = objective(state, step, phase, batch)
+                    loss.backward()
+            else:
+                loss, _ = objective(state, step, phase, batch)
+                loss.backward()
+            del loss
+    return memory.peak
 
 
-def _empty(count: int, one: Tensor) -> Tensor:
-    return torch.empty(count, *one.shape[1:])
+class _Unaugmented:
+    def __call__(self, images: Tensor, random: torch.Generator) -> Tensor:
+        return images
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
 
 
-def _kept(step: Callable[[], Tensor]) -> int:
-    """Bytes that the backward pass of a step is given, each storage once."""
-    storages: dict[int, torch.UntypedStorage] = {}
+class _Unseeded(RandomStreams):
+    """Seeds are numbers, which tensors without data do not give."""
 
-    def keep(t: Tensor) -> Tensor:
-        storage = t.untyped_storage()
-        storages[storage._cdata] = storage
-        return t
+    def for_call(self, name: str, shard: Shard) -> ShardGenerator:
+        return _SameSeeds(0, shard)
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        step()
-    return sum(storage.nbytes() for storage in storages.values())
+
+class _SameSeeds(ShardGenerator):
+    def seeds(self, images: int) -> list[int]:
+        return [0] * images
+
+
+def _fill(batch: Microbatch, side: int, latents: Tensor, labels: Tensor | None, draws: dict[str, Tensor]) -> None:
+    def many(one: Tensor) -> Tensor:
+        return torch.empty(COUNTED, *one.shape[1:])
+
+    batch.images, batch.latents = torch.empty(COUNTED, 3, side, side), many(latents)
+    batch.draws = {name: many(draw) for name, draw in draws.items()}
+    [batch.labels] = [batch.fake_labels] = [many(t) for t in conditions(labels)] or [None]
 
 
 def _pretend(network: nn.Module) -> None:
