@@ -24,12 +24,14 @@ class Check:
 # Most valuable first.
 CHECKS = {
     "machine": Check("names, versions, and the rates that bound everything else", 20, "machine"),
-    "exactness": Check("every attention backend against float64, forward and gradients", 140, "exactness"),
-    "quickstart": Check("gin/quickstart.gin from end to end, shortened", 60, "quickstart"),
-    "attention": Check("milliseconds of the attention op by backend, with and without bias", 110, "attention"),
-    "sampling": Check("images a second of the FFHQ-256 generator, batches 1 to 64", 60, "sampling"),
-    "training": Check("the FFHQ-256 iteration: images a second, memory, launches, waits", 100, "training"),
-    "resume": Check("whether a continued run has the bits of an uninterrupted one", 50, "resume"),
+    "exactness": Check("every attention backend against float64, forward and gradients", 100, "exactness"),
+    "quickstart": Check("gin/quickstart.gin from end to end, shortened", 50, "quickstart"),
+    "attention": Check("milliseconds of the attention op by backend, with and without bias", 80, "attention"),
+    "sampling": Check("images a second of the FFHQ-256 generator, batches 1 to 64", 50, "sampling"),
+    "training": Check("the FFHQ-256 iteration: images a second, memory, launches, waits", 70, "training"),
+    "determinism": Check("whether equal iterations have equal bits, with train.deterministic", 30, "determinism"),
+    "resume": Check("whether a continued run has the bits of an uninterrupted one", 40, "resume"),
+    "compilation": Check("the FFHQ-256 iteration with train.compile and train.cuda_graphs", 100, "compilation"),
 }
 
 

@@ -11,7 +11,7 @@ from stylenat.training.forward import use_tf32
 from stylenat.training.state import TrainingState
 from stylenat.training.step import iteration
 
-# What fits 80 GB first. The generator's backward keeps 2.4 GB an image in float32.
+# What fits 80 GB first. An image needs 1.4 GB in float32, counted.
 CASES = (
     (8, "train.tf32 = True"),
     (8, "train.tf32 = True", "train.precision = 'bf16'"),
@@ -28,10 +28,11 @@ def rows(device: torch.device) -> Iterator[Row]:
     """One row a batch and setting, of iterations without R1; the fifteen others of sixteen are such."""
     for batch, *bindings in CASES if device.type == "cuda" else ((4,),):
         title = ", ".join([f"batch {batch}", *(text.removeprefix("train.") for text in bindings)])
-        yield attempt(title, lambda batch=batch, bindings=bindings: _measured(batch, bindings, device))
+        yield attempt(title, lambda batch=batch, bindings=bindings: measured(batch, bindings, device))
 
 
-def _measured(batch: int, bindings: list[str], device: torch.device) -> dict[str, Value]:
+def measured(batch: int, bindings: list[str], device: torch.device) -> dict[str, Value]:
+    """Speed, memory, launches and waits of the iteration with these bindings."""
     settings = ffhq256(device, f"train.batch_size = {batch}", *bindings).get("train")()
     use_tf32(settings.tf32)
     state = TrainingState(settings, device)

@@ -29,8 +29,8 @@ def _uniform(*shape: int) -> Tensor:
 
 
 def _activated(x: Tensor, weight: Tensor, bias: Tensor, **options: int) -> Tensor:
-    """Convolution and ``leaky_relu``. The gain is the weight's, the rest in place: one map, not three."""
-    return F.leaky_relu(F.conv2d(x, weight * GAIN, bias * GAIN, **options), SLOPE, inplace=True)
+    """Convolution by a weight that has the gain of ``leaky_relu``, and the rest of it in place: one map, not three."""
+    return F.leaky_relu(F.conv2d(x, weight, bias * GAIN, **options), SLOPE, inplace=True)
 
 
 class Convolution(nn.Module):
@@ -44,8 +44,8 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.blur is not None:
-            return _activated(self.blur(x), self.weight(), self.bias, stride=2)
-        return _activated(x, self.weight(), self.bias, padding=1)
+            return _activated(self.blur(x), self.weight(GAIN), self.bias, stride=2)
+        return _activated(x, self.weight(GAIN), self.bias, padding=1)
 
 
 class FromWavelet(nn.Module):
@@ -63,7 +63,8 @@ class FromWavelet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[batch, 3, side, side] to [batch, channels, side / 2, side / 2]."""
         # The 12 channels are band-major: [band, colour].
-        weight = torch.einsum("obc,byx->ocyx", self.weight().view(-1, 4, 3), self.haar)
+        bands = self.weight(GAIN).view(-1, 4, 3).transpose(1, 2).reshape(-1, 4)
+        weight = (bands @ self.haar.view(4, 4)).view(-1, 3, 2, 2)
         return _activated(images, weight, self.bias, stride=2)
 
 

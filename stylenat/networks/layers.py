@@ -23,7 +23,7 @@ def given(labels: Tensor | None, num_classes: int) -> Tensor:
     if labels is None or labels.shape[1:] != (num_classes,):
         got = "none" if labels is None else list(labels.shape)
         raise ValueError(f"a network with num_classes = {num_classes} needs labels [batch, {num_classes}]; got {got}")
-    return labels
+    return labels if labels.is_floating_point() else labels.float()
 
 
 class EqualLinear(nn.Module):
@@ -42,9 +42,10 @@ class EqualLinear(nn.Module):
         self.lr_multiplier = lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
-        # The input is scaled, not the weight: the same product, and far fewer numbers to touch.
-        bias = self.bias if self.lr_multiplier == 1 else self.bias * self.lr_multiplier
-        return F.linear(x * self.scale, self.weight, bias)
+        """[..., in_features] to [..., out_features]."""
+        if x.ndim != 2:
+            return self.forward(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
+        return torch.addmm(self.bias, x, self.weight.t(), beta=self.lr_multiplier, alpha=self.scale)
 
 
 class PixelNorm(nn.Module):
@@ -81,7 +82,7 @@ class AdaIN(nn.Module):
         modulation = self.style(style)[:, None]
         if not without_graph(tokens):
             # The statistics are in float32, whatever precision the network runs in.
-            dtype = torch.promote_types(torch.promote_types(tokens.dtype, modulation.dtype), torch.float32)
+            dtype = torch.float64 if torch.float64 in (tokens.dtype, modulation.dtype) else torch.float32
             gamma, beta = modulation.to(dtype).chunk(2, dim=-1)
             return lambda samples, some, out=None: _ModulatedNorm.apply(tokens.to(dtype), gamma, beta, self.eps)
         gamma, beta = modulation.chunk(2, dim=-1)
@@ -151,16 +152,44 @@ class SpectralNorm(nn.Module):
         self.register_buffer("u", F.normalize(torch.randn(matrix.shape[0]), dim=0, eps=self.eps))
         self.register_buffer("v", F.normalize(torch.randn(matrix.shape[1]), dim=0, eps=self.eps))
 
-    def forward(self) -> Tensor:
+    def forward(self, gain: float = 1.0) -> Tensor:
+        """The weight times ``gain``, divided by its largest singular value."""
         with no_autocast(self.weight):  # In half precision it would not converge.
-            matrix = self.weight.flatten(1)
-            if self.training:
-                # New tensors, not new values in the old ones, which an earlier call's graph may still need.
-                with torch.no_grad():
+            with torch.no_grad():
+                matrix = self.weight.flatten(1)
+                if self.training:
+                    # New tensors, not new values in the old ones, which an earlier call's graph may still need.
                     self.v = F.normalize(torch.mv(matrix.t(), self.u), dim=0, eps=self.eps)
-                    self.u = F.normalize(torch.mv(matrix, self.v), dim=0, eps=self.eps)
-            sigma = torch.dot(self.u, torch.mv(matrix, self.v))
-            return self.weight / sigma
+                    product = torch.mv(matrix, self.v)
+                    sigma = torch.linalg.vector_norm(product)
+                    self.u = product / sigma.clamp_min(self.eps)
+                else:
+                    sigma = torch.dot(self.u, torch.mv(matrix, self.v))
+            return _Divided.apply(self.weight, self.u, self.v, sigma, gain)
+
+
+class _Divided(torch.autograd.Function):
+    """``weight * gain / sigma`` with sigma = u^T weight v, of constant u and v, in few passes over the weight."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor, gain: float) -> Tensor:
+        factor = gain / sigma
+        out = weight * factor
+        ctx.save_for_backward(weight, u, v, factor, out)
+        ctx.gain = gain
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        weight, u, v, factor, out = ctx.saved_tensors
+        if torch.is_grad_enabled():  # A second derivative is wanted: through differentiable pieces.
+            divided = weight * (ctx.gain / torch.dot(u, torch.mv(weight.flatten(1), v)))
+            (found,) = torch.autograd.grad(divided, weight, grad, create_graph=True)
+            return found, None, None, None, None
+        # d sigma = u^T (d weight) v
+        along = torch.dot(grad.flatten(), out.flatten())
+        found = torch.addr(grad.flatten(1), u * along, v, alpha=-1 / ctx.gain).mul_(factor)
+        return found.view(weight.shape), None, None, None, None
 
 
 class EqualWeight(nn.Module):
@@ -171,5 +200,5 @@ class EqualWeight(nn.Module):
         self.weight = nn.Parameter(torch.randn_like(weight))
         self.scale = 1 / math.sqrt(weight[0].numel())
 
-    def forward(self) -> Tensor:
-        return self.weight * self.scale
+    def forward(self, gain: float = 1.0) -> Tensor:
+        return self.weight * (self.scale * gain)

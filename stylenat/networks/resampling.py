@@ -48,7 +48,7 @@ def upfirdn(
     Returns [batch, channels, (height * up + padding - taps) // down + 1, the same of the width].
     """
     (up_x, up_y), (down_x, down_y), (left, right, top, bottom) = _pair(up), _pair(down), _sides(padding)
-    taps = taps.to(x.dtype) * gain ** (taps.ndim / 2)
+    taps = taps.to(x.dtype) if gain == 1 else taps.to(x.dtype) * gain ** (taps.ndim / 2)
     if taps.ndim == 1:
         x = _filtered(x, taps[None], (up_x, 1), (down_x, 1), (left, right, 0, 0), correlate)
         return _filtered(x, taps[:, None], (1, up_y), (1, down_y), (0, 0, top, bottom), correlate)
@@ -160,7 +160,8 @@ class Blur(nn.Module):
         self.register_buffer("kernel", blur_kernel(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return upfirdn(x, self.kernel, down=self.stride, padding=self.padding)
+        # The filter is symmetric: it need not be flipped.
+        return upfirdn(x, self.kernel, down=self.stride, padding=self.padding, correlate=True)
 
 
 def _pair(factor: Factor) -> tuple[int, int]:

@@ -33,9 +33,9 @@ def guarded_step(
         ``gradient_norm/<name>``, before clipping, and ``skipped/<name>``, 1 or 0; 0-d tensors.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm = nn.utils.get_total_norm([p.grad for p in parameters])
+    norm = nn.utils.get_total_norm([p.grad for p in parameters], foreach=True)
     if clip is not None:
-        nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+        nn.utils.clip_grads_with_norm_(parameters, clip, norm, foreach=True)
     skipped = (norm + loss.detach()).isfinite().logical_not().float()
     if getattr(optimizer, "_step_supports_amp_scaling", False):
         optimizer.found_inf = skipped

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib import import_module
@@ -16,6 +16,8 @@ from stylenat.devices import why_no_gpu
 
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others: longer than process 0 ever writes by itself."""
+MOMENT = timedelta(seconds=5)
+"""How long a process that lost another waits for each to say that it lost one, too."""
 
 
 @contextmanager
@@ -48,12 +50,30 @@ def joined() -> Iterator[None]:
         yield
     except Exception as error:
         first = store.add(f"failed/{attempt}", 1) == 1
+        store.set(f"failed/{attempt}/{rank}", "lost another")
         if first and not _lost_another(error):
             raise
         if first:
-            print(f"error: process {rank} lost another process of this run; it ends too", file=sys.stderr)
+            missing = _missing(store, [f"failed/{attempt}/{other}" for other in range(size)])
+            lost = f"process {', '.join(map(str, missing))}" if missing else "another process"
+            print(
+                f"error: process {rank} waited for {lost} of this run, which died or did nothing for "
+                f"{TIMEOUT.total_seconds():.0f} s; it ends too",
+                file=sys.stderr,
+            )
         sys.exit(2 if isinstance(error, UserError) else 1)
     distributed.destroy_process_group()
+
+
+def _missing(store: distributed.Store, keys: Sequence[str]) -> list[int]:
+    """Which of the processes' keys are not there. Each has a moment for it: they notice a loss at different times."""
+    found = []
+    for number, key in enumerate(keys):
+        try:
+            store.wait([key], MOMENT)
+        except distributed.DistStoreError:
+            found.append(number)
+    return found
 
 
 def _lost_another(error: BaseException) -> bool:

@@ -3,14 +3,20 @@
 import os
 import subprocess
 import sys
+import traceback
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
+from pretended_gpu import pretended_gpu
 from safetensors.torch import load_file
 from torch import distributed
 
 from stylenat.commands.run import main
+from stylenat.training import processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +30,7 @@ from plugins.augmentations.ada import AdaptiveAugmentation
 class Faulty(AdaptiveAugmentation):
     def observe(self, real_logits):
         super().observe(real_logits)
-        first = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
+        first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
         if self._adaptation.images_seen == 12 and first and os.environ["RANK"] == "1":
             FAULT
 
@@ -79,8 +85,11 @@ def torchrun(arguments, fault="pass", restarts=0):
     )
 
 
-def together(arguments, of_rank_1=None, fault="pass"):
+def together(arguments, of_rank_1=None, fault="pass", around=nullcontext):
     """Two processes of one run as torchrun starts them, but forked from this one, which has imported everything.
+
+    Args:
+        around: context in which each calls the command.
 
     Returns each process's exit code, and what both wrote to stderr.
     """
@@ -99,7 +108,10 @@ def together(arguments, of_rank_1=None, fault="pass"):
                 for number, name in ((1, "out"), (2, "err")):
                     os.dup2(os.open(f"{name}-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
                 sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-                code = main(of_rank_1 if rank and of_rank_1 else arguments)
+                with around():
+                    code = main(of_rank_1 if rank and of_rank_1 else arguments)
+            except Exception:
+                traceback.print_exc()
             except SystemExit as end:
                 code = end.code
             finally:
@@ -150,6 +162,39 @@ def test_a_fault_in_one_process_ends_all_with_its_traceback_printed_once(argumen
     assert done.returncode != 0
     assert done.stderr.count("ZeroDivisionError: in process 1") == 1
     assert done.stderr.count("Traceback") == 2 and "ChildFailedError" in done.stderr  # torchrun reports as well
+
+
+@contextmanager
+def one_gpu_each():
+    """As on two machines with one pretended GPU each, whose tensors travel by gloo."""
+    os.environ |= {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    with pretended_gpu(), patch.object(distributed, "is_nccl_available", lambda: False):
+        yield
+
+
+def test_two_processes_with_a_gpu_each_make_the_steps_of_one(arguments):
+    binds = ["--bind", "train.device = 'cuda'", "--bind", "train.metrics = []"]
+    codes, err = together([*arguments, *binds, "--run-dir", "gpu"], around=one_gpu_each)
+    assert codes == [0, 0], err
+    assert together([*arguments, *binds[2:], "--run-dir", "cpu"])[0] == [0, 0]
+    name = "checkpoints/step-000000004"
+    gpu, cpu = weights(Path("gpu", name)), weights(Path("cpu", name))
+    assert gpu.keys() == cpu.keys() and len(gpu) > 50
+    for name, value in cpu.items():
+        torch.testing.assert_close(gpu[name], value, rtol=1e-3, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_the_process_that_hangs_is_named(arguments, monkeypatch):
+    monkeypatch.setattr(processes, "TIMEOUT", timedelta(seconds=3))
+    monkeypatch.setattr(processes, "MOMENT", timedelta(seconds=1))
+    # Longer than the other needs to give up, and not an answer to anything afterwards.
+    codes, err = together([*arguments, "--run-dir", "run"], fault="import time; time.sleep(8); os._exit(7)")
+    assert codes == [1, 7]
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert lines == [
+        "error: process 0 waited for process 1 of this run, which died or did nothing for 3 s; it ends too"
+    ]
+    assert "Traceback" not in err
 
 
 def test_processes_that_were_started_differently_end_before_anything_is_written(arguments):

@@ -14,6 +14,8 @@ from stylenat.gpu_checks import (
     CHECKS,
     Row,
     attention,
+    compilation,
+    determinism,
     exactness,
     experiments,
     measure,
@@ -95,7 +97,7 @@ def test_the_op_is_timed_by_backend_with_and_without_bias():
     assert {row.case.partition("heads, ")[2] for row in rows} >= {"TF32, dense with bias", "bf16, tiled without bias"}
 
 
-@pytest.mark.parametrize("module", [sampling, training])
+@pytest.mark.parametrize("module", [sampling, training, compilation])
 def test_the_networks_are_timed(module):
     rows = list(module.rows(CPU))
     assert rows and all(row.values["images/s"] > 0 for row in rows)
@@ -104,6 +106,18 @@ def test_the_networks_are_timed(module):
 def test_the_quickstart_ends_with_metrics():
     (row,) = quickstart.rows(CPU)
     assert row.values["iterations"] == 2 and row.values["swd"] > 0
+
+
+def test_equal_iterations_have_equal_bits_on_a_cpu(monkeypatch):
+    assert [row.values["equal bits"] for row in determinism.rows(CPU)] == [True, True]
+    begun, seeds = determinism._begun, itertools.count()
+
+    def otherwise(device):
+        state, real = begun(device)
+        return state, real + next(seeds)
+
+    monkeypatch.setattr(determinism, "_begun", otherwise)
+    assert [row.values["equal bits"] for row in determinism.rows(CPU)] == [False, False]
 
 
 def test_a_continued_run_has_equal_bits_on_a_cpu():
@@ -175,7 +189,7 @@ def test_on_a_pretended_gpu_no_check_mixes_devices(monkeypatch):
     monkeypatch.setattr(exactness, "CASES", SMALL[:1])
     monkeypatch.setattr(training, "CASES", ((4, "train.tf32 = True"), (4, "train.precision = 'bf16'")))
     monkeypatch.setattr(training, "launches_and_waits", lambda work, device: {})
-    for module in (sampling, training):
+    for module in (sampling, training, determinism):
         monkeypatch.setattr(module, "ffhq256", lambda device, *bindings: experiments.ffhq256(CPU, *bindings))
         monkeypatch.setattr(module, "seconds", lambda work, device, **options: measure.seconds(work, device, 1, 0))
     exactness.reference.cache_clear()
@@ -187,7 +201,9 @@ def test_on_a_pretended_gpu_no_check_mixes_devices(monkeypatch):
         device = torch.device("cuda", 0)
         exact = {row.case: row for row in exactness.rows(device)}
         rows = [*itertools.islice(sampling.rows(device), 3), *training.rows(device)]
+        same = [row.values["equal bits"] for row in determinism.rows(device)]
     exactness.reference.cache_clear()
     assert exact["dense, float32"].exact and exact["tiled, float32"].exact
+    assert same == [True, True]
     for row in rows:
         assert not row.note and row.values["images/s"] > 0, row

@@ -17,6 +17,7 @@ from stylenat.networks.layers import (
     EqualWeight,
     PixelNorm,
     SpectralNorm,
+    _Divided,
     given,
     leaky_relu,
 )
@@ -131,6 +132,14 @@ def test_spectral_norm_divides_by_the_largest_singular_value_and_differentiates_
     weight = norm()
     assert torch.equal(norm.u, vectors[0]) and torch.equal(norm.v, vectors[1])  # None in evaluation mode.
     assert float(torch.linalg.svdvals(weight.detach().flatten(1))[0]) == pytest.approx(1)
+    assert torch.equal(norm(2.0), 2 * weight)
+    matrix = norm.weight.detach().clone().requires_grad_()
+    divided = lambda w: _Divided.apply(w, norm.u, norm.v, torch.dot(norm.u, w.detach().flatten(1) @ norm.v), 1.5)  # noqa: E731
+    plain = lambda w: 1.5 * w / torch.dot(norm.u, w.flatten(1) @ norm.v)  # noqa: E731
+    grad = torch.randn_like(weight)
+    for ours, formula in zip(*(torch.autograd.grad(f(matrix), matrix, grad) for f in (divided, plain)), strict=True):
+        torch.testing.assert_close(ours, formula, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradgradcheck(divided, matrix)
     (weight * torch.randn_like(weight)).sum().backward()
     assert abs(float((norm.weight.grad * norm.weight.detach()).sum())) < 1e-9 < float(norm.weight.grad.abs().max())
 

@@ -1,5 +1,7 @@
 """With ``train.deterministic`` no operator that sums in varying order on CUDA runs in a step."""
 
+from itertools import repeat
+
 import pytest
 import torch
 from pretended_gpu import pretended_gpu
@@ -11,7 +13,8 @@ from plugins.augmentations.diffaugment import DiffAugment
 from plugins.augmentations.warp import _Warp
 from plugins.regularizers.bcr import BalancedConsistency
 from plugins.regularizers.gradient_penalty import R1
-from registry import UserError
+from registry import UserError, load_experiment, load_plugins
+from stylenat.commands._command import ASIDE, CORE, experiments_folder
 from stylenat.commands.run import main
 from stylenat.pixels import to_networks
 from stylenat.training.determinism import deterministic
@@ -28,6 +31,46 @@ RAISING = (
     "max_unpool2d max_unpool3d _ctc_loss _ctc_loss_backward embedding_bag _embedding_bag nll_loss2d median "
     "histc bincount kthvalue put_ resize_ _scaled_dot_product_flash_attention_backward"
 ).split()
+
+
+NARROW = [
+    "SIDE = 16",
+    "train.batch_size = 4",
+    "train.accumulate = 1",
+    "train.precision = 'float32'",
+    "train.initial_weights = None",
+    "train.trackers = []",
+    "generator.style.channels = [16, 16, 16]",
+    "generator.style.min_heads = 2",
+    "discriminator.wavelet.channels = [8, 8]",
+    "generator.stylegan2.channel_base = 256",
+    "discriminator.stylegan2.channel_base = 256",
+    "generator.r3gan.channels = [32, 32, 32]",
+    "discriminator.r3gan.channels = [32, 32, 32]",
+    "generator.r3gan.cardinality = [2, 2, 2]",
+    "discriminator.r3gan.cardinality = [2, 2, 2]",
+    "generator.hit.channels = [64, 64]",
+    "generator.hit.layers = [1]",
+    "generator.hit.heads = [4]",
+    "generator.hit.latent_dim = 64",
+    "discriminator.hit.channels = [64, 48, 24]",
+]
+
+
+class Images:
+    resolution = 16
+
+    def __init__(self, num_classes):
+        self.num_classes = num_classes
+
+    def __len__(self):
+        return 1000
+
+    def label(self, index):
+        return index % self.num_classes
+
+    def describe(self):
+        return "images"
 
 
 class Seen(TorchDispatchMode):
@@ -56,6 +99,33 @@ def test_no_operator_of_a_step_varies(experiment, augmentation):
             state.step += 1
             assert "convolution_backward" in seen.names
             assert not seen.names & set(RAISING)
+
+
+def test_no_operator_of_any_shipped_experiments_steps_varies():
+    """One of each kind: its networks, terms and augmentation, at 16x16 and narrow, every penalty due."""
+    registry, seen_kinds = load_plugins(core=CORE, aside=ASIDE), set()
+    for path in sorted(experiments_folder().glob("*.gin")):
+        settings = load_experiment(registry, [path], NARROW, search_path=[path.parent]).get("train")()
+        if settings.augmentation.__class__ is AdaptiveAugmentation:
+            settings.augmentation = AdaptiveAugmentation("bgcfnc", initial_p=0.6)
+        count = getattr(settings.generator(), "num_classes", 0)
+        settings.dataset = Images(count)
+        with pretended_gpu(), deterministic(True, {"triton"}):
+            state = TrainingState(settings, torch.device("cuda", 0))
+            state.find_classes()
+            parts = state.generator, *state.generator.modules(), state.discriminator, settings.augmentation
+            kind = frozenset(map(type, (*parts, *settings.regularizers, settings.loss, settings.recipe)))
+            if kind in seen_kinds:
+                continue
+            seen_kinds.add(kind)
+            images, labels = to_networks(torch.zeros(4, 3, 16, 16, dtype=torch.uint8)).to("cuda"), None
+            if count:
+                labels = torch.eye(count)[[0, 1, 2, 3]].to("cuda")
+            with Seen() as seen:
+                iteration(state, repeat((images, labels)))
+        assert "convolution_backward" in seen.names
+        assert not seen.names & set(RAISING), path
+    assert len(seen_kinds) >= 8
 
 
 def test_the_deterministic_adjoint_of_sampling_is_pytorchs():
