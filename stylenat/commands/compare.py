@@ -13,9 +13,10 @@ from stylenat.commands._command import command
 if TYPE_CHECKING:
     from stylenat.comparison.aim_links import Links
     from stylenat.comparison.chosen import Choice
-    from stylenat.comparison.groups import At, Spread
+    from stylenat.comparison.groups import At
     from stylenat.comparison.results import Comparison
     from stylenat.comparison.sheets import Sheet
+    from stylenat.comparison.table import Costs
 
 EXAMPLES = """examples:
   python tools/compare.py --experiment head_partitions
@@ -60,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--measure", action="store_true", help="time each generator on this machine, which should be idle"
     )
+    parser.add_argument(
+        "--measure-training", action="store_true", help="--measure, and time training and count its memory, too"
+    )
     parser.add_argument("--remark", action="append", default=[], metavar="TEXT", help="note for the report; repeatable")
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin; repeatable"
@@ -93,18 +97,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--group-by is for Aim, and these runs are not in one Aim repository")
     if arguments.out:
         _make(arguments.out)
-    sampling: dict[str, Spread] = {}
+    costs: Costs = {}
     remarks = list(arguments.remark)
-    if arguments.measure:
-        from stylenat.comparison.throughput import sampling_rates
+    if arguments.measure or arguments.measure_training:
+        from stylenat.comparison.throughput import measured
         from stylenat.training.launch import pick_device
 
-        measured = sampling_rates(registry, comparison, pick_device("auto"))
-        sampling, remarks = measured.rates, [*measured.notes, *remarks]
-    _print(comparison, sampling, arguments.format, pages, [*found.missing, *comparison.notes(), *remarks])
+        found_costs = measured(registry, comparison, pick_device("auto"), arguments.measure_training)
+        costs, remarks = found_costs.columns, [*found_costs.notes, *remarks]
+    _print(comparison, costs, arguments.format, pages, [*found.missing, *comparison.notes(), *remarks])
     if arguments.out:
         chosen = None if choice is None else draw(registry, comparison, choice)
-        _write(arguments.out, comparison, sampling, pages, found.missing, remarks, chosen)
+        _write(arguments.out, comparison, costs, pages, found.missing, remarks, chosen)
     return 0
 
 
@@ -134,9 +138,7 @@ def _at(arguments: argparse.Namespace) -> "At | None":
     return None if arguments.at_images is None else At(arguments.at_images, "images")
 
 
-def _print(
-    comparison: "Comparison", sampling: "dict[str, Spread]", form: str, pages: "Links | None", notes: Sequence[str]
-) -> None:
+def _print(comparison: "Comparison", costs: "Costs", form: str, pages: "Links | None", notes: Sequence[str]) -> None:
     """The table on stdout; in a form for other programs it stands there alone, and the notes go to stderr."""
     from rich.console import Console
 
@@ -147,13 +149,13 @@ def _print(
 
     aside = Console(stderr=form != "table", width=WIDTH, highlight=False, soft_wrap=True, markup=False)
     if form == "table":
-        print_tables(Console(width=None if sys.stdout.isatty() else WIDTH), comparison, sampling)
+        print_tables(Console(width=None if sys.stdout.isatty() else WIDTH), comparison, costs)
         aside.print(LEGEND)
     elif form == "csv-by-seed":
         print(csv_by_seed(comparison), end="")
     else:
         write = {"markdown": markdown, "csv": as_csv, "latex": latex}[form]
-        print(write(comparison, sampling), end="")
+        print(write(comparison, costs), end="")
     for note in notes:
         aside.print(printable(f"note: {note}"))
     if pages:
@@ -176,7 +178,7 @@ def _make(folder: Path) -> None:
 def _write(
     folder: Path,
     comparison: "Comparison",
-    sampling: "dict[str, Spread]",
+    costs: "Costs",
     pages: "Links | None",
     missing: Sequence[str],
     remarks: Sequence[str],
@@ -189,6 +191,7 @@ def _write(
     from stylenat.comparison.latex import latex
     from stylenat.comparison.report import Pictures, report
     from stylenat.comparison.table import as_csv, csv_by_seed, markdown, markdown_of
+    from stylenat.comparison.throughput import SAMPLING
     from stylenat.training.run import write_text
 
     taken: set[str] = set()
@@ -198,12 +201,12 @@ def _write(
     groups = comparison.groups
     with_values = [metric for metric in comparison.metrics if any(group.final(metric) for group in groups)]
     main_metric = (with_values or comparison.metrics)[0]
-    costs = [("parameters", "parameters of the generator (millions)", plots.parameters_of(groups), True)]
-    if sampling:
-        speeds = {name: spread.mean for name, spread in sampling.items()}
-        costs.append(("throughput", "images a second, sampling, measured side by side", speeds, False))
+    axes = [("parameters", "parameters of the generator (millions)", plots.parameters_of(groups), True)]
+    if SAMPLING in costs:
+        speeds = {name: spread.mean for name, spread in costs[SAMPLING].items()}
+        axes.append(("throughput", "images a second, sampling, measured side by side", speeds, False))
     captions = {name: plots.curves_caption(comparison, metric) for name, metric in zip(figures, curved, strict=True)}
-    for name, title, values, less in costs:
+    for name, title, values, less in axes:
         figures[f"pareto-{name}"] = plots.pareto(comparison, main_metric, title, values, less)
         captions[f"pareto-{name}"] = plots.pareto_caption(comparison, main_metric, title)
     shown = Pictures()
@@ -224,11 +227,11 @@ def _write(
         remarks = [*remarks, *without]
     shown.heads = pictures.what_heads_see(comparison)
     write_text(folder / "captions.txt", "".join(f"{name}: {printable(text)}\n" for name, text in captions.items()))
-    write_text(folder / "table.md", markdown(comparison, sampling))
+    write_text(folder / "table.md", markdown(comparison, costs))
     write_text(folder / "appendix.md", markdown_of([by_run(comparison), environments(comparison)]))
-    write_text(folder / "table.csv", as_csv(comparison, sampling))
-    write_text(folder / "table.tex", latex(comparison, sampling))
+    write_text(folder / "table.csv", as_csv(comparison, costs))
+    write_text(folder / "table.tex", latex(comparison, costs))
     write_text(folder / "table-by-seed.csv", csv_by_seed(comparison))
-    write_text(folder / "report.html", report(comparison, sampling, shown, pages, missing, remarks))
+    write_text(folder / "report.html", report(comparison, costs, shown, pages, missing, remarks))
     written = printable(folder / "report.html")
     print(f"\nwritten: {written}, with its plots and tables in the same folder")

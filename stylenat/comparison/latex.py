@@ -1,13 +1,13 @@
 """The comparison as LaTeX tables to print: booktabs rules, siunitx columns, captions that say what was done."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from stylenat.comparison.foreign import latex_text
 from stylenat.comparison.groups import Spread
 from stylenat.comparison.paired import CHOSEN, METHOD, SIGNIFICANCE, what_n_can_show
 from stylenat.comparison.results import Comparison
-from stylenat.comparison.table import difference, p_value
+from stylenat.comparison.table import Costs, difference, p_value
 
 PREAMBLE = (
     "% Preamble: \\usepackage{booktabs} \\usepackage{siunitx} "
@@ -15,19 +15,19 @@ PREAMBLE = (
 )
 
 
-def latex(comparison: Comparison, sampling: Mapping[str, Spread]) -> str:
+def latex(comparison: Comparison, costs: Costs) -> str:
     """Two ``table`` environments: values by metric, and the paired differences where there are any.
 
     Args:
-        sampling: measured images a second of the generator by variant, empty where none was measured.
+        costs: measured columns, such as images a second, by variant; empty where none was measured.
     """
-    parts = [PREAMBLE, _values(comparison, sampling)]
+    parts = [PREAMBLE, _values(comparison, costs)]
     if rows := _difference_rows(comparison):
         parts.append(_differences(comparison, rows))
     return "\n".join(parts)
 
 
-def _values(comparison: Comparison, sampling: Mapping[str, Spread]) -> str:
+def _values(comparison: Comparison, costs: Costs) -> str:
     columns: list[tuple[str, str, list[str]]] = []
     groups = comparison.groups
     labelled = all("variant" in run.labels for group in groups for run in group.runs)
@@ -41,8 +41,8 @@ def _values(comparison: Comparison, sampling: Mapping[str, Spread]) -> str:
         columns.append(_value_column(comparison, metric, title))
     columns.append(("r", "parameters", [f"\\num{{{group.runs[0].parameters}}}" for group in groups]))
     columns.append(("r", "GMACs", [f"\\num{{{group.runs[0].macs / 1e9:.3g}}}" for group in groups]))
-    if sampling:
-        columns.append(_numbers("images/s", [sampling.get(group.name) for group in groups], [""] * len(groups)))
+    for name, column in costs.items():
+        columns.append(_numbers(latex_text(name), [column.get(group.name) for group in groups], [""] * len(groups)))
     rows = [[latex_text(group.name), *(cells[i] for *_, cells in columns)] for i, group in enumerate(groups)]
     form = "l" + "".join(kind for kind, *_ in columns)
     titles = ["variant", *(title for _, title, _ in columns)]

@@ -1,5 +1,6 @@
 """The variants' samples side by side, and what their heads see."""
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from stylenat.receptive_field import save_neighborhoods
 COLUMNS = 8
 PADDING = 2
 """White pixels around the images of a sample grid (``evaluation.grids.image_grid``)."""
-DRAWN_FROM = ("train.seed", "train.truncation_psi", "generator.style.latent_dim", "train.sample_count")
+DRAWN_FROM = re.compile(r"train\.(seed|truncation_psi|sample_count)|generator\.\w+\.latent_dim")
+"""Settings that decide the latents of a run's sample grid."""
 
 
 def same_latents(comparison: Comparison) -> tuple[dict[str, RunResults], list[str]]:
@@ -31,9 +33,16 @@ def same_latents(comparison: Comparison) -> tuple[dict[str, RunResults], list[st
     seeds = [set(runs) for runs in drawn.values() if runs]
     for seed in sorted(set.intersection(*seeds)) if seeds else []:
         chosen = {name: runs[seed] for name, runs in drawn.items() if runs}
-        if len({tuple(run.settings.get(name) for name in DRAWN_FROM) for run in chosen.values()}) == 1:
+        if len({_drawn_from(run) for run in chosen.values()}) == 1:
             return chosen, [f"no samples of {', '.join(absent)}: there is no sample grid"] if absent else []
     return {}, []
+
+
+def _drawn_from(run: RunResults) -> frozenset[tuple[str, str]]:
+    """Without the generator's own name: systems of one latent_dim draw the same."""
+    return frozenset(
+        (name.rpartition(".")[2], value) for name, value in run.settings.items() if DRAWN_FROM.fullmatch(name)
+    )
 
 
 def side_by_side(chosen: dict[str, RunResults]) -> Sheet:

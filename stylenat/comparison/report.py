@@ -1,15 +1,14 @@
 """One page of everything: an HTML file that needs no other file, fetches nothing and runs nothing."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from stylenat.comparison.aim_links import Links
 from stylenat.comparison.appendix import by_run, environments
 from stylenat.comparison.foreign import html_text
-from stylenat.comparison.groups import Spread
 from stylenat.comparison.results import Comparison
-from stylenat.comparison.table import LEGEND, Cell, Tabular, tables
+from stylenat.comparison.table import LEGEND, Cell, Costs, Tabular, tables
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1200px; margin: 2em auto; padding: 0 1em }
@@ -44,7 +43,7 @@ class Pictures:
 
 def report(
     comparison: Comparison,
-    sampling: Mapping[str, Spread],
+    costs: Costs,
     pictures: Pictures,
     links: Links | None,
     missing: Sequence[str],
@@ -56,7 +55,7 @@ def report(
     runs = sum(len(group.runs) for group in comparison.groups)
     parts.append(f"<p>{len(comparison.groups)} variants, {runs} runs. {e(LEGEND)}.</p>")
     parts += [f'<p class="note">{e(note)}</p>' for note in (*missing, *comparison.notes(), *remarks)]
-    parts += ["<h2>Results</h2>", *map(_table, tables(comparison, sampling))]
+    parts += ["<h2>Results</h2>", *map(_table, tables(comparison, costs))]
     if pictures.chosen:
         parts += ["<h2>Chosen samples</h2>", _figure(pictures.chosen, "png", pictures.chosen_caption, True)]
     if pictures.side_by_side:

@@ -37,6 +37,10 @@ class Cell(NamedTuple):
     best: bool = False
 
 
+Costs = Mapping[str, Mapping[str, Spread]]
+"""Measured columns by name, by variant."""
+
+
 @dataclass(frozen=True)
 class Tabular:
     """``left``: how many of its columns, from the first, hold text; all others hold numbers."""
@@ -47,25 +51,23 @@ class Tabular:
     left: int
 
 
-def tables(comparison: Comparison, sampling: Mapping[str, Spread]) -> list[Tabular]:
+def tables(comparison: Comparison, costs: Costs) -> list[Tabular]:
     """What was compared, then a table for each metric.
 
     Args:
-        sampling: measured images a second of the generator by variant, empty where none was measured.
+        costs: measured columns, such as images a second, by variant; empty where none was measured.
     """
-    return [_variants(comparison, sampling), *(_metric(comparison, metric) for metric in comparison.metrics)]
+    return [_variants(comparison, costs), *(_metric(comparison, metric) for metric in comparison.metrics)]
 
 
-def _variants(comparison: Comparison, sampling: Mapping[str, Spread]) -> Tabular:
-    speed = ["images/s sampling"] if sampling else []
-    headers = ("variant", *comparison.columns, "status", "seeds", "parameters", "GMACs", *speed)
+def _variants(comparison: Comparison, costs: Costs) -> Tabular:
+    headers = ("variant", *comparison.columns, "status", "seeds", "parameters", "GMACs", *costs)
     rows = []
     for group in comparison.groups:
         first = group.runs[0]
         texts = [group.name, *(group.settings.get(name, "-") for name in comparison.columns), group.status()]
         texts += [str(len(group.ranked)), f"{first.parameters:,}", f"{first.macs / 1e9:,.3g}"]
-        if sampling:
-            texts.append(_text(sampling.get(group.name)))
+        texts += [_text(column.get(group.name)) for column in costs.values()]
         rows.append(tuple(map(Cell, texts)))
     return Tabular(f"{comparison.name}: variants", headers, tuple(rows), len(comparison.columns) + 2)
 
@@ -120,9 +122,9 @@ def p_value(p: float | None) -> str:
     return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def print_tables(console: Console, comparison: Comparison, sampling: Mapping[str, Spread]) -> None:
+def print_tables(console: Console, comparison: Comparison, costs: Costs) -> None:
     """For a terminal. No cell is cut or folded: a table that is too wide goes without ``BEST``, or becomes a list."""
-    for one in tables(comparison, sampling):
+    for one in tables(comparison, costs):
         table = _rich(one)
         if _width(table) > console.width and one.headers[-1] == BEST:
             table = _rich(Tabular(one.title, one.headers[:-1], tuple(cells[:-1] for cells in one.rows), one.left))
@@ -149,9 +151,9 @@ def _width(table: Table) -> int:
     return Console(width=100_000).measure(table).maximum
 
 
-def markdown(comparison: Comparison, sampling: Mapping[str, Spread]) -> str:
+def markdown(comparison: Comparison, costs: Costs) -> str:
     """Each table with its title as a paragraph above it."""
-    return markdown_of(tables(comparison, sampling))
+    return markdown_of(tables(comparison, costs))
 
 
 def markdown_of(found: Sequence[Tabular]) -> str:
@@ -165,13 +167,19 @@ def markdown_of(found: Sequence[Tabular]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def as_csv(comparison: Comparison, sampling: Mapping[str, Spread]) -> str:
+def _plain(column: str) -> str:
+    """``images/s sampling`` to ``sampling_images_per_second``."""
+    unit, slash, what = column.partition("/s ")
+    return f"{what}_{unit}_per_second" if slash else column.replace(" ", "_")
+
+
+def as_csv(comparison: Comparison, costs: Costs) -> str:
     """A row a variant: means, deviations, tests and counts in columns of their own; empty where there is none."""
     titles = ["variant", *comparison.columns, "status"]
     for metric in comparison.metrics:
         titles += [f"{metric}.{what}" for what in ("final", "final_std", "n", "best", "best_std")]
         titles += [f"{metric}.{what}" for what in ("difference", "low", "high", "pairs", "p", "p_holm")]
-    titles += ["sampling_images_per_second", "sampling_images_per_second_std"] if sampling else []
+    titles += [title for name in costs for title in (_plain(name), f"{_plain(name)}_std")]
     standings = {metric: comparison.standing(metric) for metric in comparison.metrics}
     rows = []
     for group in comparison.groups:
@@ -181,8 +189,8 @@ def as_csv(comparison: Comparison, sampling: Mapping[str, Spread]) -> str:
             final, standing = group.final(metric), standings[metric].get(group.name)
             cells += [*_numbers(final), "" if final is None else len(final.values), *_numbers(group.best(metric))]
             cells += _test(standing.paired if standing else None)
-        if sampling:
-            cells += _numbers(sampling.get(group.name))
+        for column in costs.values():
+            cells += _numbers(column.get(group.name))
         first = group.runs[0]
         rows.append([*cells, first.parameters, first.macs, len(group.ranked)])
     return _written([*titles, "parameters", "macs", "seeds"], rows)

@@ -231,7 +231,15 @@ def test_no_speed_is_shown_unless_it_is_measured(runs, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "images/s sampling" in out and "mean ± standard deviation of 5" in out
     assert "other processes used 45% of the cores meanwhile" in out
+    assert "images/s training" not in out
     assert Path("report/pareto-throughput.svg").exists()
+
+
+def test_training_is_timed_and_its_memory_counted_when_asked(runs, capsys):
+    assert main(["--experiment", "heads", "--measure-training", "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    for row in rows:
+        assert float(row["training_images_per_second"]) > 0 and float(row["MB_a_training_image"]) > 0.1
 
 
 def test_a_run_whose_construction_raises_is_named_and_the_rest_is_compared(runs, capsys):

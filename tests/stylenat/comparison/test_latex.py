@@ -26,7 +26,7 @@ def comparison():
 
 
 def test_the_table_has_siunitx_columns_bold_marks_and_a_caption_that_says_what_was_done(comparison):
-    text = latex(comparison, {name: Spread((10.0, 12.0)) for name in VALUES})
+    text = latex(comparison, {"images/s sampling": {name: Spread((10.0, 12.0)) for name in VALUES}})
     assert r"\toprule" in text and "S[table-format = 1.2(3), table-align-text-after = false" in text
     assert r"\bfseries 3.02 +- 1.03" in text and "4.03 +- 1.00{$^{*}$}" in text and "11.0 +- 1.4" in text
     said = (

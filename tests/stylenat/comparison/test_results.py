@@ -300,7 +300,7 @@ def test_speeds_of_training_are_in_no_table_and_time_is_that_of_iterations():
     assert run("a", 3.0, 80).training_seconds is None
     comparison = compared_runs([one, run("b", 2.0, 80)], "test")
     assert "images/s" not in markdown(comparison, {}) and "images_per_second" not in as_csv(comparison, {})
-    speeds = {"a": Spread((10.0, 12.0)), "b": Spread((20.0, 20.0))}
+    speeds = {"images/s sampling": {"a": Spread((10.0, 12.0)), "b": Spread((20.0, 20.0))}}
     assert "11 ± 1.4" in markdown(comparison, speeds)
     assert "sampling_images_per_second" in as_csv(comparison, speeds)
 
