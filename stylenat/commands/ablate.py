@@ -178,19 +178,15 @@ def _broken(plan: "Plan") -> int:
 
 def _print_plan(plan: "Plan") -> None:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from registry.wording import printable
     from stylenat.commands.tables import WIDTH
     from stylenat.comparison.parameters import telling
+    from stylenat.comparison.table import Cell, Tabular, print_table
 
     columns = telling([planned.settings for planned in plan.variants])
     title = f"{plan.name}: {len(plan.variants)} variants, seeds {', '.join(map(str, plan.seeds))}"
-    table = Table(title=Text(printable(title)))
-    for name in ("variant", *columns, "parameters", "GMACs", "runs"):
-        right = name in ("parameters", "GMACs")
-        table.add_column(Text(printable(name)), justify="right" if right else "left", overflow="fold")
+    headers, rows = ("variant", *columns, "runs", "parameters", "GMACs"), []
     for planned in plan.variants:
         jobs = [job for job in plan.jobs if job.variant == planned.variant.name]
         done = sum(job.finished for job in jobs)
@@ -200,9 +196,9 @@ def _print_plan(plan: "Plan") -> None:
         values = [planned.settings.get(name, "-") for name in columns]
         sizes = [f"{planned.parameters:,}", f"{planned.macs / 1e9:,.3g}"]
         name = planned.variant.name + (f" (= {planned.same_as})" if planned.same_as else "")
-        table.add_row(*(Text(printable(text)) for text in (name, *values, *sizes, state)))
+        rows.append(tuple(map(Cell, (name, *values, state, *sizes))))
     console = Console(width=WIDTH)
-    console.print(table)
+    print_table(console, Tabular(title, headers, tuple(rows), len(columns) + 2))
     if any(planned.neighborhoods for planned in plan.variants):
         console.print(_heads_table(plan))
     iterations = sum(job.iterations for job in plan.jobs)
@@ -225,6 +221,8 @@ def _heads_table(plan: "Plan") -> "Table":
     for name in ("variant", *(f"{side}x{side}" for side in sides)):
         table.add_column(name, overflow="fold")
     for planned in plan.variants:
+        if not planned.neighborhoods:
+            continue
         cells = []
         for side in sides:
             layers = [groups for site, groups in planned.neighborhoods if site.resolution == side]

@@ -123,19 +123,24 @@ def p_value(p: float | None) -> str:
 
 
 def print_tables(console: Console, comparison: Comparison, costs: Costs) -> None:
-    """For a terminal. No cell is cut or folded: a table that is too wide goes without ``BEST``, or becomes a list."""
+    """For a terminal, each as ``print_table`` does; one that is too wide goes without ``BEST`` first."""
     for one in tables(comparison, costs):
-        table = _rich(one)
-        if _width(table) > console.width and one.headers[-1] == BEST:
-            table = _rich(Tabular(one.title, one.headers[:-1], tuple(cells[:-1] for cells in one.rows), one.left))
-        if _width(table) <= console.width:
-            console.print(table)
-            continue
-        console.print(Text(printable(one.title), "italic"), soft_wrap=True)
-        for cells in one.rows:
-            for i, (title, cell) in enumerate(zip(one.headers, cells, strict=True)):
-                line = f"{'' if i == 0 else '    '}{title}: {'** ' if cell.best else ''}{cell.text}"
-                console.print(Text(printable(line), "bold" if cell.best else ""), soft_wrap=True)
+        if _width(_rich(one)) > console.width and one.headers[-1] == BEST:
+            one = Tabular(one.title, one.headers[:-1], tuple(cells[:-1] for cells in one.rows), one.left)
+        print_table(console, one)
+
+
+def print_table(console: Console, one: Tabular) -> None:
+    """For a terminal. No cell is cut or folded: a table that is too wide becomes a list."""
+    table = _rich(one)
+    if _width(table) <= console.width:
+        console.print(table)
+        return
+    console.print(Text(printable(one.title), "italic"), soft_wrap=True)
+    for cells in one.rows:
+        for i, (title, cell) in enumerate(zip(one.headers, cells, strict=True)):
+            line = f"{'' if i == 0 else '    '}{title}: {'** ' if cell.best else ''}{cell.text}"
+            console.print(Text(printable(line), "bold" if cell.best else ""), soft_wrap=True)
 
 
 def _rich(one: Tabular) -> Table:
