@@ -1,6 +1,7 @@
 """What a training iteration needs in memory: counted on tensors without data, before anything is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,6 +55,26 @@ def footprint(settings: Training, precision: str = "float32", recompute: bool = 
     Raises:
         UserError: the networks cannot be built, or a part needs the values of tensors.
     """
+    with without_data(settings, precision, recompute) as (state, one):
+        try:
+            image = max(peak_of(state, step, *one) for step in state.settings.steps) // COUNTED
+        except DataDependentOutputException as error:
+            raise UserError(
+                "memory cannot be counted: a part of the training asks for the value of a tensor, "
+                "which has no data here"
+            ) from error
+    networks = state.generator, state.discriminator
+    sizes = [sum(4 * p.numel() for p in network.parameters() if p.requires_grad) for network in networks]
+    # Weights, gradients and two moments each, and the average.
+    return Footprint(5 * sizes[0] + 4 * sizes[1], image)
+
+
+@contextmanager
+def without_data(
+    settings: Training, precision: str, recompute: bool
+) -> Iterator[tuple[TrainingState, tuple[Tensor, Tensor | None, dict[str, Tensor]]]]:
+    """The training with ``COUNTED`` images an iteration, and the inputs of one, within a context where no tensor has
+    data. Arguments as for ``footprint``."""
     counted = replace(
         settings, precision=precision, activation_checkpointing=recompute, batch_size=COUNTED, accumulate=1,
         augmentation=_Unaugmented(), compile=None, cuda_graphs=False,
@@ -62,21 +83,11 @@ def footprint(settings: Training, precision: str = "float32", recompute: bool = 
         state = TrainingState(counted, torch.device("meta"))
         one = inputs_of_one(state.generator)
     state.streams = _Unseeded(settings.seed)
-    generator, discriminator = state.generator, state.discriminator
     # Autocast knows no tensors of the meta device. A few constants have data.
     with FakeTensorMode(allow_non_fake_inputs=True):
-        for network in (generator, discriminator):
+        for network in (state.generator, state.discriminator):
             _pretend(network)
-        try:
-            image = max(peak_of(state, step, *one) for step in counted.steps) // COUNTED
-        except DataDependentOutputException as error:
-            raise UserError(
-                "memory cannot be counted: a part of the training asks for the value of a tensor, "
-                "which has no data here"
-            ) from error
-    sizes = [sum(4 * p.numel() for p in n.parameters() if p.requires_grad) for n in (generator, discriminator)]
-    # Weights, gradients and two moments each, and the average.
-    return Footprint(5 * sizes[0] + 4 * sizes[1], image)
+        yield state, one
 
 
 def peak_of(state: TrainingState, step: Step, latents: Tensor, labels: Tensor | None, draws: dict[str, Tensor]) -> int:
