@@ -191,7 +191,8 @@ class TrainingState:
         networks, several = self._trained().values(), len(batches) > 1
         running = [Running(network) for network in networks] if several else []
         streams = self.streams.state_dict() if several else {}
-        places = [place for network in networks for place in running_statistics(network)]
+        divided = several or ranks.world_size() > 1
+        places = [place for network in networks for place in running_statistics(network)] if divided else []
         found: list[list[Tensor]] = []
         for number, batch in enumerate(batches):
             if number:
@@ -200,7 +201,7 @@ class TrainingState:
                     buffers.restore()
             yield batch
             found.append([getattr(norm, name) for norm, name in places])
-        if places and (several or ranks.world_size() > 1):
+        if places:
             means = [torch.stack(values).mean(dim=0) for values in zip(*found, strict=True)]
             ranks.average(means)
             for (norm, name), mean in zip(places, means, strict=True):
