@@ -7,3 +7,4 @@ from registry import hookimpl
 def stylenat_register(register):
     here = "plugins.systems.stylegan3"
     register("generator", "stylegan3", f"{here}.generator:StyleGAN3Generator")
+    register("checkpoint_layout", "stylegan3_generator", f"{here}.layout:Generator")
