@@ -6,43 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from plugins.systems.stylegan3.filtered import filtered_leaky_relu
 from plugins.systems.stylegan3.filters import low_pass
 from plugins.systems.stylegan3.schedule import FILTER_SIZE, Plan
 from stylenat import ranks
 from stylenat.networks.layers import GAIN, SLOPE, EqualLinear, no_autocast
-from stylenat.networks.resampling import Padding, upfirdn
 
 EPS = 1e-8
-
-
-def filtered_leaky_relu(
-    x: Tensor,
-    up_taps: Tensor | None,
-    down_taps: Tensor | None,
-    up: int = 1,
-    down: int = 1,
-    padding: Padding = 0,
-    slope: float = SLOPE,
-    gain: float = GAIN,
-    clamp: float | None = None,
-    correlate: bool = False,
-) -> Tensor:
-    """Leaky ReLU at ``up`` times the rate, between two low-pass filters. Twice differentiable.
-
-    Args:
-        x: [batch, channels, height, width], with its bias.
-        up_taps, down_taps: [taps], or [taps, taps]; None for no filter, at the same rate.
-        padding: of the upsampled image, for both filters. gain: of the activation; clamp: bound on its magnitude.
-        correlate: uses the taps as they are; a convolution flips them.
-
-    Returns [batch, channels, (height * up + padding - filters) // down + 1, the same of the width].
-    """
-    one = x.new_ones(1, 1)
-    x = upfirdn(x, one if up_taps is None else up_taps, up, padding=padding, gain=up**2, correlate=correlate)
-    x = F.leaky_relu(x, slope) if slope != 1 else x
-    x = x * gain if gain != 1 else x
-    x = x if clamp is None else x.clamp(-clamp, clamp)
-    return x if down_taps is None else upfirdn(x, down_taps, down=down, correlate=correlate)
 
 
 def modulated(

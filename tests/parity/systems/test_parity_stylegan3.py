@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from plugins.augmentations.blur import FadingBlur, kernel
+from plugins.systems.stylegan3.filtered import filtered_leaky_relu
 from plugins.systems.stylegan3.filters import low_pass
 from plugins.systems.stylegan3.input import FourierInput
-from plugins.systems.stylegan3.layers import filtered_leaky_relu, modulated
+from plugins.systems.stylegan3.layers import modulated
 from plugins.systems.stylegan3.schedule import Signal, plans, signals
 from registry import load_plugins
 from stylenat.interfaces import Time
