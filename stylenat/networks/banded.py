@@ -69,14 +69,20 @@ class Resampling:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Contiguous [height, channels, width] to [size[0], channels, size[1]]."""
-        before, channels, _ = images.shape
-        height, width = self.size
-        rows = images.new_empty(before * channels, width)
-        out = images.new_empty(height, channels * width)
+        before, channels, width = images.shape
+        height, after = self.size
+        # Products along y are the faster ones: they are made where the images are large.
+        shrinks = height < before
+        half = images.new_empty(height if shrinks else before, channels, width if shrinks else after)
+        out = images.new_empty(height, channels, after)
         for number, (along_y, along_x) in enumerate(self.pairs):
-            _columns(along_x, images.view(before * channels, -1), rows)
-            _rows(along_y, rows.view(before, channels * width), out, add=number > 0)
-        return out.view(height, channels, width)
+            if shrinks:
+                _rows(along_y, images, half, add=False)
+                _columns(along_x, half, out, add=number > 0)
+            else:
+                _columns(along_x, images, half, add=False)
+                _rows(along_y, half, out, add=number > 0)
+        return out
 
 
 @lru_cache(maxsize=256)
@@ -116,7 +122,8 @@ def resampling(
 
 
 def _rows(axis: Axis, x: Tensor, out: Tensor, add: bool) -> None:
-    """x: [before, any]; out: [after, any]."""
+    """Along the first dimension, from x to out, which differ in this one."""
+    x, out = x.flatten(1), out.flatten(1)
     matrix, first, step = _tile(axis, x.dtype)
     for start in range(0, len(out), len(matrix)):
         part = out[start : start + len(matrix)]
@@ -126,12 +133,13 @@ def _rows(axis: Axis, x: Tensor, out: Tensor, add: bool) -> None:
         first += step
 
 
-def _columns(axis: Axis, x: Tensor, out: Tensor) -> None:
-    """x: [any, before]; out: [any, after]."""
+def _columns(axis: Axis, x: Tensor, out: Tensor, add: bool) -> None:
+    """Along the last dimension."""
+    x, out = x.flatten(0, 1), out.flatten(0, 1)
     matrix, first, step = _tile(axis, x.dtype)
     for start in range(0, out.shape[1], len(matrix)):
         part = out[:, start : start + len(matrix)]
         low, high = max(first, 0), min(first + matrix.shape[1], x.shape[1])
         tile = matrix[: part.shape[1], low - first : max(high, low) - first]
-        torch.mm(x[:, low : max(high, low)], tile.t(), out=part)
+        torch.addmm(part, x[:, low : max(high, low)], tile.t(), beta=int(add), out=part)
         first += step
