@@ -458,8 +458,9 @@ class Sampler(Protocol):
     def styles(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Truncated styles [count, style_dim]."""
 
-    def pixels(self, styles: Tensor) -> Tensor:
-        """float32 [count, 3, resolution, resolution], 0 to 255, neither rounded nor clamped."""
+    def pixels(self, styles: Tensor, transform: Tensor | None = None) -> Tensor:
+        """float32 [count, 3, resolution, resolution], 0 to 255, neither rounded nor clamped. ``transform``
+        [count, 3, 3] is that of an ``Equivariant`` generator."""
 
 
 class Walk(Protocol):
