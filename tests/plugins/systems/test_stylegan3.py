@@ -1,5 +1,8 @@
 """StyleGAN3: what its paper and fact sheet say, without its recordings."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -9,7 +12,13 @@ from plugins.systems.stylegan3 import filtered
 from plugins.systems.stylegan3.filtered import filtered_leaky_relu
 from plugins.systems.stylegan3.filters import low_pass
 from plugins.systems.stylegan3.generator import StyleGAN3Generator
+from registry import UserError, load_plugins
+from stylenat import checkpoint
+from stylenat.commands.export_weights import main as export_weights
+from stylenat.commands.import_weights import main as import_weights
+from stylenat.commands.run import main as run
 from stylenat.networks.resampling import upfirdn
+from stylenat.reference import layouts, to_theirs
 from stylenat.testing import check_generator
 
 SMALL = {
@@ -94,3 +103,65 @@ def test_magnitudes_move_in_training_without_a_graph_alone():
     with torch.no_grad():
         still(latents)
     assert all(layer.magnitude_ema == 1 for layer in still.layers)
+
+
+PLUGIN = ["--plugin", "plugins.systems.stylegan3"]
+
+
+@pytest.fixture
+def small(tiny):
+    """Arguments of a run of seconds."""
+    binds = [
+        "train.generator = @generator.stylegan3",
+        "generator.stylegan3.resolution = %SIDE",
+        *(f"generator.stylegan3.{name} = {value}" for name, value in SMALL.items() if name != "resolution"),
+        "generator.stylegan3.magnitude_decay = 0.9",
+        "train.discriminator = @discriminator.stylegan2",
+        "discriminator.stylegan2.resolution = %SIDE",
+        "discriminator.stylegan2.channel_base = 128",
+        "discriminator.stylegan2.channel_max = 12",
+        "discriminator.stylegan2.stddev_group = 2",
+        "train.recipe = @recipe.stylegan2()",
+        "train.augmentation = @augmentation.blur()",
+        "augmentation.blur.then = @augmentation.ada()",
+        "train.metrics = [@metric.equivariance_translation()]",
+        "train.pixel_space = 'symmetric'",
+    ]
+    dropped = ("generator.style.", "discriminator.wavelet.", "train.metrics")
+    pairs = list(zip(tiny[::2], tiny[1::2], strict=True))
+    kept = [item for pair in pairs if not pair[1].startswith(dropped) for item in pair]
+    return [*PLUGIN, *kept, *(item for bind in binds for item in ("--bind", bind))]
+
+
+def test_magnitudes_are_trained_and_copied_into_the_average_whatever_the_microbatches(small, everything):
+    assert run([*small, "--run-dir", "whole"]) == 0
+    assert run([*small, "--bind", "train.accumulate = 2", "--run-dir", "parts"]) == 0
+    weights = {name: everything(Path(name)) for name in ("whole", "parts")}
+    found = {name: json.loads(Path(name, "metrics.jsonl").read_text().splitlines()[-1]) for name in weights}
+    assert all(line["metrics"]["eqt"] > 0 and line["metrics"]["eqt_frac"] > 0 for line in found.values())
+    first = "layers.0.magnitude_ema"
+    states = {name: checkpoint.weights(checkpoint.found(Path(name) / "checkpoints")[-1], "ema") for name in weights}
+    for name, state in states.items():
+        trained = checkpoint.weights(checkpoint.found(Path(name) / "checkpoints")[-1], "generator")
+        assert torch.equal(state[first], trained[first]) and state[first] != 1
+    torch.testing.assert_close(states["whole"][first], states["parts"][first], rtol=1e-3, atol=0)
+
+
+def test_weights_are_imported_and_exported_bit_for_bit(small, capsys):
+    layout = layouts(load_plugins(PLUGIN[1:]))["stylegan3_generator"]
+    network = StyleGAN3Generator(**SMALL)
+    theirs = to_theirs(network.state_dict(), network, layout) | layout.constants(network)
+    torch.save({"g_ema": theirs}, "theirs.pt")
+    assert import_weights(["theirs.pt", *small, "--out", "imported"]) == 0
+    assert "ema: layout stylegan3_generator" in capsys.readouterr().out
+    assert export_weights([*PLUGIN, "imported", "back.pt"]) == 0
+    back = torch.load("back.pt", weights_only=True)["g_ema"]
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[name], value) for name, value in theirs.items())
+    assert import_weights(["theirs.pt", *small, "--bind", "SIDE = 32", "--out", "other"]) == 2
+    assert "has resolution 16, num_classes 0, and the experiment's network resolution 32" in capsys.readouterr().err
+
+
+def test_too_few_layers_are_one_line():
+    with pytest.raises(UserError, match="of 2 layers, 2 of them critically sampled, has none to grow in"):
+        StyleGAN3Generator(**SMALL | {"num_layers": 2})
