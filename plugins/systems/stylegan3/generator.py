@@ -48,7 +48,8 @@ class AliasFreeGenerator(nn.Module):
         x = self.input(styles[:, 0], transform)
         for layer, style in zip(self.layers, styles[:, 1:].unbind(dim=1), strict=True):
             x = layer(x, style)
-        return x.float() * OUTPUT_SCALE if x.dtype == torch.float16 else x * OUTPUT_SCALE
+        # Images are in float32, also where the layers are in half precision.
+        return x.to(torch.promote_types(x.dtype, torch.float32)) * OUTPUT_SCALE
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """z [batch, latent_dim] and labels [batch, num_classes] to images [batch, 3, resolution, resolution]."""

@@ -105,6 +105,23 @@ def test_magnitudes_move_in_training_without_a_graph_alone():
     assert all(layer.magnitude_ema == 1 for layer in still.layers)
 
 
+@pytest.mark.parametrize("options", [{}, R], ids=["t", "r"])
+def test_half_precision_is_close_and_its_images_are_in_float32(options):
+    network = StyleGAN3Generator(**SMALL | options)
+    with torch.no_grad():
+        for layer in network.layers:
+            layer.weight.mul_(100)  # Demodulation cancels it, but for RGB.
+        network.layers[-1].weight.mul_(0.01)
+    latents = torch.randn(2, 8)
+    exact = network(latents).detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        image = network(latents)
+    assert image.dtype == torch.float32 and image.isfinite().all()
+    torch.testing.assert_close(image, exact, atol=0.05 * float(exact.abs().max()), rtol=0.05)
+    image.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
 PLUGIN = ["--plugin", "plugins.systems.stylegan3"]
 
 
