@@ -8,6 +8,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
+from plugins.metrics.equivariance import EquivarianceRotation, EquivarianceTranslation
 from plugins.systems.stylegan3 import filtered
 from plugins.systems.stylegan3.filtered import filtered_leaky_relu
 from plugins.systems.stylegan3.filters import low_pass
@@ -19,6 +20,7 @@ from stylenat.commands.import_weights import main as import_weights
 from stylenat.commands.run import main as run
 from stylenat.networks.resampling import upfirdn
 from stylenat.reference import layouts, to_theirs
+from stylenat.sampling import Sampler
 from stylenat.testing import check_generator
 
 SMALL = {
@@ -182,3 +184,18 @@ def test_weights_are_imported_and_exported_bit_for_bit(small, capsys):
 def test_too_few_layers_are_one_line():
     with pytest.raises(UserError, match="of 2 layers, 2 of them critically sampled, has none to grow in"):
         StyleGAN3Generator(**SMALL | {"num_layers": 2})
+
+
+@pytest.mark.parametrize("options, turns", [({}, False), (R, True)], ids=["t", "r"])
+def test_random_networks_are_equivariant_as_their_configuration_says(options, turns):
+    torch.manual_seed(0)
+    wide = {"resolution": 64, "channel_base": 1024, "channel_max": 16, "num_layers": 8}
+    network = StyleGAN3Generator(**SMALL | wide | options).eval()
+    torch.nn.init.normal_(network.input.affine.weight, std=0.3)
+    found = {}
+    for metric in (EquivarianceTranslation(), EquivarianceRotation()):
+        rows = metric.accumulator()
+        rows.update(metric.needs.along(Sampler(network, 0, pixel_space="symmetric"), 0, 2))
+        found |= metric.compare(metric.accumulator(), rows)
+    assert found["eqt"] > 55 and found["eqt_frac"] > 55
+    assert found["eqr"] > 50 if turns else found["eqr"] < 35
