@@ -113,6 +113,18 @@ class StyleBased(Generator, Protocol):
         """[batch, num_styles, style_dim] (w+) to images [batch, 3, resolution, resolution]."""
 
 
+class Equivariant(StyleBased, Protocol):
+    """A style-based generator whose input can be sampled anywhere in the plane. Metrics of equivariance need it."""
+
+    def synthesis(self, styles: Tensor, transform: Tensor | None = None, **draws: Tensor) -> Tensor:
+        """As of ``StyleBased``.
+
+        Args:
+            transform: positions in the image, from -1/2 to 1/2, to positions where the input is sampled instead:
+                homogeneous matrices (x, y, 1), [3, 3] or [batch, 3, 3]; None for the identity.
+        """
+
+
 class Discriminator(Protocol):
     """Kind ``discriminator`` (bound as a class): an ``nn.Module`` from images to logits.
 
@@ -446,8 +458,9 @@ class Sampler(Protocol):
     def styles(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Truncated styles [count, style_dim]."""
 
-    def pixels(self, styles: Tensor) -> Tensor:
-        """float32 [count, 3, resolution, resolution], 0 to 255, neither rounded nor clamped."""
+    def pixels(self, styles: Tensor, transform: Tensor | None = None) -> Tensor:
+        """float32 [count, 3, resolution, resolution], 0 to 255, neither rounded nor clamped. ``transform``
+        [count, 3, 3] is that of an ``Equivariant`` generator."""
 
 
 class Walk(Protocol):

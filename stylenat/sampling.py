@@ -1,5 +1,6 @@
 """From latents to pictures: truncation towards the mean style, in batches."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -53,6 +54,11 @@ def is_style_based(generator: nn.Module) -> bool:
 def keeps_mean_style(generator: nn.Module) -> bool:
     """Whether it has a running mean of its styles, in ``mean_style``."""
     return getattr(generator, "mean_style", None) is not None
+
+
+def takes_transform(generator: nn.Module) -> bool:
+    """Whether its input can be sampled anywhere (``interfaces.Equivariant``)."""
+    return is_style_based(generator) and "transform" in inspect.signature(generator.synthesis).parameters
 
 
 def check_truncation(generator: nn.Module, truncation_psi: float) -> None:
@@ -170,11 +176,20 @@ class Sampler:
         return styles if self.truncation_psi == 1 else self.centre + self.truncation_psi * (styles - self.centre)
 
     @torch.no_grad()
-    def pixels(self, styles: Tensor) -> Tensor:
-        """float32 [count, 3, resolution, resolution] of styles [count, style_dim], neither rounded nor clamped."""
-        return torch.cat(
-            [to_pixels(self._synthesis(part), SPACES[self.pixel_space]) for part in styles.split(self.batch)]
-        )
+    def pixels(self, styles: Tensor, transform: Tensor | None = None) -> Tensor:
+        """float32 [count, 3, resolution, resolution] of styles [count, style_dim], neither rounded nor clamped.
+
+        Args:
+            transform: [count, 3, 3] of the generator's input, see ``interfaces.Equivariant``; None for none.
+        """
+        parts, space = styles.split(self.batch), SPACES[self.pixel_space]
+        if transform is None:
+            return torch.cat([to_pixels(self._synthesis(part), space) for part in parts])
+        made = [
+            self._synthesis(part, {"transform": moves})
+            for part, moves in zip(parts, transform.split(self.batch), strict=True)
+        ]
+        return torch.cat([to_pixels(images, space) for images in made])
 
     @torch.no_grad()
     def _synthesis(self, styles: Tensor, draws: Mapping[str, Tensor] | None = None) -> Tensor:

@@ -9,3 +9,4 @@ def stylenat_register(register):
     register("augmentation", "ada", "plugins.augmentations.ada:AdaptiveAugmentation")
     register("augmentation", "diffaugment", "plugins.augmentations.diffaugment:DiffAugment")
     register("augmentation", "bcr", "plugins.augmentations.bcr:BalancedConsistencyTransforms")
+    register("augmentation", "blur", "plugins.augmentations.blur:FadingBlur")

@@ -15,3 +15,5 @@ def stylenat_register(register):
     register("metric", "density_coverage", "plugins.metrics.manifold:DensityCoverage")
     register("metric", "inception_score", "plugins.metrics.inception_score:InceptionScore")
     register("metric", "ppl", "plugins.metrics.path_length:PerceptualPathLength")
+    register("metric", "equivariance_translation", "plugins.metrics.equivariance:EquivarianceTranslation")
+    register("metric", "equivariance_rotation", "plugins.metrics.equivariance:EquivarianceRotation")

@@ -77,6 +77,13 @@ def running_statistics(network: nn.Module) -> list[tuple[nn.Module, str]]:
     return [(norm, name) for norm in norms for name in names if getattr(norm, name) is not None]
 
 
+def means_over_images(network: nn.Module) -> list[tuple[nn.Module, str]]:
+    """The same, and the buffers that modules name in ``means_over_images``: means over images that are part of the
+    weights as they are, and are copied into averages of the weights."""
+    own = [(m, name) for m in network.modules() for name in getattr(m, "means_over_images", ())]
+    return [*running_statistics(network), *own]
+
+
 def norm_groups(network: nn.Module) -> set[int]:
     """The group sizes of a network's batch norms that have any."""
     return {m.group for m in network.modules() if isinstance(m, BatchNorm) and m.group is not None}

@@ -23,15 +23,25 @@ class Mapping(nn.Module):
 
     Labels are embedded linearly, normalised like the latents and put beside them (StyleGAN2-ADA, arXiv 2006.06676,
     appendix D).
+
+    Args:
+        embed: another embedding, from labels to [batch, embed_dim]; None for the linear one, of style_dim.
     """
 
     def __init__(
-        self, latent_dim: int, style_dim: int, layers: int, lr_multiplier: float, num_classes: int = 0
+        self,
+        latent_dim: int,
+        style_dim: int,
+        layers: int,
+        lr_multiplier: float,
+        num_classes: int = 0,
+        embed: nn.Module | None = None,
+        embed_dim: int | None = None,
     ) -> None:
         super().__init__()
-        self.norm = PixelNorm()
-        self.embed = EqualLinear(num_classes, style_dim) if num_classes else None
-        inputs = latent_dim + (style_dim if num_classes else 0)
+        self.norm, self.num_classes = PixelNorm(), num_classes
+        self.embed = EqualLinear(num_classes, style_dim) if num_classes and embed is None else embed
+        inputs = latent_dim + ((embed_dim or style_dim) if self.embed is not None else 0)
         self.layers = nn.ModuleList(
             EqualLinear(inputs if i == 0 else style_dim, style_dim, lr_multiplier=lr_multiplier) for i in range(layers)
         )
@@ -39,7 +49,7 @@ class Mapping(nn.Module):
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         styles = self.norm(latents)
         if self.embed is not None:
-            styles = torch.cat([styles, self.norm(self.embed(given(labels, self.embed.weight.shape[1])))], dim=1)
+            styles = torch.cat([styles, self.norm(self.embed(given(labels, self.num_classes)))], dim=1)
         for layer in self.layers:
             styles = leaky_relu(layer(styles))
         return styles

@@ -47,7 +47,7 @@ def upfirdn(
 
     Returns [batch, channels, (height * up + padding - taps) // down + 1, the same of the width].
     """
-    (up_x, up_y), (down_x, down_y), (left, right, top, bottom) = _pair(up), _pair(down), _sides(padding)
+    (up_x, up_y), (down_x, down_y), (left, right, top, bottom) = _pair(up), _pair(down), sides(padding)
     taps = taps.to(x.dtype) if gain == 1 else taps.to(x.dtype) * gain ** (taps.ndim / 2)
     if taps.ndim == 1:
         x = _filtered(x, taps[None], (up_x, 1), (down_x, 1), (left, right, 0, 0), correlate)
@@ -112,7 +112,7 @@ def convolve(
         correlate: as ``F.conv2d``; False flips the weight, as StyleGAN2's upsampling layers do.
     """
     side, (width, height) = weight.shape[-1], _extent(taps)
-    wide = list(_sides(padding))
+    wide = list(sides(padding))
     for factor, before, after in ((up, up - 1, -up), (down, 1 - down, -down)):
         if factor > 1:
             wide = _sum(
@@ -168,7 +168,7 @@ def _pair(factor: Factor) -> tuple[int, int]:
     return (factor, factor) if isinstance(factor, int) else (factor[0], factor[1])
 
 
-def _sides(padding: Padding) -> tuple[int, int, int, int]:
+def sides(padding: Padding) -> tuple[int, int, int, int]:
     """(left, right, top, bottom)."""
     if isinstance(padding, int):
         return padding, padding, padding, padding
@@ -178,7 +178,7 @@ def _sides(padding: Padding) -> tuple[int, int, int, int]:
 
 
 def _sum(some: Padding, others: Padding) -> list[int]:
-    return [a + b for a, b in zip(_sides(some), _sides(others), strict=True)]
+    return [a + b for a, b in zip(sides(some), sides(others), strict=True)]
 
 
 def _extent(taps: Tensor) -> tuple[int, int]:

@@ -98,7 +98,8 @@ class _ToySampler:
     def styles(self, latents: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         return latents
 
-    def pixels(self, styles: torch.Tensor) -> torch.Tensor:
+    def pixels(self, styles: torch.Tensor, transform: torch.Tensor | None = None) -> torch.Tensor:
+        # Whatever the transform: the worst of equivariances.
         return self._images[: len(styles)].float() * styles.sigmoid()[:, :1, None, None]
 
 

@@ -15,7 +15,7 @@ from stylenat.devices import sent
 from stylenat.draws import Shard, ShardGenerator, augmented
 from stylenat.evaluation.evaluate import Evaluation
 from stylenat.interfaces import Microbatch, Time, at
-from stylenat.networks.batch_norm import running_statistics
+from stylenat.networks.batch_norm import means_over_images
 from stylenat.pixels import SPACES, in_imagenet, must_be_of_space
 from stylenat.random_streams import RandomStreams, derived_seed, seed_everything
 from stylenat.training.build import build_networks, num_classes, shards_of
@@ -187,12 +187,13 @@ class TrainingState:
     def replayed(self, batches: Sequence[Microbatch]) -> Iterator[Microbatch]:
         """Microbatches, one after the other, as parts of one batch: each finds the random streams, and the networks'
         buffers (power iterations of the spectral norm), as the first one did, and leaves them as one batch would.
-        Batch norm's running statistics become their means over microbatches and processes."""
+        Batch norm's running statistics, and buffers that modules name in ``means_over_images``, become their means over
+        microbatches and processes."""
         networks, several = self._trained().values(), len(batches) > 1
         running = [Running(network) for network in networks] if several else []
         streams = self.streams.state_dict() if several else {}
         divided = several or ranks.world_size() > 1
-        places = [place for network in networks for place in running_statistics(network)] if divided else []
+        places = [place for network in networks for place in means_over_images(network)] if divided else []
         found: list[list[Tensor]] = []
         for number, batch in enumerate(batches):
             if number:

@@ -26,6 +26,9 @@ from stylenat.testing.contract import pictures
 
 SMALL_BLOCK = {"partition": Split(kernel_size=3), "mlp_ratio": 2}
 PYRAMID = Pyramid(kernel_size=3)
+SMALL_STYLEGAN3 = {
+    "resolution": 16, "channel_base": 128, "channel_max": 12, "latent_dim": 8, "style_dim": 8, "num_layers": 4,
+}  # fmt: skip
 
 
 def small_block(**supplied):
@@ -65,6 +68,8 @@ def named_by(selector: str) -> dict:
         unnamed = {"mean_style_decay": None} if selector.endswith("rosinality_generator") else {}
         network = REGISTRY.entries[f"{kind}.stylegan2"].load()
         return {"network": network(**OPTIONS[f"{kind}.stylegan2"] | unnamed)}
+    if selector == "checkpoint_layout.stylegan3_generator":
+        return {"network": REGISTRY.entries["generator.stylegan3"].load()(**OPTIONS["generator.stylegan3"])}
     if selector == "checkpoint_layout.hit":
         return {"network": HiT(**OPTIONS["generator.hit"])}
     if selector == "checkpoint_layout.hit_discriminator":
@@ -94,6 +99,7 @@ OPTIONS: dict[str, Callable[[Path], dict] | dict] = {
         "resolution": 32, "channels": [16, 16, 8], "heads": [4, 4, 2], "latent_dim": 8, "norm_group": 3,
     },
     "discriminator.hit": {"resolution": 16, "channels": [16, 16, 8], "stddev_group": 2},
+    "generator.stylegan3": SMALL_STYLEGAN3,
     "generator.r3gan": {"resolution": 16, "channels": [16], "latent_dim": 8, "num_classes": 3, "label_dim": 4},
     "discriminator.r3gan": {"resolution": 16, "channels": [16], "num_classes": 3},
     "schedule.cosine": {"start": 1.0, "end": 0.1, "images": 1000},
