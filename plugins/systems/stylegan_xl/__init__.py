@@ -1,0 +1,12 @@
+"""StyleGAN-XL (arXiv 2202.00273): progressively grown generator, projected discriminator, class embeddings, guidance."""
+
+from registry import hookimpl
+
+
+@hookimpl
+def stylenat_register(register):
+    here = "plugins.systems.stylegan_xl"
+    register("discriminator", "projected", f"{here}.discriminator:ProjectedDiscriminator")
+    register("loss", "projected_hinge", f"{here}.loss:ProjectedHinge")
+    register("regularizer", "classifier_guidance", f"{here}.guidance:ClassifierGuidance")
+    register("checkpoint_layout", "stylegan_xl_discriminator", f"{here}.layout_discriminator:Discriminator")
