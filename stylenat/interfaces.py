@@ -104,10 +104,10 @@ class StyleBased(Generator, Protocol):
     """A generator with a mapping and a synthesis network. Truncation, style mixing, inversion and path lengths need
     it.
 
-    Optional: ``mean_style`` [style_dim], the mean of w that it keeps, which truncation pulls towards; without it, the
-    mean of many styles is computed. ``styles(latents, labels=None, **draws)``, the w+ [batch, num_styles, style_dim]
-    that ``forward`` passes to ``synthesis``, if they are not copies of w (style mixing in training). ``synthesis``
-    gets all draws, and works without them.
+    Optional: ``mean_style`` [style_dim], or [num_classes, style_dim] with one for each class: the mean of w that it
+    keeps, which truncation pulls towards; without it, the mean of many styles is computed. ``styles(latents,
+    labels=None, **draws)``, the w+ [batch, num_styles, style_dim] that ``forward`` passes to ``synthesis``, if they
+    are not copies of w (style mixing in training). ``synthesis`` gets all draws, and works without them.
     """
 
     num_styles: int
