@@ -356,7 +356,8 @@ class Regularizer(Protocol):
     own_step: bool
 
     def __call__(self, batch: Microbatch) -> Tensor:
-        """The weighted term, a scalar, including the factor for its interval."""
+        """The weighted term, a scalar, including the factor for its interval. A phase whose terms are all constants (of
+        a weight that is 0 for now) makes no step."""
 
 
 class Augmentation(Protocol):

@@ -11,10 +11,13 @@ from plugins.augmentations.blur import FadingBlur
 from plugins.augmentations.displayed import from_displayed, to_displayed
 from plugins.regularizers import path_length
 from plugins.regularizers.path_length import PathLength
+from plugins.schedules.schedules import Step
 from plugins.systems.stylegan_xl.guidance import ClassifierGuidance
 from plugins.systems.stylegan_xl.layout import Generator
+from plugins.systems.stylegan_xl.layout_discriminator import Discriminator
 from plugins.systems.stylegan_xl.loss import ProjectedHinge
 from stylenat.interfaces import Microbatch, Time
+from stylenat.pixels import SYMMETRIC, in_imagenet
 from stylenat.reference import to_ours, to_theirs
 from stylenat.training.step import frozen
 
@@ -253,3 +256,71 @@ def test_parity_of_the_blur_that_fades(data, measure):
         blur.begin(Time(0, images, 1, 1))
         seen = to_displayed(blur(from_displayed(file["x"]), torch.Generator()))
         measure.close(seen, expected["y"], OPERATOR)
+
+
+def blurred(network, file, images):
+    """The discriminator behind the blur, as training calls it."""
+    config = file["config"]
+    blur = FadingBlur(sigma=config["blur_init_sigma"], images=config["blur_fade_kimg"] * 1000)
+    blur.begin(Time(0, images, 1, 4))
+    augment = in_imagenet(blur, SYMMETRIC)
+    return lambda x, labels=None: network(augment(x, torch.Generator()), labels)
+
+
+def same_gradients(network, layout, expected, measure, tolerance):
+    own = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in network.named_parameters()}
+    ours = to_theirs(own, network, layout)
+    for key, gradient in expected.items():
+        if gradient.abs().max() > 1e-6:  # A bias before batch norm has none.
+            measure.close(ours[key], gradient, tolerance)
+
+
+def test_parity_of_the_losses_of_all_phases(data, measure, tiny, tiny_classifier, monkeypatch):
+    file = data("xl_losses")
+    config, now = file["config"], file["config"]["cur_nimg"]
+    loss = ProjectedHinge(images=4)
+
+    def networks(images):
+        made = generator({"config": config["generator"]}, file["g0"]).train()
+        judge = tiny(config["discriminator"], 16, file["d0"]).train()
+        loss.check(made, judge)
+        batch = Microbatch(made, judge, blurred(judge, file, images), Time(0, images, 1, 4), torch.Generator())
+        batch.latents, batch.fake_labels = file["z"], file["c"]
+        return made, judge, batch
+
+    made, judge, batch = networks(now["Gmain"])
+    guidance = ClassifierGuidance(lambda: tiny_classifier(file["classifier"]), weight=config["cls_weight"])
+    guidance.check(made, judge)
+    with frozen(judge):
+        batch.fake = made(file["z"], file["c"])
+        term = guidance(batch)
+        value = loss.generator(batch.discriminate(batch.fake, file["c"]))
+        (value + term).backward()
+    reported = file["Gmain"]["reported"]
+    measure.close(term / config["cls_weight"], reported["Loss/G/guidance_loss"], DISCRIMINATOR)
+    measure.close(value + term, reported["Loss/G/loss"], DISCRIMINATOR)
+    same_gradients(made, LAYOUT, file["Gmain"]["grads"], measure, DISCRIMINATOR)
+
+    made, judge, batch = networks(now["Dmain"])
+    made.observe(file["z"], file["c"])
+    fake = made(file["z"], file["c"]).detach()
+    fake_logits = batch.discriminate(fake, file["c"])
+    value = loss.discriminator(batch.discriminate(file["real"], file["real_c"]), fake_logits)
+    value.backward()
+    measure.close(value, file["Dmain"]["reported"]["Loss/D/loss"].mean(), DISCRIMINATOR)
+    same_gradients(judge, Discriminator(), file["Dmain"]["grads"], measure, DISCRIMINATOR)
+    measure.close(made.mean_style, file["Dmain"]["w_avg_after"], OPERATOR)
+
+    made, judge, batch = networks(now["Greg"])
+    noise = iter(file["pl_noise"])
+    monkeypatch.setattr(path_length.torch, "randn", lambda *args, **kwargs: next(noise))
+    # The code does not multiply by the interval, here 4.
+    weight = Step(before=0.0, after=config["pl_weight"] / 4, images=1_000_000)
+    term = PathLength(weight, interval=4)
+    term.mean = config["pl_mean_before"]
+    value = term(batch)
+    monkeypatch.undo()
+    value.backward()
+    measure.close(value, file["Greg"]["reported"]["Loss/G/reg"].mean(), DISCRIMINATOR)
+    measure.close(term.mean, file["Greg"]["pl_mean_after"], OPERATOR)
+    same_gradients(made, LAYOUT, file["Greg"]["grads"], measure, DISCRIMINATOR)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from plugins.systems.stylegan_xl.diffaug import augmented
-from plugins.systems.stylegan_xl.discriminator import ProjectedDiscriminator
 from plugins.systems.stylegan_xl.layout_discriminator import Discriminator
 from plugins.systems.stylegan_xl.loss import ProjectedHinge
 from stylenat.reference import to_ours, to_theirs
@@ -20,48 +19,6 @@ VIT, LITE = "deit_tiny_distilled_patch16_224", "tf_efficientnet_lite0"
 @pytest.fixture
 def data(recorded):
     return lambda name: recorded(f"systems/{name}.pt")
-
-
-@pytest.fixture(scope="session")
-def tiny():
-    """The recorded discriminators: ``tiny(config, channels)`` on two tiny networks of timm."""
-    pytest.importorskip("timm")
-    return _tiny
-
-
-def tiny_vit():
-    import timm
-
-    return timm.create_model(VIT, pretrained=False, embed_dim=16, num_heads=2)
-
-
-def _tiny(config, resolution):
-    from timm.models.efficientnet import _gen_efficientnet_lite
-
-    from plugins.backbones.feature_maps import FeatureMaps
-
-    def lite():
-        network = _gen_efficientnet_lite(LITE, channel_multiplier=0.1, pretrained=False)
-        return FeatureMaps(network, LITE, 224, None, False)
-
-    return ProjectedDiscriminator(
-        resolution=resolution,
-        backbones=[lambda: FeatureMaps(tiny_vit(), VIT, 224, (4, 8, 16, 32), True), lite],
-        width=config["cout"],
-        channels=[config["ndf"]] * 4,
-        diffaugment="",
-        num_classes=10 if config["cond"] else 0,
-        label_dim=config["cmap_dim"],
-        embedding_rows=10,
-        embedding_dim=24,
-    )
-
-
-def loaded(network, state):
-    translated = to_ours(state, network, Discriminator())
-    network.load_state_dict(translated.check("the recording"))
-    assert not translated.left_over, translated.left_over[:5]
-    return network
 
 
 def as_recorded(logits, sizes):
@@ -81,7 +38,7 @@ def same_gradients(network, expected, close, tolerance):
 @pytest.mark.parametrize("name", ["xl_projected_d", "xl_projected_d_cond"])
 def test_parity_of_projected_discriminators_features_logits_and_gradients(data, measure, tiny, name):
     file = data(name)
-    network = loaded(tiny(file["config"], 48), file["state_dict"])
+    network = tiny(file["config"], 48, file["state_dict"])
     assert sum(p.numel() for p in network.parameters()) == file["num_parameters"]
     labels = [file["c"]] if file["config"]["cond"] else []
     network.eval()
@@ -178,7 +135,8 @@ def test_parity_of_the_full_size_discriminator(data, measure, all_threads):
     with torch.device("meta"):
         built = layout.build(full(0))
     shapes = to_theirs(built.state_dict(), built, layout)
-    network = loaded(layout.build(full(0)), recipe_weights(shapes)).eval()
+    network = layout.build(full(0)).eval()
+    network.load_state_dict(to_ours(recipe_weights(shapes), network, layout).check("the recipe"))
     x = np.random.Generator(np.random.PCG64(zlib.crc32(b"x"))).standard_normal(file["x_shape"], dtype=np.float32)
     logits = network(torch.from_numpy(np.float32(0.5) * x))
     for ours, expected in zip(as_recorded(logits, network.logit_sizes()), file["logits"], strict=True):

@@ -56,7 +56,7 @@ def test_the_target_is_the_mean_after_it_was_moved_and_carries_its_gradient():
     lengths, weights = torch.tensor([1.0, 3.0], requires_grad=True), torch.full((2,), 0.5)
     term = PathLength(weight=3.0, decay=0.1, interval=4)
     term.mean = 1.0
-    value = term.penalty(lengths, weights, 0)
+    value = term.penalty(lengths, weights, Time(0, 0, 1, 2))
     assert float(term.mean) == pytest.approx(1.1)  # 1 + (2 - 1) / 10
     assert value.item() == pytest.approx(12 * (0.1**2 + 1.9**2) / 2)
     value.backward()
