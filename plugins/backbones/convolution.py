@@ -22,7 +22,9 @@ class Convolution(nn.Module):
         channels: of the maps, from fine to coarse; the first has half of ``side``.
     """
 
-    note = "backbone.convolution has random weights: it tests the parts, and results with it say nothing of trained ones"
+    note = (
+        "backbone.convolution has random weights: it tests the parts, and results with it say nothing of trained ones"
+    )
 
     def __init__(self, side: Count = 64, channels: Sequence[Count] = (16, 32, 64, 64)) -> None:
         super().__init__()

@@ -28,7 +28,9 @@ class FeatureMaps(nn.Module):
         UserError: a network without such maps.
     """
 
-    def __init__(self, network: nn.Module, name: str, side: int, channels: Sequence[int] | None, classifies: bool) -> None:
+    def __init__(
+        self, network: nn.Module, name: str, side: int, channels: Sequence[int] | None, classifies: bool
+    ) -> None:
         super().__init__()
         self.name = name
         settings = network.pretrained_cfg
@@ -38,7 +40,9 @@ class FeatureMaps(nn.Module):
         self.indices = (
             [(k + 1) * len(rows) // SCALES - 1 for k in range(SCALES)]
             if tokens
-            else [max(i for i, s in enumerate(strides) if s == stride) for stride in (4, 8, 16, 32) if stride in strides]
+            else [
+                max(i for i, s in enumerate(strides) if s == stride) for stride in (4, 8, 16, 32) if stride in strides
+            ]
         )
         if len(self.indices) < SCALES or not hasattr(network, "forward_intermediates"):
             raise UserError(f"backbone.timm: {type(network).__name__} has no maps of strides 4, 8, 16 and 32")

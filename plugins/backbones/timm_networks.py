@@ -57,7 +57,9 @@ def network_of(name: str) -> nn.Module:
     import timm
 
     if not timm.is_model(name):
-        raise UserError(f"backbone.timm.name: timm has no network {name!r}{did_you_mean(name, timm.list_models()) or '.'}")
+        raise UserError(
+            f"backbone.timm.name: timm has no network {name!r}{did_you_mean(name, timm.list_models()) or '.'}"
+        )
     return timm.create_model(name, pretrained=False)
 
 

@@ -66,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def stages_of(arguments: argparse.Namespace, argv: Sequence[str] | None) -> list[Experiment]:
     """The experiments, checked. Raises UserError for a mistake in any, or two of one name."""
     registry = loaded_plugins(arguments.plugin, [], "stages", argv)
-    found = [load_experiment(registry, [file], arguments.bind, search_path=[experiments_folder()]) for file in arguments.gin]
+    found = [
+        load_experiment(registry, [file], arguments.bind, search_path=[experiments_folder()]) for file in arguments.gin
+    ]
     names = [experiment.name for experiment in found]
     if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
         raise UserError(f"two stages are called {repeated[0]}, whose run folder would be the same; rename one file")

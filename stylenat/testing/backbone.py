@@ -51,6 +51,5 @@ def check_backbone(backbone: Callable[..., nn.Module], resolution: int = 32, **o
         require_tensor(found, shape, torch.float32, f"map {number}, of half the side of the one before,")
     flat = (3, sum(found[0].numel() for found in maps))
     check_network("backbone", make, {"images": images}, flat)
-    if hasattr(network.backbone, "logits"):
-        classes = getattr(network.backbone, "num_classes", 0)
+    if classes := getattr(network.backbone, "num_classes", 0):
         require_tensor(network.backbone.logits(images), (3, classes), torch.float32, "logits(images)")

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from plugins.systems.stylegan_xl.diffaug import DRAWS, augmented
 from plugins.systems.stylegan_xl.embeddings import ClassEmbeddings, check_rows
@@ -114,21 +113,13 @@ class ProjectedDiscriminator(nn.Module):
         network; without draws, without DiffAugment."""
         return torch.cat(list(self._by_network(images, labels, draws)), dim=1)
 
+    @torch.no_grad()
     def logit_sizes(self) -> list[int]:
-        """How many of an image's logits are each network's. Nothing is computed."""
-
-        def empty(*shape: int) -> Tensor:
-            return torch.empty(shape, device="meta")
-
-        images = empty(1, 3, self.resolution, self.resolution)
-        labels = empty(1, self.num_classes) if self.num_classes else None
-        sizes = []
-        for network in self.networks:
-            held = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-            state = {name: torch.empty_like(tensor, device="meta") for name, tensor in held.items()}
-            with in_evaluation(network):
-                sizes.append(functional_call(network, state, (images, labels)).shape[1])
-        return sizes
+        """How many of an image's logits are each network's."""
+        images = torch.zeros(1, 3, self.resolution, self.resolution, device=self.mean.device)
+        labels = images.new_zeros(1, self.num_classes) if self.num_classes else None
+        with in_evaluation(self):
+            return [logits.shape[1] for logits in self._by_network(images, labels, {})]
 
     def begin(self) -> dict[str, object] | None:
         """Takes the class embeddings from their file, at the beginning of a run."""

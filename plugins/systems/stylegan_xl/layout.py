@@ -28,9 +28,7 @@ class Generator:
     pixel_space = "symmetric"
 
     def recognises(self, names: Collection[str]) -> bool:
-        return {"mapping.embed.weight", "synthesis.input.freqs"} <= set(names) and (
-            "mapping.embed.bias" not in names
-        )
+        return {"mapping.embed.weight", "synthesis.input.freqs"} <= set(names) and ("mapping.embed.bias" not in names)
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         take = Options(config, "generator")

@@ -7,13 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from registry import UserError
 from stylenat.networks.batch_norm import BatchNorm
 from stylenat.networks.layers import EqualLinear, SpectralNorm, leaky_relu
+
+KERNEL = 4
+"""Side of all convolutions."""
 
 
 def convolution_weight(in_channels: int, out_channels: int) -> SpectralNorm:
     """4x4, with PyTorch's default initialisation, under spectral norm."""
-    return SpectralNorm(nn.init.kaiming_uniform_(torch.empty(out_channels, in_channels, 4, 4), a=math.sqrt(5)))
+    return SpectralNorm(
+        nn.init.kaiming_uniform_(torch.empty(out_channels, in_channels, KERNEL, KERNEL), a=math.sqrt(5))
+    )
 
 
 class DownBlock(nn.Module):
@@ -22,7 +28,7 @@ class DownBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, norm_group: int | None) -> None:
         super().__init__()
         self.weight = convolution_weight(in_channels, out_channels)
-        bound = 1 / math.sqrt(16 * in_channels)
+        bound = 1 / math.sqrt(KERNEL**2 * in_channels)
         self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound))
         self.norm = BatchNorm(out_channels, norm_group)
 
@@ -69,7 +75,13 @@ class ScaleDiscriminator(nn.Module):
         self.logit = convolution_weight(inputs[-1], label_dim if embeddings else 1)
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """[batch, channels, side, side] to logits [batch, positions]."""
+        """[batch, channels, side, side] to logits [batch, positions]. Raises UserError for a map that is too small."""
+        side = min(x.shape[2:])
+        if side >> len(self.blocks) < KERNEL:
+            raise UserError(
+                f"discriminator.projected: a mixed map of side {side} is too small for {len(self.blocks)} halvings and a "
+                f"convolution of {KERNEL}x{KERNEL}; bind fewer discriminator.projected.channels, or larger backbone maps"
+            )
         for block in self.blocks:
             x = block(x)
         x = F.conv2d(x, self.logit())

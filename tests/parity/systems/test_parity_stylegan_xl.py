@@ -49,7 +49,9 @@ def whole_state(data, name):
     state = dict(file["state_dict"])
     if name == "xl_superres32_cond":
         before = data("xl_stem16_cond")["state_dict"]
-        state = {key: before[key] for key in before if not key.startswith(("synthesis.L4", "synthesis.L5", "synthesis.L6"))} | state
+        state = {
+            key: before[key] for key in before if not key.startswith(("synthesis.L4", "synthesis.L5", "synthesis.L6"))
+        } | state
     return file, state
 
 
@@ -91,7 +93,9 @@ def test_parity_of_every_stage_layer_by_layer_and_its_gradients(data, measure, n
     with torch.no_grad():
         styles = network.mapping(file["z"], *labels)
         truncated = centre + 0.6 * (styles - centre)
-        measure.close(network.synthesis(truncated[:, None].expand(-1, network.num_styles, -1)), file["image_psi06"], GENERATOR)
+        measure.close(
+            network.synthesis(truncated[:, None].expand(-1, network.num_styles, -1)), file["image_psi06"], GENERATOR
+        )
         measure.close(truncated, file["ws_psi06_cut3"][:, 0], OPERATOR)
         network.observe(file["z"], *labels)
     measure.close(network.mean_style, file["w_avg_after"], OPERATOR)
