@@ -14,8 +14,8 @@ class Convolution(nn.Module):
     """Backbone ``convolution``: strided 3x3 convolutions and leaky ReLUs with random weights, on images resized to
     ``side``.
 
-    Its features know edges and colours at several scales, and nothing of what is in an image: runs with it show that the
-    parts work, and say nothing of results with trained backbones.
+    Its features know edges and colours at several scales, and nothing of what is in an image: runs with it show that
+    the parts work, and say nothing of results with trained backbones.
 
     Args:
         side: to which images are resized, bilinearly; a multiple of 2 to the power of the number of maps.

@@ -15,12 +15,13 @@ SCALES = 4
 class FeatureMaps(nn.Module):
     """Four feature maps of a network with timm's ``forward_intermediates``.
 
-    A hierarchical network gives the last map of each of its strides 4, 8, 16 and 32. A transformer, whose tokens have one
-    stride, gives those of four evenly spaced blocks, which random convolutions turn into such a pyramid (Projected GAN's
-    code, after arXiv 2103.13413).
+    A hierarchical network gives the last map of each of its strides 4, 8, 16 and 32. A transformer, whose tokens have
+    one stride, gives those of four evenly spaced blocks, which random convolutions turn into such a pyramid (Projected
+    GAN's code, after arXiv 2103.13413).
 
     Args:
-        network: of timm; name: its name there; side: to which images are resized, where they are smaller or the network's input size is fixed.
+        network: of timm; name: its name there; side: to which images are resized, where they are smaller or the
+            network's input size is fixed.
         channels: of a transformer's maps; None for 1/8, 1/4, 1/2 and the complete width.
         classifies: keep the classification head, for ``logits``.
 
@@ -63,7 +64,7 @@ class FeatureMaps(nn.Module):
             self.register_buffer(name, torch.tensor(settings[name]).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Colours [batch, 3, height, width] from 0 to 1 to four maps [batch, channels, side / stride, side / stride]."""
+        """Colours [batch, 3, height, width] from 0 to 1 to four maps [batch, channels, side / stride, ...]."""
         maps = self.network.forward_intermediates(
             self._prepared(images), indices=self.indices, norm=False, intermediates_only=True
         )

@@ -45,8 +45,8 @@ class TimmBackbone(FeatureMaps):
         super().__init__(network, name, side, channels, classifies)
         if weights is None:
             self.note = (
-                f"backbone.timm has random weights for {name}: its features say little of what is in an image, and results "
-                "say nothing of trained ones; bind backbone.timm.weights to a file"
+                f"backbone.timm has random weights for {name}: its features say little of what is in an image, and "
+                "results say nothing of trained ones; bind backbone.timm.weights to a file"
             )
 
 

@@ -23,7 +23,8 @@ class PathLength:
     over all processes; with ``train.accumulate``, each microbatch moves it by its own images before using it.
 
     Args:
-        weight: of the term, a number or a schedule; while it is 0, nothing is computed and the mean does not move. decay: part of the mean that each application replaces; interval: iterations between them.
+        weight: of the term, a number or a schedule; while it is 0, nothing is computed and the mean does not move.
+            decay: part of the mean that each application replaces; interval: iterations between them.
         batch_shrink: the first 1 / so many of the images are used.
     """
 

@@ -14,8 +14,9 @@ from stylenat.commands._plugins import loaded_plugins
 from stylenat.training.run import PREEMPTED
 
 EXAMPLES = """examples:
-  python tools/stages.py --gin gin/stylegan_xl_faces8.gin --gin gin/stylegan_xl_faces16.gin --gin gin/stylegan_xl_faces32.gin
-  python tools/stages.py --gin a.gin --gin b.gin --bind 'train.seed = 1' --max-hours 23.5      # then the same command again
+  python tools/stages.py --gin gin/stylegan_xl_faces8.gin --gin gin/stylegan_xl_faces16.gin \\
+      --gin gin/stylegan_xl_faces32.gin
+  python tools/stages.py --gin a.gin --gin b.gin --max-hours 23.5      # then the same command again
 
 Each file is an experiment of its own; its run folder is runs/NAME, NAME.gin its file, so that a later file can name it.
 All files are checked before the first begins. Finished runs are skipped, interrupted ones continue.
@@ -26,8 +27,8 @@ Exit codes: 0 done, 2 invalid input, 75 interrupted and resumable, 1 internal er
 def parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="stages",
-        description="Train the experiments of several gin files in their order, such as the stages of a progressively grown\n"
-        "generator, each of which begins from the run before. The same command continues.",
+        description="Train the experiments of several gin files in their order, such as the stages of a\n"
+        "progressively grown generator, each of which begins from the run before. The same command continues.",
         epilog=EXAMPLES,
     )
     parser.add_argument("--gin", action="append", required=True, metavar="FILE", help="a stage; repeat for each one")

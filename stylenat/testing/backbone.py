@@ -33,8 +33,8 @@ def check_backbone(backbone: Callable[..., nn.Module], resolution: int = 32, **o
         backbone: the class; options: what a gin file would bind; resolution: of the images, from 32.
 
     Raises:
-        ContractError: maps that are not ``channels`` wide or not each of half the side of the one before, no gradient to
-            the images, an image whose maps depend on its batch; moreover see ``stylenat.testing.networks.check_network``.
+        ContractError: maps that are not ``channels`` wide or not each of half the side of the one before, no gradient
+            to the images, maps that depend on the other images; see ``stylenat.testing.networks.check_network``.
     """
 
     def make() -> nn.Module:

@@ -1,4 +1,4 @@
-"""StyleGAN-XL (arXiv 2202.00273): progressively grown generator, projected discriminator, class embeddings, guidance."""
+"""StyleGAN-XL (arXiv 2202.00273), grown stage by stage, with a projected discriminator; docs/systems/stylegan_xl.md."""
 
 from registry import hookimpl
 

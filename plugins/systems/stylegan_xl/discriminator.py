@@ -27,7 +27,7 @@ class ProjectedNetwork(nn.Module):
         self, backbone: nn.Module, projector_width: int, scale: Callable[[int, int], ScaleDiscriminator]
     ) -> None:
         super().__init__()
-        self.backbone = backbone.requires_grad_(False)
+        self.backbone = backbone.eval().requires_grad_(False)
         self.projector = Projector(backbone.channels, projector_width).requires_grad_(False)
         self.scales = nn.ModuleList(scale(i, width) for i, width in enumerate(self.projector.channels))
 

@@ -17,7 +17,7 @@ def check_rows(selector: str, num_classes: int, rows: int) -> None:
     if num_classes > rows:
         raise UserError(
             f"{selector}.num_classes = {num_classes} is more than the {rows} class embeddings; bind "
-            f"{selector}.embedding_rows to at least {num_classes}, and {selector}.embeddings to a file of as many or None"
+            f"{selector}.embedding_rows to {num_classes} or more, and {selector}.embeddings to such a file or None"
         )
 
 

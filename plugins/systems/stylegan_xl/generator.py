@@ -22,19 +22,19 @@ NAME = "generator.stylegan_xl"
 class StyleGANXLGenerator(AliasFreeGenerator):
     """Generator ``stylegan_xl``: images in [-1, 1] (``train.pixel_space = 'symmetric'``).
 
-    A stem at ``stem_resolution`` is trained first. Each further stage is a run of its own: it takes the averaged weights of
-    the run of the stage before, drops the last three layers, adds a head of new ones, and trains the head (and the Fourier
-    input, as the code does). Configuration T is the default; R has ``kernel_size`` 1, ``radial_filters``, and twice
-    ``channel_base`` and ``channel_max``.
+    A stem at ``stem_resolution`` is trained first. Each further stage is a run of its own: it takes the averaged
+    weights of the run of the stage before, drops the last three layers, adds a head of new ones, and trains the head
+    (and the Fourier input, as the code does). Configuration T is the default; R has ``kernel_size`` 1,
+    ``radial_filters``, and twice ``channel_base`` and ``channel_max``.
 
     Args:
         resolution: side of the image; stem_resolution: of the stem's.
         stem_layers: of the stem; head_layers: of each later stage, a number or one for each stage; without ToRGB.
         growth: sides of the stages after the stem; None for each twice the one before.
-        stem: the run of the stage before, one of its checkpoints, or imported weights. Its weights are copied when the run
-            begins and never read again. None for a stem, or where ``train.initial_weights`` gives all weights.
-        train_kept: whether layers of earlier stages and the mapping network are trained as well; train_input: whether the
-            Fourier input is, in a later stage.
+        stem: the run of the stage before, one of its checkpoints, or imported weights. Its weights are copied when the
+            run begins and never read again. None for a stem, or where ``train.initial_weights`` gives all weights.
+        train_kept: whether layers of earlier stages and the mapping network are trained as well; train_input: whether
+            the Fourier input is, in a later stage.
         channel_base, channel_max: min(channel_base / 2 / cutoff, channel_max) channels after a layer.
         latent_dim: length of z; style_dim: length of w.
         mapping_layers, mapping_lr_multiplier: of the mapping network.
@@ -43,8 +43,8 @@ class StyleGANXLGenerator(AliasFreeGenerator):
         num_classes: of a class-conditional generator; 0 for an unconditional one.
         embedding_rows, embedding_dim: of the table of class embeddings, whose first rows are the classes. The published
             unconditional generators hold an unused table of 1000 x 320; 0 rows for none.
-        embeddings: file of the values that a stem's table begins from (``plugins.systems.stylegan_xl.embeddings``); None
-            for random ones. The table is trained.
+        embeddings: file of the values that a stem's table begins from (``plugins.systems.stylegan_xl.embeddings``);
+            None for random ones. The table is trained.
 
     Raises:
         UserError: stages that do not lead to the resolution, or more classes than embeddings.
@@ -81,7 +81,7 @@ class StyleGANXLGenerator(AliasFreeGenerator):
         heads = [head_layers] * (len(sides) - 1) if isinstance(head_layers, int) else list(head_layers)
         if len(heads) < len(sides) - 1:
             raise UserError(
-                f"{NAME}.head_layers has {len(heads)} numbers for {len(sides) - 1} stages after the stem; give one for each"
+                f"{NAME}.head_layers has {len(heads)} numbers for {len(sides) - 1} stages after the stem; give each one"
             )
         layers = [stem_layers, *heads[: len(sides) - 1]]
         check_rows(NAME, num_classes, embedding_rows)
@@ -118,8 +118,8 @@ class StyleGANXLGenerator(AliasFreeGenerator):
             return stems.take(self, self.stem)
         if self.stem is not None:
             raise UserError(
-                f"{NAME}.stem is bound, but at {self.resolution}x{self.resolution} this generator is itself a stem; bind "
-                "stem_resolution to that of the run, or leave stem out"
+                f"{NAME}.stem is bound, but at {self.resolution}x{self.resolution} this generator is itself a stem; "
+                "bind stem_resolution to that of the run, or leave stem out"
             )
         if self.embeddings is None or not self.num_classes:
             return None

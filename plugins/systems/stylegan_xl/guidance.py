@@ -15,8 +15,8 @@ class ClassifierGuidance:
     """``weight`` times the cross-entropy of a fixed classifier on generated images and their labels.
 
     Args:
-        backbone: a class with ``logits``, such as ``@guide/backbone.timm`` with ``classifies = True``. Class i of the data
-            is its class i.
+        backbone: a class with ``logits``, such as ``@guide/backbone.timm`` with ``classifies = True``. Class i of the
+            data is its class i.
         weight: of the mean over the batch (published: 8, beside a loss that is summed over images).
         pixel_space: of the images, the same as ``train.pixel_space``.
     """
@@ -33,7 +33,7 @@ class ClassifierGuidance:
         self._classifier: nn.Module | None = None
 
     def check(self, generator: nn.Module, discriminator: nn.Module) -> None:
-        """Raises UserError for an unconditional generator, a backbone that does not classify, or one of fewer classes."""
+        """Raises UserError for an unconditional generator, or a backbone that knows fewer classes, such as none."""
         with torch.random.fork_rng(devices=[]):
             built = self.backbone()
         there, here = getattr(built, "num_classes", 0), getattr(generator, "num_classes", 0)

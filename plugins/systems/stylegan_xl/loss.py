@@ -9,14 +9,15 @@ from registry import Count
 
 
 class ProjectedHinge:
-    """Loss ``projected_hinge``: the hinge loss, summed over a discriminator's networks and over images (arXiv 2202.00273's
-    code); a mean over the logits of one network and image.
+    """Loss ``projected_hinge``: the hinge loss, summed over a discriminator's networks and over images (arXiv
+    2202.00273's code); a mean over the logits of one network and image.
 
     Where the discriminator does not say which logits are which network's (``logit_sizes``), they are one network's.
 
     Args:
         images: over how many images it is summed: the mean over the batch is multiplied by this. The code sums over the
-            images that a GPU processes at once. It matters beside other terms (guidance, path lengths), which are means.
+            images that a GPU processes at once. It matters beside other terms (guidance, path lengths), which are
+            means.
     """
 
     def __init__(self, images: Count = 1) -> None:

@@ -12,8 +12,9 @@ from registry import UserError
 class Projector(nn.Module):
     """A backbone's maps, fine to coarse, to as many mixed ones of twice their sides.
 
-    CCM: a 1x1 convolution a map, to ``width`` channels at the finest and twice as many at each coarser one. CSM, from the
-    coarsest: add the map from below, double the side, and halve the channels by a 1x1 convolution (the finest keeps them).
+    CCM: a 1x1 convolution a map, to ``width`` channels at the finest and twice as many at each coarser one. CSM, from
+    the coarsest: add the map from below, double the side, and halve the channels by a 1x1 convolution (the finest
+    keeps them).
 
     Attributes:
         channels: of the mixed maps.

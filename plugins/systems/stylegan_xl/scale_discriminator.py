@@ -54,7 +54,8 @@ class ScaleDiscriminator(nn.Module):
     """One scale's.
 
     Args:
-        channels: of the features; widths: of its strided blocks; norm_group: images that batch norm normalises together.
+        channels: of the features; widths: of its strided blocks; norm_group: images that batch norm normalises
+            together.
         embeddings: rows and length of the class table, None for an unconditional one; label_dim: of the projection.
     """
 
@@ -79,8 +80,8 @@ class ScaleDiscriminator(nn.Module):
         side = min(x.shape[2:])
         if side >> len(self.blocks) < KERNEL:
             raise UserError(
-                f"discriminator.projected: a mixed map of side {side} is too small for {len(self.blocks)} halvings and a "
-                f"convolution of {KERNEL}x{KERNEL}; bind fewer discriminator.projected.channels, or larger backbone maps"
+                f"discriminator.projected: a mixed map of side {side} is too small for {len(self.blocks)} halvings and "
+                f"a {KERNEL}x{KERNEL} convolution; bind fewer discriminator.projected.channels, or larger backbone maps"
             )
         for block in self.blocks:
             x = block(x)

@@ -1,5 +1,5 @@
-"""Which layers a progressively grown generator has (arXiv 2202.00273, section 3.2): those of the stem, less the last ones,
-then a head for each stage. Plain numbers; no tensors."""
+"""Which layers a progressively grown generator has (arXiv 2202.00273, section 3.2): those of the stem, less the last
+ones, then a head for each stage. Plain numbers; no tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,8 +46,8 @@ def sides_of(resolution: int, stem: int, growth: Sequence[int] | None, selector:
     powers = all(side >= 8 and not side & (side - 1) for side in sides)
     if not powers or sides != sorted(set(sides)) or sides[-1] != resolution:
         raise UserError(
-            f"{selector}: stages of {', '.join(map(str, sides))} do not lead to resolution = {resolution}; stem_resolution "
-            "and growth are rising powers of two from 8, and the last is resolution"
+            f"{selector}: stages of {', '.join(map(str, sides))} do not lead to resolution = {resolution}; "
+            "stem_resolution and growth are rising powers of two from 8, and the last is resolution"
         )
     return tuple(sides)
 

@@ -47,8 +47,8 @@ def take(generator: nn.Module, stem: str | None) -> dict[str, object]:
     count = len({name.split(".")[1] for name in state if name.startswith("layers.")})
     if count != kept + REPLACED:
         raise UserError(
-            f"{SELECTOR}.stem: {folder} has {count} layers with ToRGB, and this stage continues {kept + REPLACED}; bind the "
-            "same stem_layers, head_layers and growth"
+            f"{SELECTOR}.stem: {folder} has {count} layers with ToRGB, and this stage continues {kept + REPLACED}; "
+            "bind the same stem_layers, head_layers and growth"
         )
     for name, tensor in wanted.items():
         if name not in state or state[name].shape != tensor.shape:

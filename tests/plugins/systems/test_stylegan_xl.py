@@ -33,6 +33,7 @@ SMALL = {
     "channel_base": 64, "channel_max": 8, "latent_dim": 6, "style_dim": 8, "stem_layers": 4, "head_layers": 3,
     "margin": 2, "embedding_dim": 5,
 }  # fmt: skip
+NARROW = {"channel_base": 32768, "channel_max": 512}
 JUDGE = {"width": 4, "channels": (4, 4), "embedding_rows": 10, "embedding_dim": 6, "label_dim": 4}
 
 
@@ -53,9 +54,9 @@ def discriminator(**options):
 @pytest.mark.parametrize(
     "options, parameters",
     [
-        ({"resolution": 256, "channel_base": 32768, "channel_max": 512, "stem_layers": 7, "head_layers": 4}, 34_015_675),
-        ({"resolution": 256, "channel_base": 32768, "channel_max": 512}, 62_186_010),
-        ({"resolution": 16, "channel_base": 32768, "channel_max": 512}, 27_368_967),
+        ({"resolution": 256, "stem_layers": 7, "head_layers": 4, **NARROW}, 34_015_675),
+        ({"resolution": 256, **NARROW}, 62_186_010),
+        ({"resolution": 16, **NARROW}, 27_368_967),
         ({"resolution": 256}, 233_322_598),
         ({"resolution": 1024, "head_layers": [7, 7, 7, 7, 7, 5], "num_classes": 1000}, 235_799_929),
         (
@@ -161,8 +162,9 @@ def test_diffaugment_is_drawn_anew_for_each_backbone_and_only_in_training():
 
 
 def test_backbone_and_projector_stay_as_they_are_in_training():
-    network = discriminator().train()
-    assert not any(part.backbone.training for part in network.networks) and network.networks[0].scales.training
+    built, network = discriminator(), discriminator().eval().train()
+    for one in (built, network):
+        assert not any(part.backbone.training for part in one.networks) and one.networks[0].scales.training
     frozen = [n for n, p in network.named_parameters() if not p.requires_grad]
     assert frozen and all("backbone" in name or "projector" in name for name in frozen)
 
