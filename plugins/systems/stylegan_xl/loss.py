@@ -26,7 +26,9 @@ class ProjectedHinge:
 
     def check(self, generator: nn.Module, discriminator: nn.Module) -> None:
         """Finds which logits are which network's."""
-        self._sizes = discriminator.logit_sizes() if hasattr(discriminator, "logit_sizes") else None
+        # A dry run, on the meta device, computes no loss.
+        known = hasattr(discriminator, "logit_sizes") and not any(p.is_meta for p in discriminator.parameters())
+        self._sizes = discriminator.logit_sizes() if known else None
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return self._summed(F.relu(1 - real_logits)) + self._summed(F.relu(1 + fake_logits))

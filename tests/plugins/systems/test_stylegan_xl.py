@@ -188,7 +188,7 @@ def test_maps_that_are_not_halved_and_unknown_policies_are_refused_in_one_line()
 
 
 def test_the_hinge_loss_sums_over_networks_and_images_and_averages_an_images_logits():
-    class Judge:
+    class Judge(nn.Module):
         def logit_sizes(self):
             return [1, 3]
 
