@@ -72,6 +72,12 @@ KINDS: dict[str, Kind] = {
         "stylenat.interfaces:Discriminator", "stylenat.testing.networks:check_discriminator",
         "train.discriminator = @discriminator.$name\ndiscriminator.$name.resolution = %SIDE",
         "check_discriminator($Class, resolution=16)", bound_as_class=True),
+    "backbone": Kind(
+        "a network from float images to feature maps, differentiable",
+        "stylenat.interfaces:Backbone", "stylenat.testing.backbone:check_backbone",
+        "train.discriminator = @discriminator.projected\ndiscriminator.projected.resolution = %SIDE\n"
+        "discriminator.projected.pixel_space = 'imagenet'\ndiscriminator.projected.backbones = [@backbone.$name]",
+        "check_backbone($Class)", bound_as_class=True),
     "loss": Kind(
         "an adversarial loss",
         "stylenat.interfaces:Loss", "stylenat.testing.objective:check_loss",

@@ -4,7 +4,7 @@ Augmentations and regularizers draw with these functions. Networks, losses and p
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,6 +92,12 @@ class Draw:
         draw = torch.randn if self.law == "normal" else torch.rand
         drawn = draw(1 if self.shared else count, *self.shape, generator=random)
         return drawn.expand(count, *self.shape) if self.shared else drawn
+
+
+def declared_draws(declared: Mapping[str, Draw], count: int, random: ShardGenerator) -> dict[str, Tensor]:
+    """What a network declares, for a shard of ``count`` images: each image gets what it gets in the complete batch."""
+    shard = random.shard
+    return {name: shard(draw(count * shard.of, random.whole)) for name, draw in declared.items()}
 
 
 def conditions(labels: Tensor | None) -> tuple[Tensor, ...]:

@@ -85,6 +85,12 @@ class Generator(Protocol):
     Optional method ``observe(latents, labels=None)``: called in training with every new batch of latents, that of all
     processes and microbatches, before the step that uses it, without gradient. For running statistics in buffers, so
     that these do not depend on how the batch is divided.
+
+    Optional method ``begin()``: called once, when a run begins without a checkpoint and without
+    ``train.initial_weights``. It may take weights from elsewhere, such as another run, and returns plain values to
+    record in ``environment.json``, or None. Raises UserError where they are missing or do not fit.
+
+    Any module of a network may have ``note``, one line that is printed when a run begins and by a dry run.
     """
 
     resolution: int
@@ -98,10 +104,10 @@ class StyleBased(Generator, Protocol):
     """A generator with a mapping and a synthesis network. Truncation, style mixing, inversion and path lengths need
     it.
 
-    Optional: ``mean_style`` [style_dim], the mean of w that it keeps, which truncation pulls towards; without it, the
-    mean of many styles is computed. ``styles(latents, labels=None, **draws)``, the w+ [batch, num_styles, style_dim]
-    that ``forward`` passes to ``synthesis``, if they are not copies of w (style mixing in training). ``synthesis``
-    gets all draws, and works without them.
+    Optional: ``mean_style`` [style_dim], or [num_classes, style_dim] with one for each class: the mean of w that it
+    keeps, which truncation pulls towards; without it, the mean of many styles is computed. ``styles(latents,
+    labels=None, **draws)``, the w+ [batch, num_styles, style_dim] that ``forward`` passes to ``synthesis``, if they
+    are not copies of w (style mixing in training). ``synthesis`` gets all draws, and works without them.
     """
 
     num_styles: int
@@ -128,7 +134,9 @@ class Equivariant(StyleBased, Protocol):
 class Discriminator(Protocol):
     """Kind ``discriminator`` (bound as a class): an ``nn.Module`` from images to logits.
 
-    Optional: ``num_classes``, as for a generator, and ``features(images)``.
+    Optional: ``num_classes`` and ``begin()``, as for a generator, and ``features(images)``; ``draws``, a dictionary of
+    ``stylenat.draws.Draw``: in training each call gets random tensors [batch, *shape] under these names, drawn anew. It
+    works without them.
     """
 
     resolution: int
@@ -136,6 +144,26 @@ class Discriminator(Protocol):
     def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """[batch, 3, resolution, resolution] to logits [batch, any number]. Raises UserError for an impossible batch
         size."""
+
+
+class Backbone(Protocol):
+    """Kind ``backbone`` (bound as a class): an ``nn.Module`` from float images to feature maps, differentiable with
+    respect to the images.
+
+    It is built with its gin parameters alone and is not trained: whatever uses it keeps it in evaluation mode, with
+    parameters that require no gradient. Maps come from fine to coarse, each of half the side of the one before.
+
+    Attributes:
+        channels: of each map.
+
+    Optional: ``num_classes`` and ``logits(images)`` [batch, num_classes], of a classifier.
+    """
+
+    channels: Sequence[int]
+
+    def __call__(self, images: Tensor) -> Sequence[Tensor]:
+        """float [batch, 3, height, width], displayed colours from 0 to 1 (slightly outside for generated images), to
+        maps [batch, channels, height, width]. The backbone resizes and normalises as its weights need it."""
 
 
 class Loss(Protocol):
@@ -147,6 +175,8 @@ class Loss(Protocol):
     Attributes:
         paired: whether ``generator`` uses ``real_logits``, as relativistic losses do; they are computed only then.
             Optional; the default is False.
+
+    Optional: the method ``check(generator, discriminator)``, as for a regularizer.
     """
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -326,7 +356,8 @@ class Regularizer(Protocol):
     own_step: bool
 
     def __call__(self, batch: Microbatch) -> Tensor:
-        """The weighted term, a scalar, including the factor for its interval."""
+        """The weighted term, a scalar, including the factor for its interval. A phase whose terms are all constants (of
+        a weight that is 0 for now) makes no step."""
 
 
 class Augmentation(Protocol):

@@ -20,12 +20,12 @@ MEAN_STYLE_SAMPLES = 4096
 
 @torch.no_grad()
 def mean_style(generator: nn.Module, seed: int = 0, classes: Classes | None = None) -> Tensor:
-    """The mean style [1, style_dim], which truncation pulls towards: the one that the generator keeps, else the mean
-    over many latents.
+    """The mean style [1, style_dim], which truncation pulls towards: the one that the generator keeps, or those of all
+    classes [num_classes, style_dim]; else the mean over many latents.
 
     Where there are classes, over labels as often as in the data (StyleGAN2-ADA)."""
     if keeps_mean_style(generator):
-        return generator.mean_style[None]
+        return torch.atleast_2d(generator.mean_style)
     device = next(generator.parameters()).device
     latents = latents_by_index(seed, 0, MEAN_STYLE_SAMPLES, generator.latent_dim).to(device)
     if classes is None:
@@ -77,7 +77,7 @@ class Sampler:
 
     Attributes:
         truncation_psi: 1 for none, 0 for the mean image (StyleGAN, section 4.2 and appendix B).
-        centre: the mean style, needed when ``truncation_psi`` is not 1.
+        centre: the mean style, or that of each class, needed when ``truncation_psi`` is not 1.
         batch: images made at once. Others may round the last bit differently, so samples to be compared bit by bit
             need equal ones.
         classes: of a conditional generator; class_of: of each sample, and what a protocol says of that.
@@ -173,7 +173,11 @@ class Sampler:
     def styles(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Truncated styles [count, style_dim] of latents [count, latent_dim]."""
         styles = self.generator.mapping(latents, *conditions(labels))
-        return styles if self.truncation_psi == 1 else self.centre + self.truncation_psi * (styles - self.centre)
+        if self.truncation_psi == 1 or self.centre is None:
+            return styles
+        # Of several mean styles, that of the sample's class.
+        centre = self.centre if labels is None or len(self.centre) == 1 else labels @ self.centre
+        return centre + self.truncation_psi * (styles - centre)
 
     @torch.no_grad()
     def pixels(self, styles: Tensor, transform: Tensor | None = None) -> Tensor:

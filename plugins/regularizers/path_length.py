@@ -11,7 +11,7 @@ from registry import Count, NotNegative, Share, UserError
 from stylenat import ranks
 from stylenat.devices import sent
 from stylenat.draws import conditions, generators
-from stylenat.interfaces import Microbatch
+from stylenat.interfaces import Microbatch, Schedule, Time, at
 from stylenat.sampling import is_style_based
 
 
@@ -23,7 +23,8 @@ class PathLength:
     over all processes; with ``train.accumulate``, each microbatch moves it by its own images before using it.
 
     Args:
-        weight: of the term; decay: part of the mean that each application replaces; interval: iterations between them.
+        weight: of the term, a number or a schedule; while it is 0, nothing is computed and the mean does not move.
+            decay: part of the mean that each application replaces; interval: iterations between them.
         batch_shrink: the first 1 / so many of the images are used.
     """
 
@@ -33,7 +34,7 @@ class PathLength:
     depends_on_microbatches = "each microbatch of path_length has a target that was moved by its own images alone"
 
     def __init__(
-        self, weight: NotNegative = 2.0, decay: Share = 0.01, interval: Count = 4, batch_shrink: Count = 2
+        self, weight: NotNegative | Schedule = 2.0, decay: Share = 0.01, interval: Count = 4, batch_shrink: Count = 2
     ) -> None:
         self.weight, self.decay, self.interval, self.batch_shrink = weight, decay, interval, batch_shrink
         self.mean: Tensor | float = 0.0
@@ -49,6 +50,8 @@ class PathLength:
 
     def __call__(self, batch: Microbatch) -> Tensor:
         assert batch.latents is not None
+        if not at(self.weight, batch.time):
+            return batch.latents.new_zeros(())
         # The first images of the whole batch. Each shard takes as many, some with weight 0 where they do not divide.
         shard, size = batch.shard, len(batch.latents) * batch.shard.of
         used = max(1, size // self.batch_shrink)
@@ -62,22 +65,22 @@ class PathLength:
         noise = torch.stack([torch.randn(pixels, generator=source) for source in sources])
         lengths = path_lengths(batch.generator, styles, sent(noise.to(latents.dtype), device), draws)
         mine = sent((shard.index + shard.of * torch.arange(count) < used).to(latents.dtype), device)
-        return self.penalty(lengths, mine * (shard.of / used), batch.time.iteration)
+        return self.penalty(lengths, mine * (shard.of / used), batch.time)
 
-    def penalty(self, lengths: Tensor, weights: Tensor, iteration: int) -> Tensor:
+    def penalty(self, lengths: Tensor, weights: Tensor, time: Time) -> Tensor:
         """The weighted term of some lengths [images], and the mean moved by them.
 
         Args:
             weights: [images], each image's part in the mean over the microbatches and processes, times their number.
         """
-        if iteration != self._iteration:
-            self._iteration, self._before, self._parts = iteration, self.mean, []
+        if time.iteration != self._iteration:
+            self._iteration, self._before, self._parts = time.iteration, self.mean, []
         before = torch.as_tensor(self._before, dtype=lengths.dtype, device=lengths.device)
         own = ranks.gathered_with_gradient((lengths * weights).sum()).mean()
         self._parts.append(own.detach())
         self.mean = before.lerp(torch.stack(self._parts).mean(), self.decay)
         target = before.lerp(own, self.decay)
-        return self.weight * self.interval * ((lengths - target).square() * weights).sum()
+        return at(self.weight, time) * self.interval * ((lengths - target).square() * weights).sum()
 
     def state_dict(self) -> dict[str, Any]:
         return {"mean": float(self.mean)}

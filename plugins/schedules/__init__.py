@@ -9,6 +9,7 @@ def stylenat_register(register):
     register("schedule", "linear_decay", "plugins.schedules.schedules:LinearDecay")
     register("schedule", "warmup", "plugins.schedules.schedules:Warmup")
     register("schedule", "cosine", "plugins.schedules.schedules:Cosine")
+    register("schedule", "step", "plugins.schedules.schedules:Step")
 
 
 @hookimpl

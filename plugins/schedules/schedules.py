@@ -63,3 +63,16 @@ class Cosine:
     def __call__(self, time: Time) -> float:
         done = min(1.0, time.images / self.images)
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * done)) / 2
+
+
+class Step:
+    """Schedule ``step``: ``before``, and from the given number of images on ``after``.
+
+    StyleGAN-XL begins to regularize path lengths in this way (arXiv 2202.00273, section 3.1).
+    """
+
+    def __init__(self, before: Finite, after: Finite, images: Count) -> None:
+        self.before, self.after, self.images = before, after, images
+
+    def __call__(self, time: Time) -> float:
+        return self.after if time.images >= self.images else self.before

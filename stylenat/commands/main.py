@@ -9,6 +9,7 @@ from stylenat.commands import _streams
 
 COMMANDS = {
     "run": "train the experiment of gin files",
+    "stages": "train experiments that continue each other",
     "ablate": "train every variant of an ablation",
     "compare": "compare runs in tables, plots and a report",
     "prepare": "make an LMDB of images",

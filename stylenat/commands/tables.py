@@ -69,6 +69,7 @@ def print_dry_run(experiment: Experiment, memory: bool = False) -> None:
     """Builds the experiment without memory for its weights, and shows sizes, attention and data; if asked, memory."""
     from stylenat.evaluation.evaluate import check_images
     from stylenat.networks.batch_norm import coupling
+    from stylenat.networks.notes import notes
     from stylenat.training.build import indivisible, sized
     from stylenat.training.settings import Training
 
@@ -87,6 +88,8 @@ def print_dry_run(experiment: Experiment, memory: bool = False) -> None:
     for name, size in networks.items():
         if text := coupling(size.network):
             console.print(f"batch norm of the {name} {text}", highlight=False)
+    for line in notes(*(size.network for size in networks.values())):
+        console.print(printable(f"note: {line}"), soft_wrap=True, markup=False, highlight=False)
     if hasattr(generator, "sites"):  # Other generators have no attention, or none that they describe.
         console.print(_attention_table(generator))
     console.print(printable(f"data: {settings.dataset.describe()}"), soft_wrap=True, markup=False)

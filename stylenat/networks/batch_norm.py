@@ -100,8 +100,9 @@ def check_groups(network: nn.Module, images: int, batch: int) -> None:
 
 
 def coupling(network: nn.Module) -> str | None:
-    """How batch norm makes training depend on the division of a batch, for people; None without batch norm."""
-    norms = [m for m in network.modules() if isinstance(m, BatchNorm | TorchBatchNorm)]
+    """How batch norm makes training depend on the division of a batch, for people; None without batch norm. One in
+    evaluation mode, as of a network that is not trained, does not count."""
+    norms = [m for m in network.modules() if isinstance(m, BatchNorm | TorchBatchNorm) and m.training]
     if any(isinstance(norm, TorchBatchNorm) and not isinstance(norm, nn.SyncBatchNorm) for norm in norms):
         return (
             "sees the images of one process and microbatch: another number of processes x train.accumulate trains "

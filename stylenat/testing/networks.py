@@ -26,7 +26,8 @@ BATCH_TOLERANCE = 1e-3
 NO_NOISE = {
     "block": "fill a buffer with noise in __init__, or leave the noise to a generator, which declares it in draws",
     "generator": "declare it in draws (stylenat.draws.Draw): forward then gets the tensors by name",
-    "discriminator": "leave random changes of images to an augmentation",
+    "discriminator": "leave random changes of images to an augmentation, or declare them in draws",
+    "backbone": "fill a buffer with noise in __init__",
 }
 """Advice for a network whose forward draws random numbers, by its kind."""
 
@@ -40,7 +41,7 @@ def check_block(
         block: the class; options: what a gin file would bind, such as ``partition=Split()``.
 
     Raises:
-        ContractError: see ``_check_network``; moreover a wrong shape, a site or style that is edited, or a
+        ContractError: see ``check_network``; moreover a wrong shape, a site or style that is edited, or a
             ``describe()`` that gives no line of text.
     """
     for site in sites:
@@ -50,7 +51,7 @@ def check_block(
 
         x = noise(3, site.resolution, site.resolution, site.channels).requires_grad_()
         style = noise(3, 24, seed=1).requires_grad_()
-        _check_network("block", make, {"x": x, "style": style}, tuple(x.shape), optional=("style",))
+        check_network("block", make, {"x": x, "style": style}, tuple(x.shape), optional=("style",))
         _check_description(make)
 
 
@@ -69,7 +70,7 @@ def check_generator(generator: Callable[..., nn.Module], **options: Any) -> None
     """Builds the generator twice and runs it forward and backward. Choose options that make it small.
 
     Raises:
-        ContractError: see ``_check_network``; moreover missing attributes, wrong shapes, labels that make no
+        ContractError: see ``check_network``; moreover missing attributes, wrong shapes, labels that make no
             difference where there are classes, or, of a style-based one, a ``forward`` that is not ``synthesis`` of the
             mapped latents, one copy a style.
     """
@@ -86,7 +87,7 @@ def check_generator(generator: Callable[..., nn.Module], **options: Any) -> None
     declared = getattr(network, "draws", {})
     drawn = {name: draw(3, torch.Generator().manual_seed(8)) for name, draw in declared.items()}
     shape = (3, 3, network.resolution, network.resolution)
-    _check_network("generator", make, inputs | labels, shape, draws=drawn)
+    check_network("generator", make, inputs | labels, shape, draws=drawn)
     if not style_based:
         return
     network.eval()  # In training, forward may mix styles.
@@ -107,7 +108,7 @@ def check_discriminator(discriminator: Callable[..., nn.Module], **options: Any)
     Parameters that require no gradient, such as a pretrained feature network's, are allowed.
 
     Raises:
-        ContractError: see ``_check_network``; moreover logits that are not [batch, any number], labels that make no
+        ContractError: see ``check_network``; moreover logits that are not [batch, any number], labels that make no
             difference where there are classes, or a gradient penalty that cannot be differentiated.
     """
 
@@ -121,7 +122,10 @@ def check_discriminator(discriminator: Callable[..., nn.Module], **options: Any)
     logits = network(images, *labels.values())
     require(logits.ndim == 2, f"logits must be [batch, any number]; got {list(logits.shape)}")
     # Batch statistics are the discriminator's right: minibatch standard deviation is one.
-    _check_network("discriminator", make, {"images": images} | labels, tuple(logits.shape), independent=False)
+    check_network("discriminator", make, {"images": images} | labels, tuple(logits.shape), independent=False)
+    declared = getattr(network, "draws", {})
+    drawn = {name: draw(4, torch.Generator().manual_seed(8)) for name, draw in declared.items()}
+    require_tensor(network(images, *labels.values(), **drawn), tuple(logits.shape), torch.float32, "its draws' result")
     (gradient,) = torch.autograd.grad(network(images, *labels.values()).sum(), images, create_graph=True)
     penalty = gradient.square().sum()
     require(penalty.requires_grad, "the gradient of its logits cannot be differentiated, which R1 needs")
@@ -140,7 +144,7 @@ def _labels(network: nn.Module, batch: int) -> dict[str, Tensor]:
     return {"labels": nn.functional.one_hot(torch.arange(batch) % classes, classes).float().requires_grad_()}
 
 
-def _check_network(
+def check_network(
     kind: str,
     make: Callable[[], nn.Module],
     inputs: dict[str, Tensor],

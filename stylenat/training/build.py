@@ -46,7 +46,7 @@ def build_networks(settings: Training, device: torch.device) -> tuple[nn.Module,
         discriminator.freeze(settings.frozen_discriminator_layers)
     if hasattr(discriminator, "check_batch"):
         discriminator.check_batch(settings.batch_size)
-    for term in settings.regularizers:
+    for term in (settings.loss, *settings.regularizers):
         if hasattr(term, "check"):
             term.check(generator, discriminator)
     check_truncation(generator, settings.truncation_psi)

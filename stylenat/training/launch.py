@@ -22,6 +22,7 @@ from stylenat.evaluation.table import metrics_table
 from stylenat.files import disk_full
 from stylenat.interfaces import Tracker
 from stylenat.networks.neighborhoods import neighborhoods
+from stylenat.networks.notes import notes
 from stylenat.training.agreement import facts_of, must_agree
 from stylenat.training.compilation import check_compilation
 from stylenat.training.determinism import deterministic
@@ -92,6 +93,7 @@ def run_experiment(
     goes_on = resume not in ("auto", "never")
     if settings.initial_weights is not None and not goes_on and checkpoint.newest_good(own, str) is None:
         initial = weights.initialise(state.networks(), Path(settings.initial_weights), settings.pixel_space)
+    begun = {} if initial or goes_on or checkpoint.newest_good(own, lambda line: None) else state.begin()
 
     config_text = experiment.operative_text()
     changes = recognise(directory, experiment.differences, with_changes)
@@ -115,7 +117,8 @@ def run_experiment(
         config_text=config_text,
         hparams=experiment.hparams,
         environment=environment(settings.seed, experiment.plugins, registry.plugin_files)
-        | ({"initial_weights": initial} if initial else {}),
+        | ({"initial_weights": initial} if initial else {})
+        | ({"begun_from": begun} if begun else {}),
         step=state.step,
         images=state.images,
         resumed=loaded is not None,
@@ -133,6 +136,8 @@ def run_experiment(
         console.print(printable(f"continuing from {loaded}"))
     if initial is not None and loaded is None:
         console.print(printable(f"starting from {initial['path']}: {', '.join(initial['sha256'])}"))
+    for line in notes(state.generator, state.discriminator):
+        console.print(printable(f"note: {line}"))
     ranks.wait_for_all()  # Until here nobody may find a folder that process 0 has begun to write.
     hook: Any = NoHooks()
     with ExitStack() as until_the_end:

@@ -12,7 +12,7 @@ from registry import UserError
 from stylenat import checkpoint, ranks
 from stylenat.classes import Classes, classes_of, must_have_classes, read_classes
 from stylenat.devices import sent
-from stylenat.draws import Shard, ShardGenerator, augmented
+from stylenat.draws import Shard, ShardGenerator, augmented, declared_draws
 from stylenat.evaluation.evaluate import Evaluation
 from stylenat.interfaces import Microbatch, Time, at
 from stylenat.networks.batch_norm import means_over_images
@@ -69,6 +69,16 @@ class TrainingState:
         self.dataset: dict[str, Any] | None = None
         self.best: dict[str, float] = {}
         self.best_steps: dict[str, int] = {}
+
+    def begin(self) -> dict[str, Any]:
+        """Lets the networks take what they begin from (``interfaces.Generator``); returns what they record of it.
+
+        Raises UserError where it is missing or does not fit.
+        """
+        begun = {name: network.begin() for name, network in self._trained().items() if hasattr(network, "begin")}
+        for average in self.averages.values():
+            average.load_state_dict(self.generator.state_dict())
+        return {name: values for name, values in begun.items() if values}
 
     @property
     def finished(self) -> bool:
@@ -309,7 +319,14 @@ class Seen:
         random = self._state.streams.for_call("augmentation", self._shard)
         settings = self._state.settings
         augment = in_imagenet(settings.augmentation, SPACES[settings.pixel_space])
-        return self._forward(augmented(augment, images, random), labels)
+        return self._forward(augmented(augment, images, random), labels, **self._drawn(images))
+
+    def _drawn(self, images: Tensor) -> dict[str, Tensor]:
+        """What the discriminator declares to draw, anew for every call."""
+        if not (declared := getattr(self._state.discriminator, "draws", None)):
+            return {}
+        drawn = declared_draws(declared, len(images), self._state.streams.for_call("discriminator", self._shard))
+        return {name: sent(value.to(images.dtype), images.device) for name, value in drawn.items()}
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

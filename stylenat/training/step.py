@@ -177,15 +177,18 @@ def descend(state: "TrainingState", step: Step, batches: Sequence[Microbatch]) -
             # A generator's gradients pass through the discriminator; its parameters need none.
             with frozen(state.discriminator) if phase.network == "generator" else nullcontext():
                 loss, scalars = objective(state, step, phase, batch)
-                state.scalers[phase.network].scale(loss / len(batches)).backward()
+                if loss.requires_grad:
+                    state.scalers[phase.network].scale(loss / len(batches)).backward()
             for key, value in (scalars | {"loss": loss}).items():
                 means[key] = means.get(key, 0) + value.detach() / len(batches)
     for phase, means in zip(step.phases, tracked, strict=True):
         optimizer, scaler = state.optimizers[phase.network], state.scalers[phase.network]
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         ranks.average([*gradients, *means.values()])
-        scaler.unscale_(optimizer)
         loss = means.pop("loss")
+        if not gradients:
+            continue  # All terms are constants for now, such as one whose weight is 0.
+        scaler.unscale_(optimizer)
         clip = state.settings.discriminator_clip if phase.adversarial and phase.network == "discriminator" else None
         # Gradients were averaged before: every process sees an overflow, and skips the same step.
         means |= guarded_step(optimizer, phase.name, loss, clip, scaler.scale(torch.ones_like(loss)))

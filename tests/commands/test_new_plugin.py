@@ -50,7 +50,9 @@ def test_a_generated_plugin_passes_its_own_tests_and_trains(kind, tiny, tmp_path
 
     # What the tiny run binds in the plugin's place is left out; so are the parts it does without.
     replaced = {"generator": "generator.style", "discriminator": "discriminator.wavelet"}.get(kind, "no such")
-    replaced = {"metric": "train.metrics", "tracker": "train.trackers"}.get(kind, replaced)
+    replaced = {"backbone": "discriminator.wavelet", "metric": "train.metrics", "tracker": "train.trackers"}.get(
+        kind, replaced
+    )
     pairs = list(zip(tiny[2::2], tiny[3::2], strict=True))
     kept = [word for pair in pairs if not pair[1].startswith(replaced) for word in pair]
     assert run(["--gin", str(folder / f"{name}.gin"), *kept, "--run-dir", "trained"]) == 0

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from plugins.regularizers.path_length import PathLength, path_lengths
+from plugins.schedules.schedules import Step
 from registry import UserError
 from stylenat.draws import Shard, ShardGenerator
 from stylenat.interfaces import Microbatch, Time
@@ -56,7 +57,7 @@ def test_the_target_is_the_mean_after_it_was_moved_and_carries_its_gradient():
     lengths, weights = torch.tensor([1.0, 3.0], requires_grad=True), torch.full((2,), 0.5)
     term = PathLength(weight=3.0, decay=0.1, interval=4)
     term.mean = 1.0
-    value = term.penalty(lengths, weights, 0)
+    value = term.penalty(lengths, weights, Time(0, 0, 1, 2))
     assert float(term.mean) == pytest.approx(1.1)  # 1 + (2 - 1) / 10
     assert value.item() == pytest.approx(12 * (0.1**2 + 1.9**2) / 2)
     value.backward()
@@ -101,3 +102,13 @@ def test_the_mean_is_in_the_state(generator):
 def test_a_generator_without_styles_is_refused_in_one_line():
     with pytest.raises(UserError, match="path_length needs a generator with styles, and Linear has none"):
         PathLength().check(nn.Linear(1, 1), nn.Identity())
+
+
+def test_before_its_weight_begins_nothing_is_computed_and_the_mean_stays(generator):
+    term = PathLength(weight=Step(before=0.0, after=2.0, images=10))
+    term.mean = 3.0
+    batch = Microbatch(generator, None, None, Time(4, 9, 100, 2), torch.Generator(), latents=torch.randn(2, 3).double())
+    value = term(batch)
+    assert value == 0 and not value.requires_grad and term.mean == 3.0
+    lengths = torch.ones(2, requires_grad=True)
+    assert term.penalty(lengths, torch.full((2,), 0.5), Time(8, 10, 100, 2)).requires_grad

@@ -1,6 +1,6 @@
 import pytest
 
-from plugins.schedules.schedules import Constant, Cosine, LinearDecay, Warmup
+from plugins.schedules.schedules import Constant, Cosine, LinearDecay, Step, Warmup
 from registry import UserError
 from stylenat.interfaces import Time
 
@@ -15,6 +15,7 @@ from stylenat.interfaces import Time
         (Warmup(4), [0.25, 0.5, 0.75, 1, 1]),
         (Warmup(2, then=LinearDecay(0, value=5)), [2.5, 4, 3, 2, 1]),
         (Cosine(3, 1, images=20), [3, 2, 1, 1, 1]),
+        (Step(0, 2, images=20), [0, 0, 2, 2, 2]),
     ],
 )
 def test_a_schedule_in_a_run_of_five_iterations_of_ten_images(schedule, values):

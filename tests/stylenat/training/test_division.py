@@ -7,12 +7,16 @@ import torch
 from torch import distributed, multiprocessing
 
 from plugins.augmentations.none import NoAugmentation
+from plugins.backbones.convolution import Convolution
 from plugins.regularizers.gradient_penalty import R1
 from plugins.regularizers.path_length import PathLength
 from plugins.systems.hit.consistency import Consistency
 from plugins.systems.hit.discriminator import HiTDiscriminator
 from plugins.systems.hit.generator import HiT
 from plugins.systems.stylegan2.generator import StyleGAN2Generator
+from plugins.systems.stylegan_xl.discriminator import ProjectedDiscriminator
+from plugins.systems.stylegan_xl.generator import StyleGANXLGenerator
+from plugins.systems.stylegan_xl.loss import ProjectedHinge
 from registry import UserError
 from stylenat import ranks
 from stylenat.data.loader import ImageStream
@@ -68,17 +72,17 @@ class Stranger:
     def load_state_dict(self, state): ...
 
 
-def _one_of_many(rank, rendezvous, out, size, settings):
+def _one_of_many(rank, rendezvous, out, size, settings, steps):
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size)
-    torch.save(trained(settings), f"{out}/{rank}.pt")
+    torch.save(trained(settings, steps), f"{out}/{rank}.pt")
     distributed.destroy_process_group()
 
 
-def divided(tmp_path, processes, settings):
+def divided(tmp_path, processes, settings, steps=STEPS):
     """What each process ended with."""
-    arguments = (str(tmp_path / "rendezvous"), str(tmp_path), processes, settings)
+    arguments = (str(tmp_path / "rendezvous"), str(tmp_path), processes, settings, steps)
     multiprocessing.start_processes(_one_of_many, arguments, nprocs=processes, start_method="fork")
     return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(processes)]
 
@@ -134,6 +138,30 @@ def test_means_over_a_batch_are_those_of_the_whole_batch(experiment, tmp_path, p
     reference = trained(with_styles(experiment, decay))
     assert reference["generator.mean_style"].any()
     for tensors in divided(tmp_path, processes, with_styles(experiment, decay, accumulate=accumulate)):
+        assert_same(tensors, reference)
+
+
+@pytest.mark.parametrize("processes, accumulate", [(2, 2), (1, 4)])
+def test_a_discriminator_that_draws_sees_each_image_as_in_the_whole_batch(experiment, tmp_path, processes, accumulate):
+    def settings(**divided):
+        return experiment(
+            generator=lambda: StyleGANXLGenerator(
+                resolution=8, stem_resolution=8, stem_layers=3, channel_max=4, latent_dim=8, style_dim=8, margin=2,
+                embedding_rows=0,
+            ),
+            discriminator=lambda: ProjectedDiscriminator(
+                resolution=8, backbones=[lambda: Convolution(side=16, channels=(4, 4))] * 2, width=4, channels=(4, 4),
+                norm_group=2,
+            ),
+            loss=ProjectedHinge(images=3),
+            augmentation=NoAugmentation(),
+            regularizers=[],
+            **divided,
+        )  # fmt: skip
+
+    reference = trained(settings(), steps=4)
+    assert "stream.discriminator" in reference
+    for tensors in divided(tmp_path, processes, settings(accumulate=accumulate), steps=4):
         assert_same(tensors, reference)
 
 
