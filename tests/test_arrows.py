@@ -42,12 +42,13 @@ FLOORS = [
     ("networks", "receptive_field"),
     ("data",),
     ("weights",),
-    ("sampling",),
+    ("sampling", "styles_file"),
     ("evaluation",),
     ("training",),
     ("reference",),
     ("ablation", "comparison"),
-    ("commands", "testing", "gpu_checks", "templates", "__main__", "__init__"),
+    ("commands", "testing", "gpu_checks", "templates", "__main__", "__init__",
+     "model", "trained", "exported"),
 ]  # fmt: skip
 """The modules and packages of ``stylenat`` from the ground up."""
 

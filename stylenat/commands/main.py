@@ -14,7 +14,7 @@ COMMANDS = {
     "prepare": "make an LMDB of images",
     "inspect_data": "show, check and export an LMDB of images",
     "evaluate": "compute metrics of a generator",
-    "sample": "draw images from a run",
+    "sample": "draw images from a run, or measure its speed",
     "import_weights": "read a published system's checkpoint",
     "export_weights": "write weights under a published system's names",
     "show_augmentations": "draw the effect of an experiment's augmentation",
