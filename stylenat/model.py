@@ -90,9 +90,7 @@ class Model(ABC):
 def as_seeds(seeds: Sequence[int] | int) -> list[int]:
     """A list of sample indices. Raises ValueError for anything else."""
     found = [seeds] if isinstance(seeds, int) else list(seeds)
-    if not found or not all(
-        isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**62 for seed in found
-    ):
+    if not found or not all(type(seed) is int and 0 <= seed < 2**62 for seed in found):
         raise ValueError(f"seeds must be sample indices from 0, at least one; got {seeds!r}")
     return found
 

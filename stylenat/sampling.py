@@ -213,7 +213,7 @@ class Sampler:
         return torch.where(first[:, None], truncated[:, None], styles[:, None])
 
     def of_styles(self, styles: Tensor) -> Tensor:
-        """uint8 [count, 3, resolution, resolution] of w [count, style_dim] or w+, as they are given. Raises NotFinite."""
+        """uint8 [count, 3, resolution, resolution] of w [count, style_dim] or w+. Raises NotFinite."""
         device = next(self.generator.parameters()).device
         parts = styles.to(device).split(self.batch)
         return torch.cat([to_uint8(self._synthesis(part), SPACES[self.pixel_space]) for part in parts])
@@ -299,7 +299,7 @@ def sampler_of(
         must_be_style_based(generator, "a truncation cutoff")
         if not 0 <= truncation_cutoff <= generator.num_styles:
             raise UserError(
-                f"the generator has {generator.num_styles} styles; the truncation cutoff is one of 0 to that"
+                f"the truncation cutoff is {truncation_cutoff}; the generator has {generator.num_styles} styles"
             )
     centre = mean_style(generator, classes=classes) if truncation_psi != 1 else None
     sampler = Sampler(

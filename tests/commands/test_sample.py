@@ -297,7 +297,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, capsys):
         (["nowhere"], "nowhere does not exist: give a run"),
         (["run", "--batch", "0"], "--batch must be at least 1; got 0"),
         (["run", "--truncation-psi", "nan"], "must be finite"),
-        (["run", "--truncation-cutoff", "7"], "has 6 styles"),
+        (["run", "--truncation-cutoff", "7"], "cutoff is 7; the generator has 6 styles"),
         (["run", "--out", "file"], "cannot write to file: File exists"),
     ]:
         assert sample([argv[0], "--out", "out", *argv[1:]]) == 2

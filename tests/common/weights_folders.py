@@ -27,12 +27,10 @@ def weights_folder(folder: Path, gin: str = "quickstart.gin", *bindings: str, cl
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         generator = experiment.value("train.generator")()
-    manifest = {"classes": None if classes is None else classes.plain()}
-    space = experiment.value("train.pixel_space")
-    weights.write(
-        folder,
-        {"ema": generator.state_dict()},
-        {"config.gin": experiment.operative_text()},
-        manifest | {"pixel_space": space},
-    )
+    manifest = {
+        "classes": None if classes is None else classes.plain(),
+        "pixel_space": experiment.value("train.pixel_space"),
+    }
+    text = experiment.operative_text()
+    weights.write(folder, {"ema": generator.state_dict()}, {"config.gin": text}, manifest)
     return folder
