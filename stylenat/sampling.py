@@ -170,12 +170,9 @@ class Sampler:
     def images(self, batch: range) -> Tensor:
         """uint8 [len(batch), 3, resolution, resolution], made at once. Raises NotFinite."""
         latents, labels = self.latents(batch.start, len(batch)), self.labels(batch.start, len(batch))
-        draws, space = self.draws(batch.start, len(batch)), SPACES[self.pixel_space]
+        draws = self.draws(batch.start, len(batch))
         try:
-            if not is_style_based(self.generator):
-                with torch.no_grad():
-                    return to_uint8(self.generator(latents, *conditions(labels), **draws), space)
-            return to_uint8(self._synthesis(self.styles(latents, labels), draws), space)
+            return self.of_latents(latents, labels, draws)
         except NotFinite as error:
             message = (
                 "the generator's images are not finite (NaN or infinite pixels); use weights from before it diverged"
@@ -211,6 +208,14 @@ class Sampler:
             return truncated
         first = torch.arange(self.generator.num_styles, device=styles.device) < self.truncation_cutoff
         return torch.where(first[:, None], truncated[:, None], styles[:, None])
+
+    def of_latents(self, latents: Tensor, labels: Tensor | None, draws: Mapping[str, Tensor]) -> Tensor:
+        """uint8 [count, 3, resolution, resolution] of latents [count, latent_dim] with labels and draws. Raises
+        NotFinite."""
+        if is_style_based(self.generator):
+            return to_uint8(self._synthesis(self.styles(latents, labels), draws), SPACES[self.pixel_space])
+        with torch.no_grad():
+            return to_uint8(self.generator(latents, *conditions(labels), **draws), SPACES[self.pixel_space])
 
     def of_styles(self, styles: Tensor) -> Tensor:
         """uint8 [count, 3, resolution, resolution] of w [count, style_dim] or w+. Raises NotFinite."""

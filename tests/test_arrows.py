@@ -37,7 +37,8 @@ def test_the_gin_folder_never_shadows_gin_config():
 FLOORS = [
     ("files", "draws", "random_streams",
      "classes", "ranks", "devices", "native", "interfaces",
-     "pixels", "grids", "untrusted", "npz", "checkpoint", "pickle_data", "pickle_calls", "persistent_pickle"),
+     "pixels", "grids", "video", "walks",
+     "untrusted", "npz", "checkpoint", "pickle_data", "pickle_calls", "persistent_pickle"),
     ("attention",),
     ("networks", "receptive_field"),
     ("data",),
