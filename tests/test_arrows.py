@@ -49,7 +49,7 @@ FLOORS = [
     ("reference",),
     ("ablation", "comparison"),
     ("commands", "testing", "gpu_checks", "templates", "__main__", "__init__",
-     "model", "trained", "exported"),
+     "model", "trained", "exported", "exporting"),
 ]  # fmt: skip
 """The modules and packages of ``stylenat`` from the ground up."""
 
