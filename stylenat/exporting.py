@@ -133,7 +133,7 @@ def program_of(opened: Opened, graph: Graph, batch: int | None) -> torch.export.
     return program
 
 
-def write_onnx(program: torch.export.ExportedProgram, graph: Graph, path: Path, dynamic: bool) -> None:
+def write_onnx(program: torch.export.ExportedProgram, graph: Graph, path: Path) -> None:
     """An ONNX file of a program, with its weights inside, or beside it where they exceed ONNX's two gigabytes.
 
     Raises:

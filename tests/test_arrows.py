@@ -43,7 +43,7 @@ FLOORS = [
     ("networks", "receptive_field"),
     ("data",),
     ("weights",),
-    ("sampling", "styles_file"),
+    ("sampling", "styles_file", "inversion"),
     ("evaluation",),
     ("training",),
     ("reference",),

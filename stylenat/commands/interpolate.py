@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     each = len(seeds) // walks
     starts = [seeds[i * each : (i + 1) * each] for i in range(walks)]
     total = (each if not arguments.open else each - 1) * arguments.frames + arguments.open
-    line = ProgressLine("frames")
+    line = ProgressLine("walk", unit="frames")
 
     def frames() -> Iterator["Tensor"]:
         cells = of_walks(sampler, starts, arguments.frames, not arguments.open, space, method, layers)
