@@ -85,18 +85,16 @@ def save_figure(path: Path, image: Tensor, groups: Sequence[Group], caption: str
     for group in groups:
         sides.setdefault(group.side, []).append(group)
     columns = 1 + max(map(len, sides.values()))
-    figure = Figure(figsize=(1.3 * columns, 1.65 * len(sides) + 0.3), layout="constrained")
+    figure = Figure(figsize=(1.3 * columns, 1.55 * len(sides) + 0.3), layout="constrained")
     axes = figure.subplots(len(sides), columns, squeeze=False)
     for line in axes:
         for axis in line:
             axis.set_axis_off()
     axes[0][0].imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
     axes[0][0].set_title("sample", fontsize=7, pad=2)
-    for line, (side, of_it) in zip(axes, sides.items(), strict=True):
-        line[0].text(
-            0.5, -0.03 if line is axes[0] else 0.5, f"{side}x{side}",
-            transform=line[0].transAxes, ha="center", va="top", fontsize=8,
-        )  # fmt: skip
+    for number, (line, (side, of_it)) in enumerate(zip(axes, sides.items(), strict=True)):
+        below = -0.03 if number == 0 else 0.5  # Under the sample in the first row.
+        line[0].text(0.5, below, f"{side}x{side}", transform=line[0].transAxes, ha="center", va="top", fontsize=8)
         for axis, group in zip(line[1:], of_it, strict=False):
             shown = overlay(image, group.maps.mean(0), group.query)
             axis.imshow(shown.permute(1, 2, 0).numpy(), interpolation="nearest")

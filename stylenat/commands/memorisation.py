@@ -30,10 +30,10 @@ EXAMPLES = """examples:
   python tools/memorisation.py runs/NAME --seeds 0-255 --data faces.lmdb --features inception --out memorised
 
 For each sample the nearest training image, or mirrored training image, is found in three spaces: pixels (at 64x64 at
-most), Haar wavelets without the mean, and an extractor's features. DIR/nearest.png shows the samples that are nearest to
-a training image in pixels, each with its nearest ones; DIR/distances.png compares the distances with those of training
-images to other training images; DIR/memorisation.json holds the numbers. A generator that draws new images has about 5 %
-of its samples below the 5th percentile of the latter; one that copies has more.
+most), Haar wavelets without the mean, and an extractor's features. DIR/nearest.png shows the samples that are nearest
+to a training image in pixels, each with its nearest ones; DIR/distances.png compares the distances with those of
+training images to other training images; DIR/memorisation.json holds the numbers. A generator that draws new images has
+about 5 % of its samples below the 5th percentile of the latter; one that copies has more.
 """
 SHOWN = 12
 """Rows of the sheet."""
@@ -91,7 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             line.close()
     order = found["pixels"].distance.argsort()[:SHOWN]
-    columns = {"sample": samples[order]} | {name: real[near.index[order]] for name, near in found.items()}
+    # Short names fit above small images.
+    columns = {"sample": samples[order]}
+    for name, near in zip(("pixels", "wavelets", "features"), found.values(), strict=True):
+        columns[name] = real[near.index[order]]
     rows = {f"seed {seeds[i]}": torch.stack([c[n] for c in columns.values()]) for n, i in enumerate(order.tolist())}
     numbers = {name: _plain(near, seeds) for name, near in found.items()}
     facts: dict[str, Any] = {"weights_sha256": opened.sha256, "training_images": len(real), "spaces": numbers}
@@ -104,12 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         raise UserError(f"cannot write to {arguments.out}: {error.strerror or error}") from error
     for name, near in found.items():
-        print(
-            printable(
-                f"{name}: {near.closer:.0%} of {len(seeds)} samples are nearer to a training image than 95 % of training "
-                f"images to another (5 % expected)"
-            )
-        )
+        share = f"{near.closer:.0%} of {len(seeds)} samples are nearer to a training image"
+        print(printable(f"{name}: {share} than 95 % of training images to another (5 % expected)"))
     print(printable(f"nearest.png, distances.png and memorisation.json in {arguments.out}"))
     return 0
 
