@@ -39,6 +39,15 @@ def save_png(path: Path, image: Tensor) -> None:
         Image.fromarray(image.permute(1, 2, 0).to(torch.uint8).numpy()).save(file, format="png")
 
 
+def save_image(path: Path, image: Tensor) -> None:
+    """``save_png``, or lossless WebP for a name that ends in ``.webp``."""
+    if path.suffix != ".webp":
+        save_png(path, image)
+        return
+    with whole_file(path) as file:
+        Image.fromarray(image.permute(1, 2, 0).to(torch.uint8).numpy()).save(file, format="webp", lossless=True)
+
+
 def labelled_rows(rows: Mapping[str, Tensor], columns: Sequence[str]) -> Tensor:
     """uint8 [columns, 3, side, side] by row name to one picture [3, height, width] with names at its left and top."""
     size, gap = 14, 4

@@ -75,6 +75,33 @@ class AttendingBlock(Protocol):
         """The names of the backends that it takes where it is, in this precision. Raises UserError where it cannot."""
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What a group of heads looks at.
+
+    Attributes:
+        label: of the group, such as ``k7 d2``.
+        weights: attention weights [batch, heads, queries, height, width], each map adding up to 1.
+    """
+
+    label: str
+    weights: Tensor
+
+
+class ShowsAttention(Protocol):
+    """Optional interface of an attention layer over a square map, an ``nn.Module``: attention maps
+    (``tools/attention_maps.py``, ``tracker.attention``).
+
+    A layer may have a method ``attend(qkv)``, which its block calls in place of the layer itself.
+    """
+
+    def qkv(self, x: Tensor) -> Tensor:
+        """From the layer's input to its projections, [batch, height, width, anything]."""
+
+    def shown(self, qkv: Tensor, queries: Tensor) -> "Sequence[Shown]":
+        """The groups of heads, in head order. queries: int64 [queries, 2], row and column. Does not change qkv."""
+
+
 class Generator(Protocol):
     """Kind ``generator`` (bound as a class): an ``nn.Module`` from latents to images.
 

@@ -54,10 +54,16 @@ def to_networks(images: Tensor, space: PixelSpace = IMAGENET) -> Tensor:
 
 
 def to_pixels(images: Tensor, space: PixelSpace = IMAGENET) -> Tensor:
-    """The networks' space to float32 pixels, 0 to 255 but neither rounded nor clamped."""
+    """The networks' space to float32 pixels, 0 to 255 but neither rounded nor clamped. No gradient."""
     images = images.detach().float()
     mean, std = _by_channel(images.device, space.mean, space.std)
     return (images * std).add_(mean).mul_(255)
+
+
+def to_pixels_with_graph(images: Tensor, space: PixelSpace = IMAGENET) -> Tensor:
+    """As ``to_pixels``, differentiable."""
+    mean, std = _by_channel(images.device, space.mean, space.std)
+    return (images.float() * std + mean) * 255
 
 
 def in_imagenet(

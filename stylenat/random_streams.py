@@ -3,7 +3,6 @@
 import random
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +23,8 @@ def seed_everything(seed: int) -> None:
     Nothing here draws from them. A plugin may, with dropout for one: called before every iteration with a seed that
     depends on its number, this makes such draws the same whatever happened before, with no state to keep.
     """
+    import numpy as np  # Here: exported models are sampled without it.
+
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

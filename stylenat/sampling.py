@@ -1,9 +1,10 @@
 """From latents to pictures: truncation towards the mean style, in batches."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -51,6 +52,17 @@ def is_style_based(generator: nn.Module) -> bool:
     return hasattr(generator, "mapping") and hasattr(generator, "synthesis")
 
 
+def for_all_layers(styles: Tensor, generator: nn.Module) -> Tensor:
+    """w [count, style_dim] or w+ to w+ [count, num_styles, style_dim]."""
+    return styles if styles.ndim == 3 else styles[:, None].expand(-1, generator.num_styles, -1)
+
+
+def must_be_style_based(generator: nn.Module, what: str) -> None:
+    """Raises UserError for ``what``, such as style mixing, of a generator without styles."""
+    if not is_style_based(generator):
+        raise UserError(f"{what} needs a generator with styles; {type(generator).__name__} has none")
+
+
 def keeps_mean_style(generator: nn.Module) -> bool:
     """Whether it has a running mean of its styles, in ``mean_style``."""
     return getattr(generator, "mean_style", None) is not None
@@ -82,6 +94,8 @@ class Sampler:
             need equal ones.
         classes: of a conditional generator; class_of: of each sample, and what a protocol says of that.
         pixel_space: of the generator's images.
+        truncation_cutoff: how many of the generator's styles, from the first on, are truncated (StyleGAN, appendix B);
+            None for all.
     """
 
     generator: nn.Module
@@ -93,6 +107,7 @@ class Sampler:
     class_of: ClassOf | None = None
     which_classes: str | None = None
     pixel_space: Name = "imagenet"
+    truncation_cutoff: int | None = None
 
     def in_rows(self, columns: int) -> "Sampler":
         """For a grid of so many columns: one class a row. An unconditional sampler is as it was."""
@@ -126,6 +141,27 @@ class Sampler:
             raise NotFinite(str(refused), torch.cat(parts)) from refused
         return torch.cat(parts)
 
+    def at(self, indices: Sequence[int]) -> Tensor:
+        """uint8 [len(indices), 3, resolution, resolution] of these sample indices, in their order.
+
+        Raises:
+            NotFinite: as a call does.
+        """
+        found: dict[int, Tensor] = {}
+        for batch, some in groupby(sorted(set(indices)), key=self.batch_of):
+            images = self.images(batch)
+            found |= {i: images[i - batch.start] for i in some}
+        return torch.stack([found[i] for i in indices])
+
+    def styles_at(self, indices: Sequence[int]) -> Tensor:
+        """Truncated styles of these sample indices, in their order: as ``styles``."""
+        found: dict[int, Tensor] = {}
+        for batch, some in groupby(sorted(set(indices)), key=self.batch_of):
+            arguments = batch.start, len(batch)
+            styles = self.styles(self.latents(*arguments), self.labels(*arguments))
+            found |= {i: styles[i - batch.start] for i in some}
+        return torch.stack([found[i] for i in indices])
+
     def batch_of(self, index: int) -> range:
         """The sample indices that are made at once with this one.
 
@@ -140,12 +176,9 @@ class Sampler:
     def images(self, batch: range) -> Tensor:
         """uint8 [len(batch), 3, resolution, resolution], made at once. Raises NotFinite."""
         latents, labels = self.latents(batch.start, len(batch)), self.labels(batch.start, len(batch))
-        draws, space = self.draws(batch.start, len(batch)), SPACES[self.pixel_space]
+        draws = self.draws(batch.start, len(batch))
         try:
-            if not is_style_based(self.generator):
-                with torch.no_grad():
-                    return to_uint8(self.generator(latents, *conditions(labels), **draws), space)
-            return to_uint8(self._synthesis(self.styles(latents, labels), draws), space)
+            return self.of_latents(latents, labels, draws)
         except NotFinite as error:
             message = (
                 "the generator's images are not finite (NaN or infinite pixels); use weights from before it diverged"
@@ -171,17 +204,38 @@ class Sampler:
 
     @torch.no_grad()
     def styles(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Truncated styles [count, style_dim] of latents [count, latent_dim]."""
+        """Truncated styles [count, style_dim] of latents [count, latent_dim]; with a cutoff, w+ [count, num_styles,
+        style_dim]."""
         styles = self.generator.mapping(latents, *conditions(labels))
-        if self.truncation_psi == 1 or self.centre is None:
+        if self.truncation_psi == 1:
             return styles
+        assert self.centre is not None
         # Of several mean styles, that of the sample's class.
         centre = self.centre if labels is None or len(self.centre) == 1 else labels @ self.centre
-        return centre + self.truncation_psi * (styles - centre)
+        truncated = centre + self.truncation_psi * (styles - centre)
+        if self.truncation_cutoff is None:
+            return truncated
+        first = torch.arange(self.generator.num_styles, device=styles.device) < self.truncation_cutoff
+        return torch.where(first[:, None], truncated[:, None], styles[:, None])
+
+    def of_latents(self, latents: Tensor, labels: Tensor | None, draws: Mapping[str, Tensor]) -> Tensor:
+        """uint8 [count, 3, resolution, resolution] of latents [count, latent_dim] with labels and draws. Raises
+        NotFinite."""
+        if is_style_based(self.generator):
+            return to_uint8(self._synthesis(self.styles(latents, labels), draws), SPACES[self.pixel_space])
+        with torch.no_grad():
+            return to_uint8(self.generator(latents, *conditions(labels), **draws), SPACES[self.pixel_space])
+
+    def of_styles(self, styles: Tensor) -> Tensor:
+        """uint8 [count, 3, resolution, resolution] of w [count, style_dim] or w+. Raises NotFinite."""
+        device = next(self.generator.parameters()).device
+        parts = styles.to(device).split(self.batch)
+        return torch.cat([to_uint8(self._synthesis(part), SPACES[self.pixel_space]) for part in parts])
 
     @torch.no_grad()
     def pixels(self, styles: Tensor, transform: Tensor | None = None) -> Tensor:
-        """float32 [count, 3, resolution, resolution] of styles [count, style_dim], neither rounded nor clamped.
+        """float32 [count, 3, resolution, resolution] of styles [count, style_dim] or [count, num_styles, style_dim],
+        neither rounded nor clamped.
 
         Args:
             transform: [count, 3, 3] of the generator's input, see ``interfaces.Equivariant``; None for none.
@@ -197,7 +251,7 @@ class Sampler:
 
     @torch.no_grad()
     def _synthesis(self, styles: Tensor, draws: Mapping[str, Tensor] | None = None) -> Tensor:
-        return self.generator.synthesis(styles[:, None].expand(-1, self.generator.num_styles, -1), **(draws or {}))
+        return self.generator.synthesis(for_all_layers(styles, self.generator), **(draws or {}))
 
     def protocol(self) -> dict[str, Any]:
         """What a result says of the generated images."""
@@ -219,6 +273,26 @@ class Sampler:
         return f"mean of {MEAN_STYLE_SAMPLES} styles, seed 0"
 
 
+@dataclass(frozen=True)
+class GivenStyles:
+    """Images of given styles by their number, in place of a sampler's: the truncation does not apply to them.
+
+    Attributes:
+        styles: [count, style_dim] or [count, num_styles, style_dim].
+    """
+
+    sampler: Sampler
+    styles: Tensor
+
+    def batch_of(self, index: int) -> range:
+        start = index // self.sampler.batch * self.sampler.batch
+        return range(start, min(start + self.sampler.batch, len(self.styles)))
+
+    def images(self, batch: range) -> Tensor:
+        """uint8 [len(batch), 3, resolution, resolution]. Raises NotFinite."""
+        return self.sampler.of_styles(self.styles[batch.start : batch.stop])
+
+
 def _tf32(generator: nn.Module) -> bool:
     on_gpu = next(generator.parameters()).is_cuda
     return on_gpu and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
@@ -236,15 +310,24 @@ def sampler_of(
     batch: int = BLOCK,
     classes: Classes | None = None,
     pixel_space: Name = "imagenet",
+    truncation_cutoff: int | None = None,
 ) -> Sampler:
     """With the mean style that truncation needs, and labels drawn as often as in the data.
 
     Raises:
-        UserError: truncation of a generator without styles.
+        UserError: truncation of a generator without styles, or a cutoff beyond its styles.
     """
     check_truncation(generator, truncation_psi)
+    if truncation_cutoff is not None:
+        must_be_style_based(generator, "a truncation cutoff")
+        if not 0 <= truncation_cutoff <= generator.num_styles:
+            raise UserError(
+                f"the truncation cutoff is {truncation_cutoff}; the generator has {generator.num_styles} styles"
+            )
     centre = mean_style(generator, classes=classes) if truncation_psi != 1 else None
-    sampler = Sampler(generator, seed, truncation_psi, centre, batch, pixel_space=pixel_space)
+    sampler = Sampler(
+        generator, seed, truncation_psi, centre, batch, pixel_space=pixel_space, truncation_cutoff=truncation_cutoff
+    )
     if classes is None:
         return sampler
     return replace(sampler, classes=classes, class_of=classes.as_in_the_data(seed), which_classes="as in the data")

@@ -37,17 +37,19 @@ def test_the_gin_folder_never_shadows_gin_config():
 FLOORS = [
     ("files", "draws", "random_streams",
      "classes", "ranks", "devices", "native", "interfaces",
-     "pixels", "grids", "untrusted", "npz", "checkpoint", "pickle_data", "pickle_calls", "persistent_pickle"),
+     "pixels", "grids", "video", "walks",
+     "untrusted", "npz", "checkpoint", "pickle_data", "pickle_calls", "persistent_pickle"),
     ("attention",),
     ("networks", "receptive_field"),
     ("data",),
     ("weights",),
-    ("sampling",),
+    ("sampling", "styles_file", "inversion"),
     ("evaluation",),
     ("training",),
     ("reference",),
     ("ablation", "comparison"),
-    ("commands", "testing", "gpu_checks", "templates", "__main__", "__init__"),
+    ("commands", "testing", "gpu_checks", "templates", "__main__", "__init__",
+     "model", "trained", "exported", "exporting"),
 ]  # fmt: skip
 """The modules and packages of ``stylenat`` from the ground up."""
 

@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from registry import AttentionSite, Count, Finite, Positive, UserError
+from stylenat.attention.shown import weights_of, window_axis
+from stylenat.interfaces import Shown
 from stylenat.networks.layers import AdaIN
 from stylenat.networks.widths import Width
 
@@ -89,6 +91,18 @@ class DoubleAttention(nn.Module):
         to, back = (-self.shift, -self.shift), (self.shift, self.shift)
         shifted = self._attend(1, [t[..., half:].roll(to, dims=(1, 2)) for t in (q, k, v)], self.mask)
         return self.proj(torch.cat([straight, shifted.roll(back, dims=(1, 2))], dim=-1))
+
+    def shown(self, qkv: Tensor, queries: Tensor) -> list[Shown]:
+        """See ``interfaces.ShowsAttention``."""
+        q, k, _ = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(3)
+        half, found = self.num_heads // 2, []
+        for table, shift in enumerate((0, self.shift)):
+            own = slice(table * half, (table + 1) * half)
+            on_axis = window_axis(self.resolution, self.window, shift)
+            bias = self.relative_position_bias[table]
+            label = f"w{self.window} s{shift}" if self.window < self.resolution else "full"
+            found.append(Shown(label, weights_of(q[:, :, :, own], k[:, :, :, own], queries, self.scale, bias, on_axis)))
+        return found
 
     def describe(self) -> str:
         """The layer's heads and what they see."""

@@ -6,6 +6,8 @@ from torch.nn import functional as F
 from plugins.blocks.swin import from_windows, shifted_window_mask, to_windows, within_windows
 from registry import AttentionSite, Count, Finite, Positive, UserError
 from stylenat.attention.hydra import FullAttention
+from stylenat.attention.shown import weights_of, window_axis
+from stylenat.interfaces import Shown
 from stylenat.networks.layers import AdaIN
 from stylenat.networks.widths import Width
 
@@ -36,6 +38,15 @@ class WindowAttention(FullAttention):
         bias = self.relative_position_bias.flatten(1)[:, self.index]  # [heads, query, key]
         out = self.proj(within_windows(self.scale * q, k, v, bias, self.mask, batch))
         return from_windows(out, self.window, self.resolution).roll((self.shift, self.shift), dims=(1, 2))
+
+    def shown(self, qkv: Tensor, queries: Tensor) -> list[Shown]:
+        """See ``interfaces.ShowsAttention``."""
+        if self.window == self.resolution:
+            return super().shown(qkv, queries)
+        q, k, _ = self._heads(qkv).unbind(3)
+        on_axis = window_axis(self.resolution, self.window, self.shift)
+        weights = weights_of(q, k, queries, self.scale, self.relative_position_bias, on_axis)
+        return [Shown(f"w{self.window} s{self.shift}", weights)]
 
     def describe(self, resolution: int) -> str:
         """The layer's heads and what they see of a map of this side."""

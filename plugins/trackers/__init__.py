@@ -10,3 +10,4 @@ def stylenat_register(register):
     register("tracker", "aim", "plugins.trackers.aim_tracker:AimTracker")
     register("tracker", "tensorboard", "plugins.trackers.tensorboard:TensorBoard")
     register("tracker", "wandb", "plugins.trackers.wandb:WeightsAndBiases")
+    register("tracker", "attention", "plugins.trackers.attention:AttentionStatistics")

@@ -26,8 +26,8 @@ class Dense:
         scale: float,
     ) -> Tensor:
         batch, height, width, heads, head_dim = q.shape
-        seen_y, offset_y = (t.to(q.device) for t in _axis(height, kernel_size, dilation))
-        seen_x, offset_x = (t.to(q.device) for t in _axis(width, kernel_size, dilation))
+        seen_y, offset_y = (t.to(q.device) for t in axis(height, kernel_size, dilation))
+        seen_x, offset_x = (t.to(q.device) for t in axis(width, kernel_size, dilation))
         q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))  # [batch, heads, tokens, head_dim]
         logits = scale * q @ k.transpose(-2, -1)
         if bias is not None:  # [heads, query y, query x, key y, key x]
@@ -44,7 +44,7 @@ def softmax(logits: Tensor) -> Tensor:
     return logits.masked_fill(nothing, 0).softmax(-1).masked_fill(nothing, 0)
 
 
-def _axis(size: int, kernel_size: int, dilation: int) -> tuple[Tensor, Tensor]:
+def axis(size: int, kernel_size: int, dilation: int) -> tuple[Tensor, Tensor]:
     """For [query, key] on one axis: whether it is seen, and its index in the bias table (0 where unseen)."""
     seen = torch.zeros(size, size, dtype=torch.bool)
     offset = torch.zeros(size, size, dtype=torch.long)

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from registry import AttentionSite, HeadGroup, UserError
 from stylenat.attention.dense import softmax
 from stylenat.attention.op import Backend, candidates, choose, neighborhood_attention
+from stylenat.attention.shown import full_axis, neighborhood_axis, weights_of
+from stylenat.interfaces import Shown
 
 
 def checked_groups(groups: list[HeadGroup], site: AttentionSite, source: str) -> list[HeadGroup]:
@@ -138,6 +140,17 @@ class HydraAttention(_Attention):
         heads = torch.cat(out, dim=3) if len(out) > 1 else out[0]
         return self.proj((heads if self.back is None else heads.index_select(3, self.back)).flatten(3))
 
+    def shown(self, qkv: Tensor, queries: Tensor) -> list[Shown]:
+        """See ``interfaces.ShowsAttention``."""
+        q, k, _ = self._heads(qkv).unbind(3)
+        found, head = [], 0
+        for group, bias in zip(self.groups, self.relative_position_bias, strict=True):
+            own = slice(head, head := head + group.num_heads)
+            on_axis = neighborhood_axis(qkv.shape[1], group.kernel_size, group.dilation)
+            weights = weights_of(q[:, :, :, own], k[:, :, :, own], queries, self.scale, bias, on_axis)
+            found.append(Shown(f"k{group.kernel_size} d{group.dilation}", weights))
+        return found
+
     def _selected(self, t: Tensor, number: int) -> Tensor:
         """The heads of one call: a view where they are consecutive, else a copy."""
         call, index = self._calls[number], getattr(self, f"heads_{number}")
@@ -205,3 +218,9 @@ class FullAttention(_Attention):
         weights = softmax(self.scale * q @ k.transpose(-2, -1) + bias)
         out = (weights @ v).transpose(1, 2).reshape(*qkv.shape[:3], -1)
         return self.proj(out)
+
+    def shown(self, qkv: Tensor, queries: Tensor) -> list[Shown]:
+        """See ``interfaces.ShowsAttention``."""
+        q, k, _ = self._heads(qkv).unbind(3)
+        bias = self.relative_position_bias
+        return [Shown("full", weights_of(q, k, queries, self.scale, bias, full_axis(qkv.shape[1])))]

@@ -92,7 +92,8 @@ def choose(backend: Backend, q: Tensor, kernel_size: int, dilation: int, bias: T
     """The named backend, or the first that can be used. Raises UserError as ``neighborhood_attention`` does."""
     asked = candidates(backend)
     if without_data(q):
-        return SHAPE
+        # A network that is exported is traced on such tensors: its backend must leave plain operations behind.
+        return asked[0] if asked and getattr(asked[0], "traced", False) else SHAPE
     # Whoever is named is asked first: looking for others may mean to build one.
     for candidate in asked:
         reason = candidate.unsupported(q, kernel_size, dilation, bias)

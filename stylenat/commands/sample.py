@@ -1,26 +1,41 @@
 """``tools/sample.py``: images from a run or checkpoint."""
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from registry import UserError
 from registry.wording import printable
 from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command
+from stylenat.commands._generator import (
+    add_run,
+    add_truncation,
+    check_truncation_argument,
+    new_file,
+    opened_on_device,
+    parsed_seeds,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from stylenat.trained import Opened
 
 EXAMPLES = """examples:
   python tools/sample.py runs/quickstart-1a2b3c4d --seeds 0-15 --out samples
   python tools/sample.py runs/NAME/checkpoints/step-000001000 --seeds 3,7 --truncation-psi 0.7 --out samples
-  python tools/sample.py runs/NAME --seeds 0-49999 --device cuda --batch 64 --out samples50k
+  python tools/sample.py runs/NAME --seeds 0-49999 --device cuda --batch 64 --format lmdb --out samples50k
+  python tools/sample.py runs/NAME --seeds 0-15 --truncation-psi 0.5 --truncation-cutoff 4 --format webp --out coarse
+  python tools/sample.py runs/NAME --seeds 0-15 --save-styles w.npy --out samples
+  python tools/sample.py runs/NAME --styles w.npy --out again
+  python tools/sample.py runs/NAME --throughput
 
 --seeds are sample indices: image 3 is the fourth of the run's sample grids and metrics. Existing files are kept, so the
-same command continues after an interruption.
+same command continues after an interruption. --format npy writes samples.npy, uint8 [images, height, width, 3];
+--format lmdb writes samples.lmdb, a data set for tools/evaluate.py --data. Both are in ascending order of the seeds.
 """
-
-MOST = 1_000_000
-"""Images a command."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,12 +44,15 @@ def parser() -> argparse.ArgumentParser:
         description="Draw samples from a run's EMA generator: one PNG for each, and a grid of the first 64.",
         epilog=EXAMPLES,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, one of its checkpoints, or imported weights")
+    add_run(parser)
     parser.add_argument("--seeds", default="0-15", metavar="A-B,C", help="sample indices (default: %(default)s)")
-    parser.add_argument("--truncation-psi", type=float, metavar="PSI", help="1: no truncation (default: the run's)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
+    add_truncation(parser)
     parser.add_argument(
-        "--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="(default: %(default)s)"
+        "--truncation-cutoff", type=int, metavar="N", help="truncate the first N styles only (default: all)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the images")
+    parser.add_argument(
+        "--format", choices=["png", "webp", "npy", "lmdb"], default="png", help="of the images (default: %(default)s)"
     )
     parser.add_argument(
         "--batch",
@@ -42,16 +60,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images at once (default: as in the run, at most 16; other numbers may round pixels differently)",
     )
+    parser.add_argument("--save-styles", type=Path, metavar="FILE.npy", help="also write the images' styles")
+    parser.add_argument("--styles", type=Path, metavar="FILE.npy", help="images of these styles instead of seeds")
     parser.add_argument(
-        "--class", dest="number", type=int, metavar="K", help="class-conditional generator: only class K"
-    )
-    parser.add_argument(
-        "--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin; repeatable"
-    )
-    parser.add_argument(
-        "--average",
-        metavar="NAME",
-        help="which average of the weights: ema (default), ema-0.100 or the like, generator for none",
+        "--throughput",
+        action="store_true",
+        help="measure images/s for batches of 1 to 64, with parameters, GMACs and peak memory; draws nothing",
     )
     return parser
 
@@ -60,81 +74,112 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     seeds = parsed_seeds(arguments.seeds)
-    from registry import load_experiment
-    from stylenat.commands._plugins import loaded_plugins
-
-    if arguments.truncation_psi is not None and not math.isfinite(arguments.truncation_psi):
-        raise UserError(f"--truncation-psi must be finite; got {arguments.truncation_psi}")
+    check_truncation_argument(arguments.truncation_psi)
     if arguments.batch is not None and arguments.batch < 1:
         raise UserError(f"--batch must be at least 1; got {arguments.batch}")
+    if arguments.out is None and not arguments.throughput:
+        raise UserError("name a folder for the images with --out DIR, or measure with --throughput")
+    if arguments.styles is not None:
+        for value, option in (
+            (arguments.truncation_psi, "--truncation-psi"),
+            (arguments.truncation_cutoff, "--truncation-cutoff"),
+            (arguments.number, "--class"),
+            (arguments.save_styles, "--save-styles"),
+        ):
+            if value is not None:
+                raise UserError(f"{option} does not apply to --styles, which are drawn as they are")
+    if arguments.save_styles is not None:
+        new_file(arguments.save_styles, [".npy"], "--save-styles")
+    opened, device = opened_on_device(arguments, "sample", argv)
+    return _throughput(opened, device) if arguments.throughput else _draw(arguments, opened, device, seeds)
 
+
+def _draw(arguments: argparse.Namespace, opened: "Opened", device: "torch.device", seeds: list[int]) -> int:
     from stylenat import weights
-    from stylenat.weights import classes_of_weights
-
-    folder = weights.weights_folder(arguments.run)
-    config = weights.config_of(folder)
-    registry = loaded_plugins(arguments.plugin, [config.parent], "sample", argv)
-    experiment = load_experiment(registry, [str(config)])
-
-    import torch
-
     from stylenat.evaluation.progress import ProgressLine
+    from stylenat.evaluation.sample_files import write_array, write_lmdb
     from stylenat.evaluation.samples import GRID, SampleFolder
     from stylenat.pixels import NotFinite
-    from stylenat.sampling import Sampler, default_batch, sampler_of
-    from stylenat.training.forward import use_tf32
+    from stylenat.sampling import GivenStyles, Sampler, must_be_style_based
+    from stylenat.styles_file import read_styles, save_styles
     from stylenat.training.memory import out_of_memory_is_one_line, smaller_batch
-    from stylenat.training.processes import pick_device
 
-    # All that the bits of an image depend on is as in the run.
-    if (threads := experiment.value("train.threads")) is not None:
-        torch.set_num_threads(threads)
-    device = pick_device(arguments.device, "--device")
-    use_tf32(experiment.value("train.tf32"))
-    seed, psi, batch_size = (experiment.value(f"train.{name}") for name in ("seed", "truncation_psi", "batch_size"))
-    psi = psi if arguments.truncation_psi is None else arguments.truncation_psi
-    generator, network = weights.generator_of(folder, experiment.value("train.generator"), arguments.average)
-    checksum = weights.manifest_of(folder)["sha256"][f"{network}.safetensors"]
-    classes = classes_of_weights(folder, generator)
-    pixel_space = experiment.value("train.pixel_space")
-    origin = {"weights_sha256": checksum, "seed": seed, "truncation_psi": psi}
-    if classes is not None:
-        origin["labels"] = "as in the data" if arguments.number is None else f"class {arguments.number}"
-    out = SampleFolder(arguments.out, origin)
-    missing = out.missing(seeds)
-    there = len(seeds) - len(missing)
+    generator, batch = opened.generator, arguments.batch or opened.batch
 
     def sampler(batch: int) -> Sampler:
-        made = sampler_of(generator.to(device), seed, psi, batch, classes, pixel_space)
-        return made if arguments.number is None else made.of_class(arguments.number)
+        psi = 1.0 if arguments.styles is not None else arguments.truncation_psi
+        return opened.sampler(psi, batch, arguments.number, arguments.truncation_cutoff)
+
+    origin, stem = opened.origin(sampler(batch)), "seed"
+    styles = None
+    if arguments.styles is not None or arguments.save_styles is not None:
+        must_be_style_based(generator, "--styles" if arguments.styles is not None else "--save-styles")
+    if arguments.styles is not None:
+        styles, stem = read_styles(arguments.styles, generator), "style"
+        seeds = list(range(len(styles)))
+        sha256 = weights.checksum(arguments.styles)
+        origin = {"weights_sha256": opened.sha256, "styles_sha256": sha256}
+    as_files = arguments.format in ("png", "webp")
+    out = SampleFolder(arguments.out, origin, arguments.format if as_files else "png", stem)
+
+    def images(batch: int) -> Any:
+        return sampler(batch) if styles is None else GivenStyles(sampler(batch), styles)
 
     def one() -> None:
-        sampler(1)(0, 1)
+        images(1).images(range(1))
 
-    batch, line = arguments.batch or default_batch(batch_size), ProgressLine("samples")
+    missing = out.missing(seeds) if as_files else sorted(seeds)
+    there = len(seeds) - len(missing)
+    line = ProgressLine("samples")
+
+    def progress(done: int) -> None:
+        line(there + done, len(seeds))
+
     try:
         with out_of_memory_is_one_line(lambda: batch, one, device, smaller_batch):
-            out.write(sampler(batch), missing, lambda done: line(there + done, len(seeds)))
-        out.write_grid(seeds[:GRID], generator.resolution)
+            source = images(batch)
+            if as_files:
+                out.write(source, missing, progress)
+                out.write_grid(seeds[:GRID], generator.resolution)
+            else:
+                single = arguments.out / f"samples.{arguments.format}"
+                if arguments.format == "npy":
+                    write_array(single, source, missing, generator.resolution, progress)
+                else:
+                    write_lmdb(single, source, missing, generator.resolution, origin, progress)
+                out.write_note()
+            if arguments.save_styles is not None:
+                save_styles(arguments.save_styles, source.styles_at(seeds))
     except NotFinite as error:
-        raise UserError(f"{folder}: {error}") from error
+        raise UserError(f"{opened.folder}: {error}") from error
     finally:
         line.close()
     kept = f" ({there} were there)" if there else ""
     first = "" if len(seeds) <= GRID else f" of the first {GRID}"
-    print(printable(f"{len(seeds)} images{kept} and grid.png{first} in {arguments.out}"))
+    what = f"{len(seeds)} images{kept} and grid.png{first} in {arguments.out}"
+    if not as_files:
+        what = f"{len(seeds)} images in {single}"
+    print(printable(what))
+    if arguments.save_styles is not None:
+        print(printable(f"their styles in {arguments.save_styles}"))
     return 0
 
 
-def parsed_seeds(text: str, option: str = "--seeds") -> list[int]:
-    """``0-3,7`` to [0, 1, 2, 3, 7], each once. Raises UserError for anything else."""
-    seeds: dict[int, None] = {}
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        numbers = [first, last] if dash else [first]
-        if not all(n.isdecimal() and len(n) < 19 for n in numbers) or int(numbers[-1]) < int(first):
-            raise UserError(f"{option} takes numbers and ranges such as 0-15 or 3,7; got {text!r}")
-        if len(seeds) + int(numbers[-1]) - int(first) >= MOST:
-            raise UserError(f"{option} {text} may be more than {MOST} images; ask for fewer at a time")
-        seeds |= dict.fromkeys(range(int(first), int(numbers[-1]) + 1))
-    return list(seeds)
+def _throughput(opened: "Opened", device: "torch.device") -> int:
+    import torch
+
+    from stylenat.evaluation.throughput import cost, rates
+
+    counted = cost(opened.experiment.value("train.generator"))
+    side = opened.generator.resolution
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} thread(s)"
+    print(f"{counted.parameters / 1e6:.2f} M parameters, {counted.macs / 1e9:.3g} GMACs an image of {side}x{side}")
+    print(f"{name}, {next(opened.generator.parameters()).dtype}".replace("torch.", ""))
+    print("batch       images/s    spread  calls  peak MiB")
+    try:
+        for rate in rates(opened.generator):
+            numbers = f"{rate.mean:>14.2f}  ± {rate.spread:<6.2g} {rate.calls:>5}  {rate.peak:>8.0f}"
+            print(f"{rate.batch:>5} {numbers}", flush=True)
+    except torch.OutOfMemoryError:
+        print("larger batches do not fit the memory")
+    return 0

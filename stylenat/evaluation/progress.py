@@ -13,10 +13,11 @@ class ProgressLine:
     Args:
         what: is being done; every: seconds between lines.
         live: renew one line in place; None for: where stderr is a terminal.
+        unit: what is counted.
     """
 
-    def __init__(self, what: str, every: float = 10.0, live: bool | None = None) -> None:
-        self._what = what
+    def __init__(self, what: str, every: float = 10.0, live: bool | None = None, unit: str = "images") -> None:
+        self._what, self._unit, self._rate = what, unit, "img" if unit == "images" else unit
         self._live = sys.stderr.isatty() if live is None else live
         self._every = 0.5 if self._live else every
         self._said = time.monotonic()
@@ -32,8 +33,8 @@ class ProgressLine:
         self._said = now
         began, before = self._first
         rate = (done - before) / max(now - began, 1e-9)
-        known = f"  {rate:.1f} img/s  ETA {timedelta(seconds=round((total - done) / rate))}" if rate else ""
-        line = f"{self._what}: {done}/{total} images{known}"
+        known = f"  {rate:.1f} {self._rate}/s  ETA {timedelta(seconds=round((total - done) / rate))}" if rate else ""
+        line = f"{self._what}: {done}/{total} {self._unit}{known}"
         print(f"\r{line}\x1b[K" if self._live else line, end="" if self._live else "\n", file=sys.stderr, flush=True)
         self._open = self._live
         if done >= total:

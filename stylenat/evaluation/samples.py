@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,8 +15,7 @@ from torch import Tensor
 
 from registry import UserError
 from stylenat.files import read_bounded, whole_file
-from stylenat.grids import image_grid, save_png
-from stylenat.sampling import Sampler
+from stylenat.grids import image_grid, save_image, save_png
 
 NOTE, NOTE_BYTES, FORMAT_VERSION = "samples.json", 2**16, 1
 GRID = 64
@@ -25,35 +24,48 @@ WRITERS = 4
 """Threads that encode: zlib runs outside of Python's lock, so a GPU does not wait for it."""
 
 
+class Images(Protocol):
+    """Images by number, such as a ``stylenat.sampling.Sampler``."""
+
+    def batch_of(self, index: int) -> range:
+        """The numbers that are made at once with this one."""
+
+    def images(self, batch: range) -> Tensor:
+        """uint8 [len(batch), 3, resolution, resolution]. Raises NotFinite."""
+
+
 class SampleFolder:
     """Samples of one network: ``seed-000003.png`` is sample number 3.
 
     Args:
         folder: made with the first image.
         origin: what all images of the folder must share, plain values by name.
+        kind: ``png``, or ``webp`` (lossless).
+        stem: how the names of the files begin.
 
     Raises:
         UserError: the folder has images of another origin, or of none that is known.
     """
 
-    def __init__(self, folder: Path, origin: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, origin: Mapping[str, Any], kind: str = "png", stem: str = "seed") -> None:
+        self.kind, self.stem = kind, stem
         self.folder, self._note = folder, {"format_version": FORMAT_VERSION, **origin}
         noted = _noted(folder)
-        if noted is None and any(folder.glob("seed-*.png")):
+        if noted is None and any(folder.glob(f"{stem}-*.{kind}")):
             raise UserError(f"{folder} has images but no {NOTE}, so their origin is unknown; choose another --out")
         other = [name for name in self._note if noted is not None and noted.get(name) != self._note[name]]
         if other:
             raise UserError(f"{folder} has images of another {' and '.join(other)} ({NOTE}); choose another --out")
 
     def path(self, index: int) -> Path:
-        return self.folder / f"seed-{index:06d}.png"
+        return self.folder / f"{self.stem}-{index:06d}.{self.kind}"
 
     def missing(self, indices: Sequence[int]) -> list[int]:
         """Those that have no file yet, in ascending order. A file is complete: it is written whole or not at all."""
-        there = {path.name for path in self.folder.glob("seed-*.png")}
+        there = {path.name for path in self.folder.glob(f"{self.stem}-*.{self.kind}")}
         return sorted(i for i in indices if self.path(i).name not in there)
 
-    def write(self, sampler: Sampler, indices: Sequence[int], progress: Callable[[int], None]) -> None:
+    def write(self, sampler: Images, indices: Sequence[int], progress: Callable[[int], None]) -> None:
         """Makes and writes these samples.
 
         Args:
@@ -71,7 +83,7 @@ class SampleFolder:
                 if not done:
                     self._begin()
                 self._wait(writing)  # At most two batches are in memory.
-                writing = [pool.submit(save_png, self.path(i), images[i - batch.start]) for i in some]
+                writing = [pool.submit(save_image, self.path(i), images[i - batch.start]) for i in some]
                 done += len(writing)
                 progress(done)
             self._wait(writing)
@@ -83,8 +95,16 @@ class SampleFolder:
             UserError: a file of the folder is not such an image, or the grid cannot be written.
         """
         images = torch.stack([_read(self.path(i), resolution) for i in indices])
+        self.write_grid_of(images)
+
+    def write_grid_of(self, images: Tensor) -> None:
+        """``grid.png`` of uint8 [count, 3, side, side]. Raises UserError where it cannot be written."""
         with self._writing():
             save_png(self.folder / "grid.png", image_grid(images))
+
+    def write_note(self) -> None:
+        """The folder, and the note of what its images are of. ``write`` does this too."""
+        self._begin()
 
     def _begin(self) -> None:
         with self._writing():
@@ -121,7 +141,7 @@ def _noted(folder: Path) -> dict[str, Any] | None:
 def _read(path: Path, resolution: int) -> Tensor:
     """uint8 [3, resolution, resolution] of a file. Raises UserError when it is not such an image."""
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with Image.open(path, formats=["PNG", "WEBP"]) as image:
             if image.size != (resolution, resolution):
                 raise ValueError(f"it is {image.width}x{image.height}")
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)

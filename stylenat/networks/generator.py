@@ -210,7 +210,7 @@ class StyleGenerator(nn.Module):
 
     def _from_stage(self, first: int, x: Tensor, image: Tensor | None, styles: Tensor) -> Tensor:
         for i, stage in enumerate(self.stages[first:], first):
-            if image is not None and len(x) > 1 and x[0].numel() >= LARGE and without_graph(x):
+            if image is not None and without_graph(x) and len(x) > 1 and x[0].numel() >= LARGE:
                 # Sample by sample: a batch of large maps needs memory of its own for each and gains nothing.
                 samples = zip(x.split(1), image.split(1), styles.split(1), strict=True)
                 return torch.cat([self._from_stage(i, *sample) for sample in samples])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from plugins.datasets.lmdb_dataset import LmdbDataset
 from plugins.features.random_convolution import RandomConvolution
 from stylenat.commands.evaluate import main as evaluate
 from stylenat.commands.run import main as run
@@ -18,6 +19,7 @@ from stylenat.commands.sample import parsed_seeds
 from stylenat.evaluation.samples import SampleFolder
 from stylenat.networks.generator import StyleGenerator
 from stylenat.sampling import Sampler
+from stylenat.trained import opened
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +150,108 @@ def test_images_of_another_origin_are_not_mixed(folder, capsys):
     assert {p: p.read_bytes() for p in Path("out").iterdir()} == {p: b for p, b in before.items() if p.suffix == ".png"}
 
 
+def test_a_cutoff_truncates_the_first_styles_only(folder):
+    opened_run = opened(folder)
+    none, all_of_them = opened_run.sampler(1.0), opened_run.sampler(0.5)
+    w, truncated = none.styles(none.latents(0, 4)), all_of_them.styles(all_of_them.latents(0, 4))
+    styles = opened_run.sampler(0.5, truncation_cutoff=2).styles(none.latents(0, 4))
+    assert styles.shape == (4, 6, 64)
+    assert torch.equal(styles[:, 0], truncated) and torch.equal(styles[:, 1], truncated)
+    assert all(torch.equal(styles[:, i], w) for i in range(2, 6))
+    options = {"none": ["1"], "two": ["0.5", "--truncation-cutoff", "2"], "all": ["0.5", "--truncation-cutoff", "6"],
+               "half": ["0.5"], "zero": ["0.5", "--truncation-cutoff", "0"]}  # fmt: skip
+    for name, chosen in options.items():
+        assert sample(["run", "--seeds", "3", "--out", name, "--truncation-psi", *chosen]) == 0
+    found = {name: Path(f"{name}/seed-000003.png").read_bytes() for name in options}
+    assert found["all"] == found["half"] and found["zero"] == found["none"]
+    assert len(set(found.values())) == 3
+    note = json.loads(Path("two/samples.json").read_text())
+    assert note["truncation_cutoff"] == 2
+
+
+@pytest.mark.parametrize("kind", ["webp", "npy", "lmdb"])
+def test_every_format_holds_the_same_pixels(folder, kind):
+    argv = ["run", "--seeds", "9,0-3"]
+    assert sample([*argv, "--out", "png"]) == 0
+    assert sample([*argv, "--out", kind, "--format", kind]) == 0
+    expected = [pixels(f"png/seed-{i:06d}.png") for i in (0, 1, 2, 3, 9)]
+    if kind == "webp":
+        found = [pixels(f"webp/seed-{i:06d}.webp") for i in (0, 1, 2, 3, 9)]
+    elif kind == "npy":
+        found = list(np.load("npy/samples.npy"))
+    else:
+        data = LmdbDataset("lmdb/samples.lmdb", 16)
+        data.prepare()
+        found = [data[i].permute(1, 2, 0).numpy() for i in range(len(data))]
+    assert len(found) == 5 and all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert json.loads(Path(kind, "samples.json").read_text()) == json.loads(Path("png/samples.json").read_text())
+
+
+def test_an_lmdb_of_samples_goes_on_where_it_was_stopped(folder, monkeypatch):
+    images = Sampler.images
+
+    def stopping(self, batch):
+        if batch.start == 8:
+            raise KeyboardInterrupt
+        return images(self, batch)
+
+    argv = ["run", "--seeds", "0-11", "--format", "lmdb", "--out"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Sampler, "images", stopping)
+        assert sample([*argv, "out"]) == 75
+    assert not Path("out/samples.lmdb").exists()
+    made = []
+    monkeypatch.setattr(Sampler, "images", lambda self, batch: (made.append(batch), images(self, batch))[1])
+    assert sample([*argv, "out"]) == 0 and made == [range(8, 12)]
+    assert sample([*argv, "whole"]) == 0
+    for name in ("out", "whole"):
+        assert evaluate(["run", "--data", f"{name}/samples.lmdb"]) == 0
+
+
+def test_saved_styles_are_drawn_again(folder, capsys):
+    assert sample(["run", "--seeds", "5,2", "--save-styles", "w.npy", "--out", "out"]) == 0
+    assert np.load("w.npy").shape == (2, 64)
+    assert sample(["run", "--styles", "w.npy", "--out", "again"]) == 0
+    for number, seed in enumerate((5, 2)):
+        again, first = (pixels(p).astype(int) for p in (f"again/style-{number:06d}.png", f"out/seed-{seed:06d}.png"))
+        assert abs(again - first).max() <= 1
+    assert sample(["run", "--save-styles", "w.npy", "--out", "other"]) == 2
+    assert "w.npy exists" in line_of(capsys) and not Path("other").exists()
+
+
+def test_wrong_styles_are_one_line(folder, capsys):
+    np.save("short.npy", np.zeros((2, 3), "float32"))
+    np.save("words.npy", np.array(["a"]))
+    np.save("nan.npy", np.full((1, 64), np.nan))
+    np.save("objects.npy", np.array([{}]), allow_pickle=True)
+    Path("text.npy").write_text("no")
+    for name, message in [
+        ("short", "has the shape [2, 3]; the generator takes [count, 64] or [count, 6, 64]"),
+        ("words", "floating-point numbers"),
+        ("nan", "not finite"),
+        ("objects", "not a readable NPY file"),
+        ("text", "not a readable NPY file"),
+        ("missing", "No such file"),
+    ]:
+        assert sample(["run", "--styles", f"{name}.npy", "--out", "out"]) == 2
+        assert message in line_of(capsys)
+    assert sample(["run", "--styles", "nan.npy", "--out", "out", "--truncation-psi", "0.5"]) == 2
+    assert "--truncation-psi does not apply to --styles" in line_of(capsys)
+    assert not Path("out").exists()
+
+
+def test_throughput_has_parameters_macs_and_a_rate_for_each_batch(folder, monkeypatch, capsys):
+    monkeypatch.setattr("stylenat.evaluation.throughput.FEWEST", 2)
+    monkeypatch.setattr("stylenat.evaluation.throughput.MOST", 2)
+    assert sample(["run", "--throughput"]) == 0
+    out = capsys.readouterr().out
+    generator = opened(folder).generator
+    assert f"{sum(p.numel() for p in generator.parameters()) / 1e6:.2f} M parameters" in out
+    rows = [line.split() for line in out.splitlines()[3:]]
+    assert [int(row[0]) for row in rows] == [1, 2, 4, 8, 16, 32, 64]
+    assert all(float(row[1]) > 0 and float(row[-1]) > 0 for row in rows)
+
+
 def test_a_file_that_is_not_such_an_image_is_one_line(folder, capsys):
     argv = ["run", "--seeds", "0-3", "--out", "out"]
     assert sample(argv) == 0
@@ -193,6 +297,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, capsys):
         (["nowhere"], "nowhere does not exist: give a run"),
         (["run", "--batch", "0"], "--batch must be at least 1; got 0"),
         (["run", "--truncation-psi", "nan"], "must be finite"),
+        (["run", "--truncation-cutoff", "7"], "cutoff is 7; the generator has 6 styles"),
         (["run", "--out", "file"], "cannot write to file: File exists"),
     ]:
         assert sample([argv[0], "--out", "out", *argv[1:]]) == 2

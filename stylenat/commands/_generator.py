@@ -1,0 +1,109 @@
+"""What every command that draws from a trained generator shares: its arguments, and the generator on its device."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from stylenat.trained import Opened
+
+MOST = 1_000_000
+"""Images a command."""
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """RUN, --device, --plugin and --average."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, one of its checkpoints, or imported weights")
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin; repeatable"
+    )
+    parser.add_argument(
+        "--average",
+        metavar="NAME",
+        help="which average of the weights: ema (default), ema-0.100 or the like, generator for none",
+    )
+
+
+def add_truncation(parser: argparse.ArgumentParser) -> None:
+    """--truncation-psi and --class."""
+    parser.add_argument("--truncation-psi", type=float, metavar="PSI", help="1: no truncation (default: the run's)")
+    parser.add_argument(
+        "--class", dest="number", type=int, metavar="K", help="class-conditional generator: only class K"
+    )
+
+
+def check_truncation_argument(psi: float | None) -> None:
+    """Raises UserError for a number that is not finite."""
+    if psi is not None and not math.isfinite(psi):
+        raise UserError(f"--truncation-psi must be finite; got {psi}")
+
+
+def opened_on_device(
+    arguments: argparse.Namespace, prog: str, argv: Sequence[str] | None
+) -> tuple["Opened", "torch.device"]:
+    """The generator of RUN on its device; threads and TF32 as in the run, since the bits of an image depend on them.
+
+    Raises:
+        UserError: as ``trained.opened``; there is no such device.
+    """
+    import torch
+
+    from stylenat.trained import opened
+    from stylenat.training.forward import use_tf32
+    from stylenat.training.processes import pick_device
+
+    found = opened(arguments.run, arguments.average, arguments.plugin, prog, argv)
+    if (threads := found.experiment.value("train.threads")) is not None:
+        torch.set_num_threads(threads)
+    device = pick_device(arguments.device, "--device")
+    use_tf32(found.experiment.value("train.tf32"))
+    found.generator.to(device)
+    return found, device
+
+
+def parsed_seeds(text: str, option: str = "--seeds") -> list[int]:
+    """``0-3,7`` to [0, 1, 2, 3, 7], each once. Raises UserError for anything else."""
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        numbers = [first, last] if dash else [first]
+        if not all(n.isdecimal() and len(n) < 19 for n in numbers) or int(numbers[-1]) < int(first):
+            raise UserError(f"{option} takes numbers and ranges such as 0-15 or 3,7; got {text!r}")
+        if len(seeds) + int(numbers[-1]) - int(first) >= MOST:
+            raise UserError(f"{option} {text} may be more than {MOST} images; ask for fewer at a time")
+        seeds |= dict.fromkeys(range(int(first), int(numbers[-1]) + 1))
+    return list(seeds)
+
+
+def new_folder(path: Path) -> Path:
+    """An output folder that is to be written. Raises UserError where it exists and is not an empty folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists and is not an empty folder; choose another --out")
+    return path
+
+
+def new_file(path: Path, suffixes: Sequence[str] = (), option: str = "--out") -> Path:
+    """An output file that is to be written. Raises UserError where it exists, or its suffix is not one of these."""
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise UserError(f"{option} {path} must end in {', '.join(suffixes)}")
+    if path.exists():
+        raise UserError(f"{path} exists; choose another {option}")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} to write {path.name} to; make it first")
+    return path
+
+
+def note_of(origin: dict[str, Any]) -> bytes:
+    """The text of a note that lies beside images: what they were made from."""
+    import json
+
+    return json.dumps({"format_version": 1, **origin}, indent=2).encode() + b"\n"

@@ -1,0 +1,57 @@
+"""``tools/memorisation.py``: copies of training images are found, new images are not taken for copies."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from weights_folders import weights_folder
+
+import stylenat
+from stylenat.commands.memorisation import main as memorisation
+from stylenat.commands.sample import main as sample
+from stylenat.evaluation.nearest import nearest, pixels, wavelets
+
+
+def random_images(count, seed):
+    return torch.randint(256, (count, 3, 16, 16), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+
+
+@pytest.mark.parametrize("embed", [pixels, wavelets])
+def test_copies_and_mirrored_copies_are_found_and_new_images_are_not(embed):
+    real = random_images(40, 0)
+    copies = torch.cat([real[7:8], real[3:4].flip(-1)])
+    found = nearest(copies, real, embed, lambda done: None)
+    assert found.index.tolist() == [7, 3] and found.distance.max() < 1e-2 and found.closer == 1
+    assert nearest(random_images(60, 1), real, embed, lambda done: None).closer < 0.2
+
+
+def test_wavelets_ignore_brightness():
+    image = random_images(1, 0) // 2
+    assert torch.allclose(wavelets(image), wavelets(image + 40), atol=1e-6)
+
+
+def test_a_generator_whose_samples_are_the_data_has_memorised_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    weights_folder(Path("model"))
+    assert sample(["model", "--seeds", "0-19", "--format", "lmdb", "--out", "data"]) == 0
+    argv = ["model", "--data", "data/samples.lmdb", "--seeds", "5-9"]
+    assert memorisation([*argv, "--out", "one"]) == 0
+    assert "pixels: 100% of 5 samples" in capsys.readouterr().out
+    facts = json.loads(Path("one/memorisation.json").read_text())
+    assert [n["training_image"] for n in facts["spaces"]["pixels"]["nearest"]] == [5, 6, 7, 8, 9]
+    assert memorisation([*argv, "--out", "two"]) == 0
+    names = {"nearest.png", "distances.png", "memorisation.json"}
+    assert {p.name for p in Path("one").iterdir()} == names
+    assert all(Path("one", n).read_bytes() == Path("two", n).read_bytes() for n in names)
+    assert stylenat.load("model").resolution == 16
+    for extra, message in [
+        (["--features", "nothing"], "nothing"),
+        (["--seeds", "a"], "--seeds takes numbers"),
+        (["--data", "nowhere.lmdb"], "nowhere.lmdb"),
+    ]:
+        assert memorisation([*argv, *extra, "--out", "out"]) == 2
+        assert message in capsys.readouterr().err
+    assert memorisation(["model", "--out", "out"]) == 2
+    assert "does not exist; give the training images with --data" in capsys.readouterr().err
+    assert not Path("out").exists()
