@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stylenat.attention.shape import without_data
 from stylenat.networks.banded import Resampling, resampling
 from stylenat.networks.layers import GAIN, SLOPE
 from stylenat.networks.resampling import Padding, sides, upfirdn
@@ -37,8 +38,7 @@ def filtered_leaky_relu(
 
     Returns [batch, channels, (height * up + padding - filters) // down + 1, the same of the width].
     """
-    on_cpu = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    if on_cpu and up_taps is not None and down_taps is not None and not torch.compiler.is_compiling():
+    if up_taps is not None and down_taps is not None and _by_products(x):
         size = (x.shape[2], x.shape[3])
         first = resampling(up_taps, size, up=up, padding=sides(padding), gain=up**2, correlate=correlate)
         last = resampling(down_taps, first.size, down=down, correlate=correlate)
@@ -49,6 +49,12 @@ def filtered_leaky_relu(
     x = x * gain if gain != 1 else x
     x = x if clamp is None else x.clamp(-clamp, clamp)
     return x if down_taps is None else upfirdn(x, down_taps, down=down, correlate=correlate)
+
+
+def _by_products(x: Tensor) -> bool:
+    """On a CPU, plainly. The matrices are made from the taps' values."""
+    plain = x.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()
+    return plain and x.device.type == "cpu" and not without_data(x)
 
 
 @dataclass(frozen=True)
