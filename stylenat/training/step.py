@@ -177,7 +177,7 @@ def descend(state: "TrainingState", step: Step, batches: Sequence[Microbatch]) -
             # A generator's gradients pass through the discriminator; its parameters need none.
             with frozen(state.discriminator) if phase.network == "generator" else nullcontext():
                 loss, scalars = objective(state, step, phase, batch)
-                if loss.requires_grad:
+                if loss.requires_grad or phase.adversarial:  # Terms may be constants for now.
                     state.scalers[phase.network].scale(loss / len(batches)).backward()
             for key, value in (scalars | {"loss": loss}).items():
                 means[key] = means.get(key, 0) + value.detach() / len(batches)
