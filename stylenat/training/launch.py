@@ -27,7 +27,8 @@ from stylenat.training.agreement import facts_of, must_agree
 from stylenat.training.compilation import check_compilation
 from stylenat.training.determinism import deterministic
 from stylenat.training.forward import PRECISIONS, use_tf32
-from stylenat.training.loop import train
+from stylenat.training.loop import sampler, train
+from stylenat.training.memorised import nearest_training_images
 from stylenat.training.memory import training_memory
 from stylenat.training.processes import first_alone, pick_device
 from stylenat.training.run import (
@@ -173,6 +174,10 @@ def run_experiment(
         console.print(metrics_table(evaluation, baselines(evaluator)), soft_wrap=False)
         for line in warnings_for(settings.evaluation_samples):
             console.print(printable(f"note: {line}"))
+        if ranks.rank() == 0:
+            picture = directory / "nearest.png"
+            if memorised := nearest_training_images(settings, sampler(settings, state), picture):
+                console.print(printable(f"memorisation: {memorised}"))
     _say_where(console, run, status, settings.trackers, registry.plugin_files)
     return status
 

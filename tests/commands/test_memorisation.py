@@ -2,15 +2,21 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from weights_folders import weights_folder
 
 import stylenat
 from stylenat.commands.memorisation import main as memorisation
+from stylenat.commands.run import main as run
 from stylenat.commands.sample import main as sample
 from stylenat.evaluation.nearest import nearest, pixels, wavelets
+from stylenat.sampling import Sampler
+from stylenat.training.memorised import SMALL, nearest_training_images
 
 
 def random_images(count, seed):
@@ -55,3 +61,26 @@ def test_a_generator_whose_samples_are_the_data_has_memorised_it(tmp_path, monke
     assert memorisation(["model", "--out", "out"]) == 2
     assert "does not exist; give the training images with --data" in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+def test_the_report_of_a_training_on_few_images_says_what_its_samples_are_near_to(tiny, capsys):
+    assert run([*tiny, "--run-dir", "trained"]) == 0
+    out = capsys.readouterr().out
+    assert "of 64 samples are nearer to a training image than 95 % of training images to another" in out
+    picture = np.asarray(Image.open("trained/nearest.png"))
+    assert picture.std() > 10
+
+
+def test_copies_are_reported_and_large_data_sets_are_not_compared(tmp_path):
+    real = random_images(40, 0)
+
+    class Copies(Sampler):
+        def at(self, indices):
+            return real[torch.tensor(indices) % 40]
+
+    settings = SimpleNamespace(dataset=list(real))
+    sampler = Copies(torch.nn.Identity(), seed=0)
+    said = nearest_training_images(settings, sampler, tmp_path / "nearest.png")
+    assert said.startswith("100% of 64 samples are nearer") and (tmp_path / "nearest.png").exists()
+    settings.dataset = [real[0]] * (SMALL + 1)
+    assert nearest_training_images(settings, sampler, tmp_path / "other.png") is None
