@@ -13,6 +13,7 @@ COMMANDS = {
     "ablate": "train every variant of an ablation",
     "compare": "compare runs in tables, plots and a report",
     "prepare": "make an LMDB of images",
+    "new_experiment": "write an experiment for your own photos and this machine",
     "inspect_data": "show, check and export an LMDB of images",
     "evaluate": "compute metrics of a generator",
     "sample": "draw images from a run, or measure its speed",

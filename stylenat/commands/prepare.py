@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stylenat.commands._arguments import Parser
 from stylenat.commands._command import STOPPED, command
@@ -87,6 +87,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 1 <= arguments.jpeg_quality <= 100:
         raise UserError(f"--jpeg-quality must be 1 to 100; got {arguments.jpeg_quality}")
 
+    try:
+        result = prepared(
+            arguments.source,
+            arguments.out,
+            arguments.resolution,
+            filter=arguments.filter,
+            crop=arguments.crop,
+            fit=arguments.fit,
+            follow_links=arguments.follow_links,
+            storage=arguments.storage,
+            jpeg_quality=arguments.jpeg_quality,
+            max_images=arguments.max_images,
+            labels=arguments.labels,
+            keep_profiles=arguments.keep_profiles,
+            workers=arguments.workers,
+        )
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        return STOPPED
+    report(arguments.out, result)
+    return 0
+
+
+def prepared(source: Path, out: Path, resolutions: Sequence[int], **settings: Any) -> "Prepared":
+    """``stylenat.data.prepare.prepare`` with a progress display."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from stylenat.data.prepare import prepare
@@ -104,31 +129,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with Progress(*columns, transient=True) as bar:
         task = bar.add_task("", total=None, text="")
-        try:
-            result = prepare(
-                arguments.source,
-                arguments.out,
-                arguments.resolution,
-                filter=arguments.filter,
-                crop=arguments.crop,
-                fit=arguments.fit,
-                follow_links=arguments.follow_links,
-                storage=arguments.storage,
-                jpeg_quality=arguments.jpeg_quality,
-                max_images=arguments.max_images,
-                labels=arguments.labels,
-                keep_profiles=arguments.keep_profiles,
-                workers=arguments.workers,
-                progress=show,
-            )
-        except KeyboardInterrupt:
-            print("stopped; the same command continues", file=sys.stderr)
-            return STOPPED
-    _report(arguments.out, result)
-    return 0
+        return prepare(source, out, resolutions, progress=show, **settings)
 
 
-def _report(out: Path, result: "Prepared") -> None:
+def report(out: Path, result: "Prepared") -> None:
+    """Prints what became of the images."""
     from registry.wording import printable
 
     for line in _lines(out, result):

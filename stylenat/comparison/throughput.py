@@ -46,7 +46,7 @@ def measured(registry: Registry, comparison: Comparison, device: torch.device, t
     for group in comparison.groups:
         first = group.runs[0].directory
         experiments[group.name] = load_run(registry, first, first.parent / "configs" / f"{first.name}.gin")
-    before = _cpu_seconds()
+    before = cpu_seconds()
     calls = {name: _sampling(experiment, device) for name, experiment in experiments.items()}
     columns = {SAMPLING: _timed(calls, BATCH, WARM_UP, device)}
     notes = [
@@ -71,7 +71,7 @@ def measured(registry: Registry, comparison: Comparison, device: torch.device, t
             f"{TRAINING}: {ITERATIONS} iterations of {batch} images without loading data, mean ± standard deviation of "
             f"{REPEATS}, the variants in turn; memory is counted, without train.augmentation"
         )
-    busy = _share_of_others(before, _cpu_seconds())
+    busy = share_of_others(before, cpu_seconds())
     if busy is not None and busy > IDLE:
         notes.append(
             f"{SAMPLING}: other processes used {busy:.0%} of the cores meanwhile, so these speeds say little; "
@@ -124,7 +124,7 @@ def _training(state: TrainingState, device: torch.device) -> Callable[[], object
     return iterations
 
 
-def _cpu_seconds() -> tuple[float, float, float] | None:
+def cpu_seconds() -> tuple[float, float, float] | None:
     """Seconds that all cores were busy, that they had, and that this process used; None where the system won't say."""
     try:
         fields = [int(text) for text in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
@@ -134,9 +134,10 @@ def _cpu_seconds() -> tuple[float, float, float] | None:
     return (sum(fields) - fields[3] - fields[4]) / tick, sum(fields) / tick, time.process_time()
 
 
-def _share_of_others(
+def share_of_others(
     before: tuple[float, float, float] | None, after: tuple[float, float, float] | None
 ) -> float | None:
+    """Of the cores' time between two results of ``cpu_seconds``; None where there are none."""
     if before is None or after is None or after[1] <= before[1]:
         return None
     busy, there, own = (b - a for a, b in zip(before, after, strict=True))

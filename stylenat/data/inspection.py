@@ -56,6 +56,11 @@ class Inspection:
         """At most ``sample`` indices, evenly over the set."""
         return torch.linspace(0, self.layout.count - 1, min(sample, self.layout.count)).round().long().tolist()
 
+    def repeated(self) -> int:
+        """Images whose record equals that of an image before them."""
+        digests = [hashlib.sha256(record or b"").digest() for record in self.records(self.resolution)]
+        return len(digests) - len(set(digests))
+
     def sheet(self, path: Path, sample: int = 64) -> None:
         """Writes a contact sheet as PNG."""
         try:
