@@ -488,7 +488,8 @@ class Features(Protocol):
 
     Optional: ``check()``, which raises UserError if its weights are missing, and ``protocol()``, plain values that
     determine the vectors: weights' checksum, resize, precision, parameters. Features of equal protocols are computed
-    once for all metrics, and only features with a protocol are cached for the next run.
+    once for all metrics, and only features with a protocol are cached for the next run. ``published_sha256``, of the
+    weights that published numbers were measured with, is compared with the protocol's ``weights_sha256``.
 
     Attributes:
         name: part of metric names; dim: length of a feature vector.

@@ -72,6 +72,7 @@ class Dinov2:
 
     def __init__(self, size: Size = "l", weights: str | None = None, download: bool = False) -> None:
         self.size, self.weights, self.download, self.dim = size, weights, download, WIDTH[size]
+        self.published_sha256 = WEIGHTS[size].sha256
 
     def check(self) -> None:
         """Raises UserError when the weights are not there, damaged, or another network's."""

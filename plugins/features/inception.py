@@ -50,6 +50,7 @@ class Inception:
 
     name = "inception"
     dim = 2048
+    published_sha256 = INCEPTION.sha256
 
     def __init__(self, weights: str | None = None, download: bool = False) -> None:
         self.weights, self.download = weights, download

@@ -101,15 +101,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     _check(arguments)
     if not one_of_several():
-        return _all(arguments, argv)
+        return evaluate(arguments, argv)
     from stylenat.training.processes import joined
 
     with joined():
-        return _all(arguments, argv)
+        return evaluate(arguments, argv)
 
 
-def _all(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
-    """One run, or those of an ablation."""
+def evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
+    """Evaluates one run, or those of an ablation."""
     if arguments.ablation is None:
         return _evaluate(arguments, argv)
     from stylenat.commands._evaluate_ablation import evaluate_ablation
@@ -138,7 +138,7 @@ def _evaluate(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
     folder = weights.weights_folder(arguments.run)
     config, search = weights.config_of(folder), [experiments_folder()]
     registry = loaded_plugins(arguments.plugin, [config.parent], "evaluate", argv)
-    files, bindings = [config, *arguments.gin], _bindings(arguments)
+    files, bindings = [config, *arguments.gin], bindings_of(arguments)
     experiment = load_experiment(registry, files, bindings, search_path=search)
     if arguments.bootstrap is not None:
         with_it = [name for name in experiment.settings() if re.fullmatch(r"(.+/)?metric\.\w+\.bootstrap", name)]
@@ -164,8 +164,11 @@ def _check_writable(out: Path) -> None:
         raise UserError(f"cannot write results to {out} ({error.strerror}); choose another file with --out") from error
 
 
-def _bindings(arguments: argparse.Namespace) -> list[str]:
-    """The options that are parameters of ``train``, as bindings, which are checked as such."""
+def bindings_of(arguments: argparse.Namespace) -> list[str]:
+    """The options that are parameters of ``train``, as bindings, which are checked as such.
+
+    Raises UserError for numbers that are out of range.
+    """
     for name in ("samples", "real_samples"):
         value = getattr(arguments, name)
         if value is not None and value < 2:

@@ -48,7 +48,11 @@ def parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
+    return import_weights(parser().parse_args(argv))
+
+
+def import_weights(arguments: argparse.Namespace) -> int:
+    """Imports, and prints what became of the keys. Raises UserError for what does not fit the experiment."""
     from registry import load_experiment
     from registry.wording import printable
     from stylenat.commands._plugins import loaded_plugins

@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "write a generator as a file to ship",
     "memorisation": "find the training images that are nearest to samples",
     "import_weights": "read a published system's checkpoint",
+    "reproduce": "measure published weights beside the published number",
     "export_weights": "write weights under a published system's names",
     "show_augmentations": "draw the effect of an experiment's augmentation",
     "check_gpu": "check exactness, speed and memory on a GPU",
