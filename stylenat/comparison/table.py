@@ -123,11 +123,11 @@ def p_value(p: float | None) -> str:
 
 
 def print_tables(console: Console, comparison: Comparison, costs: Costs) -> None:
-    """For a terminal, each as ``print_table`` does; one that is too wide goes without ``BEST`` first."""
+    """For a terminal, each as ``print_table`` does; one that fits without ``BEST`` alone goes without it."""
     for one in tables(comparison, costs):
-        if _width(_rich(one)) > console.width and one.headers[-1] == BEST:
-            one = Tabular(one.title, one.headers[:-1], tuple(cells[:-1] for cells in one.rows), one.left)
-        print_table(console, one)
+        shorter = Tabular(one.title, one.headers[:-1], tuple(cells[:-1] for cells in one.rows), one.left)
+        fits = _width(_rich(one)) <= console.width or one.headers[-1] != BEST or _width(_rich(shorter)) > console.width
+        print_table(console, one if fits else shorter)
 
 
 def print_table(console: Console, one: Tabular) -> None:

@@ -25,7 +25,10 @@ class Meddler:
     def step_ended(self, run, step):
         if step == 3:
             folder = run.directory / self.folder
-            shutil.rmtree(folder) if self.action == "remove" else folder.rename("renamed")
+            if self.action == "rename":
+                folder.rename("renamed")
+            while folder.exists():  # A checkpoint may still be written there.
+                shutil.rmtree(folder, ignore_errors=True)
 
     def state_dict(self):
         return {}

@@ -14,6 +14,7 @@ def refused(workshop, kind, name, target="toy_plugin:Split"):
 
 def test_only_networks_and_their_blocks_are_bound_as_classes():
     assert {name for name, kind in KINDS.items() if kind.bound_as_class} == {
+        "backbone",
         "block",
         "generator",
         "discriminator",

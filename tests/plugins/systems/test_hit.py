@@ -203,7 +203,7 @@ def test_a_run_trains_says_how_batch_norm_sees_its_batch_and_is_sampled(tmp_path
     assert "batch norm of the generator sees the images of one microbatch over all processes" in capsys.readouterr().out
     assert run([*start, "--run-dir", "run"]) == 0
     assert sample(["run", "--seeds", "0-2", "--out", "samples"]) == 0
-    assert sample(["run", "--seeds", "1", "--out", "other", "--truncation", "0.5"]) == 2
+    assert sample(["run", "--seeds", "1", "--out", "other", "--truncation-psi", "0.5"]) == 2
     assert "has no styles to truncate" in capsys.readouterr().err
 
 

@@ -105,6 +105,8 @@ def test_no_operator_of_any_shipped_experiments_steps_varies():
     """One of each kind: its networks, terms and augmentation, at 16x16 and narrow, every penalty due."""
     registry, seen_kinds = load_plugins(core=CORE, aside=ASIDE), set()
     for path in sorted(experiments_folder().glob("*.gin")):
+        if "include 'base/stylegan_xl.gin'" in path.read_text():
+            continue  # Its backbones are in timm, which may not be here; the small StyleGAN-XL has the rest.
         settings = load_experiment(registry, [path], NARROW, search_path=[path.parent]).get("train")()
         if settings.augmentation.__class__ is AdaptiveAugmentation:
             settings.augmentation = AdaptiveAugmentation("bgcfnc", initial_p=0.6)
