@@ -22,6 +22,7 @@ COMMANDS = {
     "invert": "find the styles of a photo",
     "export": "write a generator as a file to ship",
     "memorisation": "find the training images that are nearest to samples",
+    "serve": "show a generator on a local page",
     "import_weights": "read a published system's checkpoint",
     "export_weights": "write weights under a published system's names",
     "show_augmentations": "draw the effect of an experiment's augmentation",
