@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if find_spec("gradio") is None:
         raise UserError("the page needs Gradio, which is not installed: pip install 'stylenat[serve]'")
-    with listening(arguments.port) as connections, tempfile.TemporaryDirectory() as folder:
+    with listening(arguments.port) as connections, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         opened, _ = opened_on_device(arguments, "serve", argv)
         # Before Gradio is imported. Its copies of the pictures disappear with the folder.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}

@@ -101,7 +101,25 @@ def test_the_page_has_the_controls_that_the_generator_has_a_use_for(styled, plai
     assert "Class" not in labels(plain)
 
 
-def test_bad_input_is_one_line(styled, plain, capsys, monkeypatch):
+def test_a_mistake_on_the_page_is_its_line(styled):
+    gradio = pytest.importorskip("gradio", reason="Gradio is not installed")
+    from stylenat.commands._page import page
+
+    handlers = {function.name: function.fn for function in page(Viewer(opened(styled)), "title").fns.values()}
+    for controls, message in [
+        ((None, 1.0, 1, 0, 0, 2), "Seed takes a number from 0"),
+        ((0, 1.0, None, 0, 0, 2), "Second seed takes a number"),
+        ((0, 1.0, 1, 0.5, 3, 2), "the first mixed style is 3, and the last 2"),
+    ]:
+        with pytest.raises(gradio.Error, match=message) as error:
+            handlers["draw"](None, 0, *controls)
+        assert not error.value.print_exception
+        if message.startswith("Se"):
+            with pytest.raises(gradio.Error, match=message):
+                handlers["walk"](15, *controls)
+
+
+def test_bad_input_is_one_line(styled, capsys, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
