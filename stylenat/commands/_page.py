@@ -1,14 +1,14 @@
-"""The page of ``tools/serve.py``: Gradio's controls around a ``Viewer``, and an application that asks no other host."""
+"""The page of ``tools/serve.py``: Gradio's controls around a ``Viewer``, and an application that asks no other host.
+
+Gradio is optional, so it is imported by the functions.
+"""
 
 import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gradio as gr
-from fastapi import FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from torch import Tensor
 
 from registry import UserError
@@ -17,6 +17,9 @@ from stylenat import video
 from stylenat.commands._attention_figure import overlay
 from stylenat.commands._viewer import Choice, Viewer
 from stylenat.pixels import NotFinite
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 """The browser itself refuses whatever does not come from the page's own address."""
@@ -29,6 +32,7 @@ CSS = ".gradio-container img { image-rendering: pixelated; } .grid-wrap { overfl
 
 def in_one_line(handler: Callable[..., Any]) -> Callable[..., Any]:
     """The page shows a user's mistake as it is. Faults keep their traceback, in the terminal."""
+    import gradio as gr
 
     @functools.wraps(handler)
     def guarded(*arguments: Any) -> Any:
@@ -40,8 +44,10 @@ def in_one_line(handler: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def page(viewer: Viewer, title: str) -> gr.Blocks:
+def page(viewer: Viewer, title: str) -> "gr.Blocks":
     """The page, with the controls that the generator has a use for."""
+    import gradio as gr
+
     styles, names = viewer.num_styles, viewer.class_names
     controls: dict[str, gr.components.Component] = {}
 
@@ -137,8 +143,12 @@ def picture(image: Tensor) -> Any:
     return Image.fromarray(video.enlarged(image, SIDE).permute(1, 2, 0).contiguous().numpy())
 
 
-def application(blocks: gr.Blocks, host: str, port: int) -> Callable[..., Any]:
+def application(blocks: "gr.Blocks", host: str, port: int) -> Callable[..., Any]:
     """The page as an ASGI application. Pages of other sites cannot read it under a name of theirs."""
+    import gradio as gr
+    from fastapi import FastAPI
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
     app = FastAPI(openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, "localhost"])
     gr.mount_gradio_app(
