@@ -27,7 +27,7 @@ SIDE = 512
 """Pixels of the image on the page, at least."""
 LARGEST_SEED = 2**31 - 1
 FRAMES_PER_SECOND = 15
-CSS = ".gradio-container img { image-rendering: pixelated; } .grid-wrap { overflow-y: auto !important; }"
+CSS = ".grid-wrap { overflow-y: auto !important; }"
 
 
 def in_one_line(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,7 +64,7 @@ def page(viewer: Viewer, title: str) -> "gr.Blocks":
                         min(0, viewer.psi), max(1.5, viewer.psi), viewer.psi, step=0.01, label="Truncation psi"
                     )
                 if names:
-                    choices = [("as often as in the data", -1), *((printable(n), i) for i, n in enumerate(names))]
+                    choices = [("drawn as often as in the data", -1), *((printable(n), i) for i, n in enumerate(names))]
                     controls["number"] = gr.Dropdown(choices, value=-1, label="Class")
                 controls["other"] = seed("Second seed", 1)
                 if styles:

@@ -4,6 +4,7 @@ import io
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
 
@@ -44,7 +45,7 @@ MAPS = "[...document.querySelectorAll('.grid-wrap img')].filter(i => i.complete 
 WALK = "[...document.querySelectorAll('img')].find(i => i.src.endsWith('.gif') && i.naturalWidth)"
 
 
-def downloaded(url: str) -> Image.Image:
+def downloaded(url: str | urllib.request.Request) -> Image.Image:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(url, timeout=30) as answer:
         return Image.open(io.BytesIO(answer.read()))
@@ -98,6 +99,9 @@ def test_the_page_draws_what_is_chosen_and_clicked_and_nothing_outside_is_reques
             f"document.addEventListener('securitypolicyviolation', e => window.blocked = e.blockedURI); {refused}"
         )
         page.wait("window.refused && window.blocked === 'http://192.0.2.1/font'")
+        # A page elsewhere whose name was made to point here (DNS rebinding) gets nothing.
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            downloaded(urllib.request.Request(address, headers={"Host": "elsewhere.example"}))
         server.send_signal(signal.SIGINT)
         assert server.wait(timeout=30) == 0
     contacts = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
