@@ -34,8 +34,13 @@ def check(path: Path) -> None:
 
 def enlarged(frame: Tensor, side: int = SIDE) -> Tensor:
     """uint8 [3, height, width], each pixel repeated so often that the shorter side is at least ``side``."""
-    scale = max(1, -(-side // min(frame.shape[-2:])))
+    scale = enlarged_by(min(frame.shape[-2:]), side)
     return frame.repeat_interleave(scale, dim=-1).repeat_interleave(scale, dim=-2)
+
+
+def enlarged_by(pixels: int, side: int = SIDE) -> int:
+    """How often ``enlarged`` repeats each pixel of a frame whose shorter side this is."""
+    return max(1, -(-side // pixels))
 
 
 def write(path: Path, frames: Iterable[Tensor], fps: int) -> int:

@@ -20,7 +20,7 @@ from stylenat.commands._generator import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from stylenat.commands._attention_figure import Group
     from stylenat.sampling import Sampler
@@ -112,17 +112,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def of_sample(sampler: "Sampler", seed: int, pixel: tuple[int, int] | None) -> "tuple[Tensor, list[Group]]":
-    """The image uint8 [3, side, side] of a sample index, and the maps of each group of heads of each layer.
+    """``of_image`` of a sample index. The sampler has a batch of 1."""
+    return of_image(sampler.generator, lambda: sampler.images(range(seed, seed + 1))[0].cpu(), pixel)
+
+
+def of_image(
+    generator: "nn.Module", draw: "Callable[[], Tensor]", pixel: tuple[int, int] | None
+) -> "tuple[Tensor, list[Group]]":
+    """An image uint8 [3, side, side], and the maps of each group of heads of each layer.
 
     Args:
-        sampler: with a batch of 1; pixel: row and column whose attention the maps show, None for the mean over queries.
+        draw: makes the image, by one call of the generator with a batch of 1.
+        pixel: row and column whose attention the maps show, None for the mean over queries.
     """
     import torch
 
     from stylenat.attention.shown import observed, spread_queries, statistics
     from stylenat.commands._attention_figure import Group
 
-    resolution = sampler.generator.resolution
+    resolution = generator.resolution
     at: Callable[[int], tuple[int, int] | None] = lambda side: (  # noqa: E731 - one line says it
         None if pixel is None else (pixel[0] * side // resolution, pixel[1] * side // resolution)
     )
@@ -131,8 +139,8 @@ def of_sample(sampler: "Sampler", seed: int, pixel: tuple[int, int] | None) -> "
         spread, own = spread_queries(side, QUERIES), at(side)
         return spread if own is None else torch.cat([torch.tensor([own]), spread])
 
-    with observed(sampler.generator, queries) as calls:
-        image = sampler.images(range(seed, seed + 1))[0].cpu()
+    with observed(generator, queries) as calls:
+        image = draw()
     groups = []
     for layer, (name, shown) in enumerate(calls.items()):
         head = 0

@@ -23,6 +23,7 @@ COMMANDS = {
     "invert": "find the styles of a photo",
     "export": "write a generator as a file to ship",
     "memorisation": "find the training images that are nearest to samples",
+    "serve": "show a generator on a local page",
     "import_weights": "read a published system's checkpoint",
     "reproduce": "measure published weights beside the published number",
     "export_weights": "write weights under a published system's names",

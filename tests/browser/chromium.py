@@ -38,15 +38,21 @@ def in_own_session(command: list[str], **options: Any) -> Iterator[subprocess.Po
 
 
 class Page:
-    """One page of a running Chromium. Every method raises TimeoutError where Chromium stays silent for a minute."""
+    """One page of a running Chromium. Every method raises TimeoutError where Chromium stays silent for a minute.
+
+    Attributes:
+        requests: the URLs that the page has asked for, those that failed or were refused among them.
+    """
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands, self._answers = commands, answers
         self._number, self._read = 0, b""
         self._session: str | None = None
+        self.requests: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.call("Page.enable")
+        self.call("Network.enable")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One command of the DevTools protocol. Raises RuntimeError with Chromium's words when it fails."""
@@ -57,6 +63,10 @@ class Page:
         os.write(self._commands, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._next()
+            if answer.get("method") == "Network.requestWillBeSent":
+                self.requests.append(answer["params"]["request"]["url"])
+            elif answer.get("method") == "Network.webSocketCreated":
+                self.requests.append(answer["params"]["url"])
             if answer.get("id") == self._number:  # Anything else is an event.
                 if "error" in answer:
                     raise RuntimeError(f"{method}: {answer['error']['message']}")
@@ -89,9 +99,35 @@ class Page:
                 time.sleep(0.2)
         raise TimeoutError(f"{url} does not come to {until}; it says: {self.evaluate('document.body.innerText')!r}")
 
+    def wait(self, until: str, seconds: float = 60) -> None:
+        """Waits until a JavaScript expression holds. Raises TimeoutError."""
+        end = time.monotonic() + seconds
+        while not self.evaluate(until):
+            if time.monotonic() > end:
+                text = self.evaluate("document.body.innerText")
+                raise TimeoutError(f"the page does not come to {until}; it says: {text!r}")
+            time.sleep(0.1)
+
+    def click(self, element: str, x: float = 0.5, y: float = 0.5) -> None:
+        """Clicks into the element of a JavaScript expression. x, y: where in it, from 0 at the left and at the top."""
+        box = (
+            f"(({element}).scrollIntoView(), (b => [b.x, b.y, b.width, b.height])(({element}).getBoundingClientRect()))"
+        )
+        left, top, width, height = self.evaluate(box)
+        where = {"x": left + x * width, "y": top + y * height, "button": "left", "clickCount": 1}
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, **where)
+
     def screenshot(self, path: Path) -> None:
         """Writes what is to be seen as a PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+
+
+def kept(path: Path) -> None:
+    """Copies a screenshot to where the one who runs the tests asks for it."""
+    if folder := os.environ.get("STYLENAT_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder)
 
 
 @contextmanager

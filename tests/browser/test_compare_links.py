@@ -1,13 +1,9 @@
 """What tools/compare.py prints opens in Aim as it says."""
 
-import os
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pytest
 from aim_pages import SEARCHING, aim_up
-from chromium import chromium, find_chromium
+from chromium import chromium, find_chromium, kept
 from PIL import Image
 
 from registry import load_plugins
@@ -25,13 +21,6 @@ pytest.importorskip("aim", reason="Aim is not installed")
 CURVES = "[...document.querySelectorAll('.LineChart path.AggrLine')]"
 AREAS = "document.querySelectorAll('.LineChart path.AggrArea').length"
 IMAGES = "[...document.querySelectorAll('img')].filter(i => i.naturalWidth > 60).length"
-
-
-def kept(path: Path) -> None:
-    """Copies a screenshot to where the one who runs the tests asks for it."""
-    if folder := os.environ.get("STYLENAT_SCREENSHOTS"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, folder)
 
 
 def test_every_link_shows_each_variants_curves_and_images(ablated, tmp_path):
