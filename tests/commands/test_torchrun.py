@@ -1,5 +1,6 @@
 """``torchrun`` for real: processes that die, restart, are given nonsense; and a run that changes their number."""
 
+import json
 import os
 import subprocess
 import sys
@@ -93,6 +94,8 @@ def together(arguments, of_rank_1=None, fault="pass", around=nullcontext):
 
     Returns each process's exit code, and what both wrote to stderr.
     """
+    if any("autograd" in path.read_text() for path in Path("/proc/self/task").glob("*/comm")):
+        return in_a_new_process(arguments, of_rank_1, fault, around)
     Path("faulty.py").write_text(FAULTY.replace("FAULT", fault))
     store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # As torchrun's agent has it.
     torch.set_num_threads(1)  # Threads do not live through a fork.
@@ -121,6 +124,29 @@ def together(arguments, of_rank_1=None, fault="pass", around=nullcontext):
         pids.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     return codes, "".join(Path(f"err-{rank}").read_text() for rank in range(2))
+
+
+def in_a_new_process(arguments, of_rank_1, fault, around):
+    """``together`` from a process of its own: autograd's threads, which a test before this one started for tensors of
+    other devices, do not live through a fork."""
+    script = (
+        "import datetime, json, sys, test_torchrun as tests\n"
+        "*given, around, tests.processes.TIMEOUT, tests.processes.MOMENT = json.loads(sys.argv[1])\n"
+        "for name in ('TIMEOUT', 'MOMENT'):\n"
+        "    setattr(tests.processes, name, datetime.timedelta(seconds=getattr(tests.processes, name)))\n"
+        "print(json.dumps(tests.together(*given, getattr(tests, around))))\n"
+    )
+    paths = os.pathsep.join(str(ROOT / part) for part in (".", "tests/commands", "tests/common"))
+    waits = [wait.total_seconds() for wait in (processes.TIMEOUT, processes.MOMENT)]
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps([arguments, of_rank_1, fault, around.__name__, *waits])],
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests/commands", ROOT / "tests/common")))},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def weights(checkpoint):
