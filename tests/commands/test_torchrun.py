@@ -140,8 +140,7 @@ def in_a_new_process(arguments, of_rank_1, fault, around):
     waits = [wait.total_seconds() for wait in (processes.TIMEOUT, processes.MOMENT)]
     done = subprocess.run(
         [sys.executable, "-c", script, json.dumps([arguments, of_rank_1, fault, around.__name__, *waits])],
-        env=os.environ
-        | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests/commands", ROOT / "tests/common")))},
+        env=os.environ | {"PYTHONPATH": paths},
         capture_output=True,
         text=True,
         check=True,
