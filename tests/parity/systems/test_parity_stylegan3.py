@@ -189,6 +189,7 @@ def recipe_weights(network, layout):
     return found
 
 
+@pytest.mark.slow  # 27 s; the smaller recordings have every layer.
 @torch.no_grad()
 def test_parity_of_the_full_size_generator(data, measure, registry, layout, all_threads):
     file = data("sg3_t_g256_full_recipe")

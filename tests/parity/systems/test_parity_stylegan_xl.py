@@ -222,7 +222,10 @@ def recipe_weights(shapes):
 @torch.no_grad()
 @pytest.mark.parametrize(
     "name, configuration, classes",
-    [("xl_small_256_full_recipe", "small_256", 0), ("xl_imagenet_16_full_recipe", "imagenet_16", 1000)],
+    [
+        pytest.param("xl_small_256_full_recipe", "small_256", 0, marks=pytest.mark.slow),  # 27 s.
+        ("xl_imagenet_16_full_recipe", "imagenet_16", 1000),
+    ],
 )
 def test_parity_of_full_size_generators(data, measure, all_threads, name, configuration, classes):
     file = data(name)

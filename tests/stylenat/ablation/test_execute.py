@@ -160,7 +160,7 @@ def test_runs_end_with_a_checkpoint_when_the_ablation_is_killed(tmp_path, monkey
     until(free)
 
 
-def until(there, seconds=30):
+def until(there, seconds=120):
     deadline = time.monotonic() + seconds
     while not there():
         assert time.monotonic() < deadline
