@@ -14,7 +14,7 @@ FORMAT_VERSION = 1
 
 
 class ExportedModel(Model):
-    """Graphs of ``torch.export`` and the mean style.
+    """Graphs of ``torch.export`` and the mean style, or those of all classes.
 
     Load exports that you made or trust: a program is code.
 
@@ -76,8 +76,12 @@ class ExportedModel(Model):
                 raise ValueError("the generator has no styles to truncate; psi must be 1")
             images = self._call("generator", latents, *self._labels(classes, len(latents)))
         else:
-            styles = self.mapping(latents, classes)
-            images = self.synthesis(styles if psi == 1 else self._mean + psi * (styles - self._mean))
+            labels = self._labels(classes, len(latents))
+            styles = self._call("mapping", latents, *labels)
+            if psi != 1:
+                mean = self._mean if len(self._mean) == 1 else labels[0] @ self._mean
+                styles = mean + psi * (styles - mean)
+            images = self.synthesis(styles)
         return images.round().clamp(0, 255).to(torch.uint8)
 
     @torch.no_grad()

@@ -164,7 +164,7 @@ def _facts(opened: "Opened", batch: int | None) -> dict[str, Any]:
         "class_names": list(opened.classes.names) if opened.classes is not None else [],
         "seed": opened.seed,
         "batch": batch,
-        "mean_style": mean[0].tolist() if mean is not None else None,
+        "mean_style": mean.tolist() if mean is not None else None,
         "weights_sha256": opened.sha256,
     }
 

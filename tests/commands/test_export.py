@@ -13,6 +13,7 @@ import stylenat
 from stylenat import exporting
 from stylenat.classes import Classes
 from stylenat.commands.export import main as export
+from stylenat.exported import ExportedModel
 
 CONDITIONAL = ["generator.style.num_classes = 3", "discriminator.wavelet.num_classes = 3"]
 
@@ -91,3 +92,17 @@ def test_bad_input_is_one_line_and_leaves_nothing(here, monkeypatch, capsys):
     assert export(["model", "out"]) == 2
     assert "nothing is written" in capsys.readouterr().err
     assert sorted(Path.cwd().rglob("*")) == before
+
+
+def test_truncation_pulls_towards_the_mean_style_of_each_images_class():
+    model = object.__new__(ExportedModel)
+    model.latent_dim, model.num_styles, model.style_dim, model.class_names = 2, 1, 3, ("a", "b")
+    model._seed, model._batch, model.device = 0, None, torch.device("cpu")
+    model._mean = torch.tensor([[10.0, 20.0, 30.0], [40.0, 50.0, 60.0]])
+    model._calls = {
+        "mapping": lambda latents, labels: torch.zeros(len(latents), 3),
+        "synthesis": lambda styles: styles[:, 0, :, None, None],
+    }
+    images = model.sample([0, 1, 2], psi=0.5, classes=[0, 1, 1])
+    assert images[:, :, 0, 0].tolist() == [[5, 10, 15], [20, 25, 30], [20, 25, 30]]
+    assert not model.sample([0], psi=1.0, classes=0).any()
