@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from registry import Count, CountOrZero, UserError
 from stylenat import ranks
-from stylenat.networks.layers import GAIN, SLOPE, EqualLinear, EqualWeight, SpectralNorm, given, leaky_relu
+from stylenat.networks.layers import GAIN, SLOPE, EqualLinear, EqualWeight, given, leaky_relu
 from stylenat.networks.resampling import Blur
+from stylenat.networks.spectral_norm import SpectralNorm, SpectralNorms
 from stylenat.networks.widths import Width, resolutions, widths
 
 
@@ -34,7 +35,12 @@ def _activated(x: Tensor, weight: Tensor, bias: Tensor, **options: int) -> Tenso
 
 
 class Convolution(nn.Module):
-    """3x3 convolution, bias, leaky ReLU; with ``downsample`` a blur before it and stride 2."""
+    """3x3 convolution, bias, leaky ReLU; with ``downsample`` a blur before it and stride 2.
+
+    This and the other layers here are given their weight, which the network has normalised: ``weights``.
+    """
+
+    gain = GAIN
 
     def __init__(self, in_channels: int, out_channels: int, downsample: bool, spectral_norm: bool) -> None:
         super().__init__()
@@ -42,10 +48,17 @@ class Convolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.blur = Blur(padding=2) if downsample else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.blur is not None:
-            return _activated(self.blur(x), self.weight(GAIN), self.bias, stride=2)
-        return _activated(x, self.weight(GAIN), self.bias, padding=1)
+            return _activated(self.blur(x), weight, self.bias, stride=2)
+        return _activated(x, weight, self.bias, padding=1)
+
+
+class Block(nn.Sequential):
+    """Two convolutions; the second halves the side."""
+
+    def forward(self, x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        return self[1](self[0](x, first), second)
 
 
 class FromWavelet(nn.Module):
@@ -54,30 +67,33 @@ class FromWavelet(nn.Module):
     Both are linear, so that they run as one 2x2 convolution of stride 2 on the image.
     """
 
+    gain = GAIN
+
     def __init__(self, channels: int, spectral_norm: bool) -> None:
         super().__init__()
         self.weight = _weight(_uniform(channels, 12, 1, 1), spectral_norm)
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("haar", haar_filters(), persistent=False)
+        # From the 12 channels [band, colour] to the taps [colour, y, x] of each.
+        taps = torch.einsum("byx,cd->bcdyx", haar_filters(), torch.eye(3)).reshape(12, 12)
+        self.register_buffer("taps", taps, persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, weight: Tensor) -> Tensor:
         """[batch, 3, side, side] to [batch, channels, side / 2, side / 2]."""
-        # The 12 channels are band-major: [band, colour].
-        bands = self.weight(GAIN).view(-1, 4, 3).transpose(1, 2).reshape(-1, 4)
-        weight = (bands @ self.haar.view(4, 4)).view(-1, 3, 2, 2)
-        return _activated(images, weight, self.bias, stride=2)
+        return _activated(images, (weight.view(-1, 12) @ self.taps).view(-1, 3, 2, 2), self.bias, stride=2)
 
 
 class Linear(nn.Module):
     """Linear layer under spectral norm or an equalised learning rate."""
+
+    gain = 1.0
 
     def __init__(self, in_features: int, out_features: int, spectral_norm: bool) -> None:
         super().__init__()
         self.weight = _weight(_uniform(out_features, in_features), spectral_norm)
         self.bias = nn.Parameter(torch.zeros(out_features))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight(), self.bias)
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(x, weight, self.bias)
 
 
 def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
@@ -136,7 +152,7 @@ class WaveletDiscriminator(nn.Module):
         from_wavelet, blocks = [FromWavelet(width[resolution // 2], spectral_norm)], []
         for side in reversed(sides[1:-1]):
             blocks.append(
-                nn.Sequential(
+                Block(
                     Convolution(width[side], width[side], False, spectral_norm),
                     Convolution(width[side], width[side // 2], True, spectral_norm),
                 )
@@ -151,6 +167,9 @@ class WaveletDiscriminator(nn.Module):
         # checkpoints and its parameter count.
         self.activation_bias = nn.Parameter(torch.zeros(width[4])) if spectral_norm else None
         self.logit = Linear(width[4], 1, spectral_norm)
+        layers = [m for m in self.modules() if isinstance(m, Convolution | FromWavelet | Linear)]
+        self.spectral = SpectralNorms([m.weight for m in layers], [m.gain for m in layers]) if spectral_norm else None
+        self._weighted = tuple(layers)  # Not registered a second time.
         self.num_classes = num_classes
         self.embed = EqualLinear(num_classes, width[4]) if num_classes else None
 
@@ -179,22 +198,34 @@ class WaveletDiscriminator(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """[batch, 3, resolution, resolution] and labels [batch, num_classes] to logits [batch, 1]."""
-        x = self.features(images)
+        weights = self.weights()
+        x = self._features(images, weights)
+        logit = self.logit(x, weights[self.logit])
         if self.embed is None:
-            return self.logit(x)
+            return logit
         embedded = self.embed(given(labels, self.num_classes))
-        return self.logit(x) + (embedded * x).sum(dim=1, keepdim=True) / math.sqrt(x.shape[1])
+        return logit + (embedded * x).sum(dim=1, keepdim=True) / math.sqrt(x.shape[1])
 
     def features(self, images: Tensor) -> Tensor:
         """[batch, 3, resolution, resolution] to the features [batch, channels] that the logit is linear in."""
+        return self._features(images, self.weights())
+
+    def weights(self) -> dict[nn.Module, Tensor]:
+        """Of each layer, normalised, with its gain. In training each call is a power iteration."""
+        if self.spectral is not None:
+            return dict(zip(self._weighted, self.spectral(), strict=True))
+        return {layer: layer.weight(layer.gain) for layer in self._weighted}
+
+    def _features(self, images: Tensor, weights: dict[nn.Module, Tensor]) -> Tensor:
         self.check_batch(images.shape[0] * ranks.world_size())
-        x = self.from_wavelet[0](images)
+        x = self.from_wavelet[0](images, weights[self.from_wavelet[0]])
         for block, from_wavelet in zip(self.blocks, self.from_wavelet[1:], strict=True):
             # The reference inverts the Haar transform, blurs and transforms again; the first two cancel.
             images = self.halve(images)
-            x = block(x) + from_wavelet(images)
-        x = self.final_convolution(minibatch_stddev(x, self.stddev_group))
-        x = self.final_linear(x.flatten(1))
+            x = block(x, *(weights[layer] for layer in block)) + from_wavelet(images, weights[from_wavelet])
+        x = minibatch_stddev(x, self.stddev_group)
+        x = self.final_convolution(x, weights[self.final_convolution])
+        x = self.final_linear(x.flatten(1), weights[self.final_linear])
         if self.activation_bias is not None:
             x = x + self.activation_bias
         return leaky_relu(x)

@@ -1,4 +1,4 @@
-"""Layers that both networks are made of: equalised linears, AdaIN, spectral norm."""
+"""Layers that both networks are made of: equalised linears and weights, AdaIN."""
 
 import math
 from collections.abc import Callable
@@ -135,61 +135,6 @@ def no_autocast(like: Tensor) -> AbstractContextManager[object]:
     """Within it, tensors on this one's device keep their precision."""
     kind = like.device.type
     return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
-
-
-class SpectralNorm(nn.Module):
-    """Holds a weight and yields it divided by its largest singular value (arXiv 1802.05957).
-
-    One power iteration a call in training mode; none in evaluation mode.
-    """
-
-    eps = 1e-12
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-        matrix = weight.flatten(1)
-        self.register_buffer("u", F.normalize(torch.randn(matrix.shape[0]), dim=0, eps=self.eps))
-        self.register_buffer("v", F.normalize(torch.randn(matrix.shape[1]), dim=0, eps=self.eps))
-
-    def forward(self, gain: float = 1.0) -> Tensor:
-        """The weight times ``gain``, divided by its largest singular value."""
-        with no_autocast(self.weight):  # In half precision it would not converge.
-            with torch.no_grad():
-                matrix = self.weight.flatten(1)
-                if self.training:
-                    # New tensors, not new values in the old ones, which an earlier call's graph may still need.
-                    self.v = F.normalize(torch.mv(matrix.t(), self.u), dim=0, eps=self.eps)
-                    product = torch.mv(matrix, self.v)
-                    sigma = torch.linalg.vector_norm(product)
-                    self.u = product / sigma.clamp_min(self.eps)
-                else:
-                    sigma = torch.dot(self.u, torch.mv(matrix, self.v))
-            return _Divided.apply(self.weight, self.u, self.v, sigma, gain)
-
-
-class _Divided(torch.autograd.Function):
-    """``weight * gain / sigma`` with sigma = u^T weight v, of constant u and v, in few passes over the weight."""
-
-    @staticmethod
-    def forward(ctx, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor, gain: float) -> Tensor:
-        factor = gain / sigma
-        out = weight * factor
-        ctx.save_for_backward(weight, u, v, factor, out)
-        ctx.gain = gain
-        return out
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        weight, u, v, factor, out = ctx.saved_tensors
-        if torch.is_grad_enabled():  # A second derivative is wanted: through differentiable pieces.
-            divided = weight * (ctx.gain / torch.dot(u, torch.mv(weight.flatten(1), v)))
-            (found,) = torch.autograd.grad(divided, weight, grad, create_graph=True)
-            return found, None, None, None, None
-        # d sigma = u^T (d weight) v
-        along = torch.dot(grad.flatten(), out.flatten())
-        found = torch.addr(grad.flatten(1), u * along, v, alpha=-1 / ctx.gain).mul_(factor)
-        return found.view(weight.shape), None, None, None, None
 
 
 class EqualWeight(nn.Module):

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from registry import UserError
 from stylenat.networks.batch_norm import BatchNorm
-from stylenat.networks.layers import EqualLinear, SpectralNorm, leaky_relu
+from stylenat.networks.layers import EqualLinear, leaky_relu
+from stylenat.networks.spectral_norm import SpectralNorm, SpectralNorms
 
 KERNEL = 4
 """Side of all convolutions."""
@@ -32,8 +33,9 @@ class DownBlock(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound))
         self.norm = BatchNorm(out_channels, norm_group)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.conv2d(x, self.weight(), self.bias, stride=2, padding=1)
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        """weight: its own, normalised."""
+        x = F.conv2d(x, weight, self.bias, stride=2, padding=1)
         return F.leaky_relu(self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), 0.2)
 
 
@@ -74,6 +76,8 @@ class ScaleDiscriminator(nn.Module):
         )
         self.classes = ClassProjection(*embeddings, label_dim) if embeddings else None
         self.logit = convolution_weight(inputs[-1], label_dim if embeddings else 1)
+        norms = [*(block.weight for block in self.blocks), self.logit]
+        self.spectral = SpectralNorms(norms, [1.0] * len(norms))
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """[batch, channels, side, side] to logits [batch, positions]. Raises UserError for a map that is too small."""
@@ -83,9 +87,10 @@ class ScaleDiscriminator(nn.Module):
                 f"discriminator.projected: a mixed map of side {side} is too small for {len(self.blocks)} halvings and "
                 f"a {KERNEL}x{KERNEL} convolution; bind fewer discriminator.projected.channels, or larger backbone maps"
             )
-        for block in self.blocks:
-            x = block(x)
-        x = F.conv2d(x, self.logit())
+        *weights, logit = self.spectral()
+        for block, weight in zip(self.blocks, weights, strict=True):
+            x = block(x, weight)
+        x = F.conv2d(x, logit)
         if self.classes is not None and labels is not None:
             vectors = self.classes(labels)
             x = (x * vectors[:, :, None, None]).sum(dim=1) / math.sqrt(vectors.shape[1])

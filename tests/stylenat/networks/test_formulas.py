@@ -1,9 +1,11 @@
 """Layers against the formulas of their papers, on numbers small enough to compute by hand."""
 
+import copy
 import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from plugins.blocks.hydra import HydraBlock
@@ -16,12 +18,11 @@ from stylenat.networks.layers import (
     EqualLinear,
     EqualWeight,
     PixelNorm,
-    SpectralNorm,
-    _Divided,
     given,
     leaky_relu,
 )
 from stylenat.networks.resampling import UpsampleImage
+from stylenat.networks.spectral_norm import SpectralNorm, SpectralNorms, _Divided
 
 
 def generator():
@@ -134,7 +135,8 @@ def test_spectral_norm_divides_by_the_largest_singular_value_and_differentiates_
     assert float(torch.linalg.svdvals(weight.detach().flatten(1))[0]) == pytest.approx(1)
     assert torch.equal(norm(2.0), 2 * weight)
     matrix = norm.weight.detach().clone().requires_grad_()
-    divided = lambda w: _Divided.apply(w, norm.u, norm.v, torch.dot(norm.u, w.detach().flatten(1) @ norm.v), 1.5)  # noqa: E731
+    factor = lambda w: 1.5 / torch.dot(norm.u, w.detach().flatten(1) @ norm.v)  # noqa: E731
+    divided = lambda w: _Divided.apply((1.5,), None, [norm.u], [norm.v], [factor(w)], w)[0]  # noqa: E731
     plain = lambda w: 1.5 * w / torch.dot(norm.u, w.flatten(1) @ norm.v)  # noqa: E731
     grad = torch.randn_like(weight)
     for ours, formula in zip(*(torch.autograd.grad(f(matrix), matrix, grad) for f in (divided, plain)), strict=True):
@@ -150,6 +152,36 @@ def test_adain_begins_with_its_gamma_bias_and_the_styles_of_an_equalised_layer()
     assert not published.style.bias.any() and float(published.style.weight.detach().std()) == pytest.approx(1, rel=0.02)
     assert torch.equal(other.style.bias, torch.cat([torch.ones(300), torch.zeros(300)]))
     assert float(other.style.weight.detach().std()) == pytest.approx(0.1, rel=0.02)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_spectral_norms_together_are_those_of_the_single_calls(training):
+    torch.manual_seed(0)
+    together = nn.ModuleList(SpectralNorm(torch.randn(shape)) for shape in [(5, 3, 2, 2), (4, 6), (1, 5)])
+    together.train(training)
+    together[1].requires_grad_(False)  # A frozen layer.
+    single = copy.deepcopy(together)
+    gains = [1.0, 2.0, 0.5]
+    norms = SpectralNorms(together, gains).train(training)
+    assert not norms.state_dict()
+    for _ in range(2):
+        weights = norms()
+        expected = [norm(gain) for norm, gain in zip(single, gains, strict=True)]
+        for ours, theirs in zip(weights, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
+        assert [weight.requires_grad for weight in weights] == [True, False, True]
+        for name, value in single.state_dict().items():
+            torch.testing.assert_close(together.state_dict()[name], value)
+            assert together.state_dict()[name].untyped_storage().nbytes() == value.numel() * 4  # For checkpoints.
+    # The loss sees two, or one of them.
+    for used in ([0, 2], [2]):
+        for layers, found in ((together, weights), (single, expected)):
+            layers.zero_grad(set_to_none=True)
+            sum(found[i].square().sum() * found[i].sum() for i in used).backward(retain_graph=True)
+        for ours, theirs in zip(together.parameters(), single.parameters(), strict=True):
+            assert (ours.grad is None) == (theirs.grad is None)
+            if ours.grad is not None:
+                torch.testing.assert_close(ours.grad, theirs.grad)
 
 
 def test_one_power_iteration_a_call_in_training():
@@ -180,7 +212,9 @@ def test_the_wavelet_channels_are_bands_of_three_colours(band, colour, expected)
         layer.weight.weight[0, 3 * band + colour] = 1 / layer.weight.scale
     image = torch.full((1, 3, 2, 2), 7.0)
     image[0, colour] = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    torch.testing.assert_close(layer(image), leaky_relu(torch.tensor(expected)).view(1, 1, 1, 1))
+    torch.testing.assert_close(
+        layer(image, layer.weight(layer.gain)), leaky_relu(torch.tensor(expected)).view(1, 1, 1, 1)
+    )
 
 
 def test_minibatch_stddev_is_the_mean_deviation_of_every_group():
@@ -193,11 +227,14 @@ def test_minibatch_stddev_is_the_mean_deviation_of_every_group():
 
 def test_the_projection_of_each_image_on_its_own_class_is_added_to_its_logit():
     """arXiv 1802.05637: psi(phi(x)) + <V y, phi(x)>, scaled as StyleGAN2-ADA scales it."""
-    network = WaveletDiscriminator(resolution=8, channels=[4], stddev_group=1, num_classes=3).double()
+    network = WaveletDiscriminator(resolution=8, channels=[4], stddev_group=1, num_classes=3).double().eval()
     images, labels = torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.eye(3, dtype=torch.float64)[[0, 2, 1, 0]]
     features = network.features(images)
-    expected = [network.logit(f) + network.embed(y) @ f / len(f) ** 0.5 for f, y in zip(features, labels, strict=True)]
-    torch.testing.assert_close(network.eval()(images, labels), torch.stack(expected), rtol=1e-9, atol=1e-9)
+    weight = network.weights()[network.logit]
+    expected = [
+        network.logit(f, weight) + network.embed(y) @ f / len(f) ** 0.5 for f, y in zip(features, labels, strict=True)
+    ]
+    torch.testing.assert_close(network(images, labels), torch.stack(expected), rtol=1e-9, atol=1e-9)
 
 
 def test_as_many_layers_can_be_frozen_as_there_are():

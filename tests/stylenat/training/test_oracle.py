@@ -18,7 +18,8 @@ from plugins.regularizers.gradient_penalty import R1, R2
 from plugins.schedules.schedules import Cosine, LinearDecay, Warmup
 from stylenat.classes import Classes
 from stylenat.draws import Draw
-from stylenat.networks.layers import EqualLinear, SpectralNorm, leaky_relu
+from stylenat.networks.layers import EqualLinear, leaky_relu
+from stylenat.networks.spectral_norm import SpectralNorm
 from stylenat.training.average import Exponential, NoAverage
 from stylenat.training.optimizers import Adam, AdamW
 from stylenat.training.settings import Training
