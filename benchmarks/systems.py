@@ -7,9 +7,10 @@ its own. "x products" is the time of an image by that of its multiply-accumulate
 """
 
 import argparse
-import resource
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 from measure import alternating, gflops, product
@@ -58,9 +59,16 @@ def peak(name: str) -> float:
     """MB that making one image takes, beside the weights."""
     network = generator(name)
     latents = torch.randn(1, network.latent_dim)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # ru_maxrss would be the parent's peak, where that is higher.
+    Path("/proc/self/clear_refs").write_text("5")  # The peak becomes what is resident now.
+    before = resident_peak()
     network(latents)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (resident_peak() - before) / 1024
+
+
+def resident_peak() -> int:
+    """KiB."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
 def main() -> None:
