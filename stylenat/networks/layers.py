@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stylenat.networks.moments import moments
 from stylenat.networks.pieces import assembled, without_graph
 
 SLOPE, GAIN = 0.2, math.sqrt(2)
@@ -86,7 +87,7 @@ class AdaIN(nn.Module):
             gamma, beta = modulation.to(dtype).chunk(2, dim=-1)
             return lambda samples, some, out=None: _ModulatedNorm.apply(tokens.to(dtype), gamma, beta, self.eps)
         gamma, beta = modulation.chunk(2, dim=-1)
-        variance, mean = torch.var_mean(tokens, dim=1, keepdim=True, correction=0)
+        variance, mean = moments(tokens)
         slope = gamma * torch.rsqrt(variance + self.eps)
 
         def normalised(samples: slice, some: slice, out: Tensor | None = None) -> Tensor:
@@ -104,7 +105,7 @@ class _ModulatedNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
-        variance, mean = torch.var_mean(x, dim=1, keepdim=True, correction=0)
+        variance, mean = moments(x)
         inverse = torch.rsqrt(variance + eps)
         ctx.save_for_backward(x, gamma, beta, mean, inverse)
         ctx.eps = eps

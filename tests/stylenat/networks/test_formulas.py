@@ -21,6 +21,7 @@ from stylenat.networks.layers import (
     given,
     leaky_relu,
 )
+from stylenat.networks.moments import moments
 from stylenat.networks.resampling import UpsampleImage
 from stylenat.networks.spectral_norm import SpectralNorm, SpectralNorms, _Divided
 
@@ -119,6 +120,17 @@ def test_every_style_reaches_the_image_by_its_own_block():
     assert len(seen) == network.num_styles == 4
     assert all(torch.equal(style, styles[:, i]) for i, style in enumerate(seen))
     assert (styles.grad.abs().amax(dim=2) > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 50, 3), (1, 40_000, 12), (3, 30_001, 7)])
+def test_moments_of_large_maps_keep_their_digits_where_the_mean_is_large(shape):
+    torch.manual_seed(0)
+    x = torch.randn(shape) * torch.linspace(0.5, 2, shape[2]) + torch.linspace(-1000, 1000, shape[2])
+    x[:, : shape[1] // 2] += 1  # Pieces with different means.
+    variance, mean = moments(x)
+    exact = torch.var_mean(x.double(), dim=1, keepdim=True, correction=0)
+    torch.testing.assert_close(variance.double(), exact[0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(mean.double(), exact[1], rtol=1e-6, atol=1e-6)
 
 
 def test_spectral_norm_divides_by_the_largest_singular_value_and_differentiates_it():

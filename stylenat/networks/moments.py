@@ -1,0 +1,32 @@
+"""Mean and variance over a map's tokens, in one pass over a large map on a CPU."""
+
+import torch
+from torch import Tensor
+
+from stylenat.networks.pieces import PIECE
+
+
+def moments(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance (of all tokens, not of a sample) and mean over dimension 1, as ``torch.var_mean`` gives them.
+
+    ``torch.var_mean`` reads a map at a tenth of the memory's rate. Here sums are taken of pieces that stay in cache,
+    relative to the first piece's mean, so that means far from 0 lose no digits.
+
+    Args:
+        tokens: [batch, tokens, channels], without a graph.
+
+    Returns two tensors [batch, 1, channels].
+    """
+    batch, count, channels = tokens.shape
+    rows = max(1, PIECE // 4 // (batch * channels))
+    if tokens.device.type != "cpu" or torch.compiler.is_compiling() or count <= rows:
+        variance, mean = torch.var_mean(tokens, dim=1, keepdim=True, correction=0)
+        return variance, mean
+    near = tokens[:, :rows].mean(dim=1, keepdim=True)
+    total, squares = torch.zeros_like(near), torch.zeros_like(near)
+    for piece in tokens.split(rows, dim=1):
+        centred = piece - near
+        total += centred.sum(dim=1, keepdim=True)
+        squares += centred.square_().sum(dim=1, keepdim=True)
+    mean = total.div_(count)
+    return squares.div_(count).addcmul_(mean, mean, value=-1), mean + near
