@@ -92,7 +92,7 @@ class ShowsAttention(Protocol):
     """Optional interface of an attention layer over a square map, an ``nn.Module``: attention maps
     (``tools/attention_maps.py``, ``tracker.attention``).
 
-    A layer may have a method ``attend(qkv)``, which its block calls in place of the layer itself.
+    A layer may have a method ``attended(qkv)`` or ``attend(qkv)``, which its block calls in place of the layer itself.
     """
 
     def qkv(self, x: Tensor) -> Tensor:

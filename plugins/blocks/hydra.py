@@ -9,7 +9,7 @@ from stylenat.attention.op import Backend
 from stylenat.interfaces import Partition
 from stylenat.networks.layers import AdaIN
 from stylenat.networks.mlp import mlp
-from stylenat.networks.pieces import assembled, linear, plus, with_residual
+from stylenat.networks.pieces import Scratch, assembled, linear, plus, with_residual
 from stylenat.networks.widths import Width
 
 
@@ -55,18 +55,23 @@ class HydraBlock(nn.Module):
         """x: [batch, height, width, channels]; style: [batch, style_dim]."""
         tokens = x.flatten(1, 2)
         normalised, qkv = self.norm1.of(tokens, style), self.attention.qkv
-        attended = self.attention.attend(
-            assembled(
-                lambda samples, some, out: linear(qkv, normalised(samples, some), out),
-                tokens,
-                (*tokens.shape[:2], qkv.out_features),
-                qkv.out_features,
-            ).view(*x.shape[:3], -1)
+        projections = assembled(
+            lambda samples, some, out: linear(qkv, normalised(samples, some), out),
+            tokens,
+            (*tokens.shape[:2], qkv.out_features),
+            qkv.out_features,
+            shared=True,
         )
-        tokens = plus(attended, x).flatten(1, 2)
-        renormalised = self.norm2.of(tokens, style)
+        attended, proj = self.attention.attended(projections.view(*x.shape[:3], -1)).flatten(1, 2), self.attention.proj
+        tokens = assembled(
+            lambda samples, some, out: plus(linear(proj, attended[samples, some], out), tokens[samples, some]),
+            tokens,
+            tokens.shape,
+            proj.out_features,
+        )
+        renormalised, scratch = self.norm2.of(tokens, style), Scratch()
         tokens = with_residual(
-            lambda samples, some, out: mlp(renormalised(samples, some), self.expand, self.contract, out),
+            lambda samples, some, out: mlp(renormalised(samples, some), self.expand, self.contract, out, scratch),
             tokens,
             self.expand.out_features,
         )

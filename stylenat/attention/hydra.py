@@ -47,10 +47,11 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, height, width, channels] to the same."""
-        return self.attend(self.qkv(x))
+        return self.proj(self.attended(self.qkv(x)))
 
-    def attend(self, qkv: Tensor) -> Tensor:
-        """From q, k and v [batch, height, width, 3 * channels] on; without a graph it may overwrite them."""
+    def attended(self, qkv: Tensor) -> Tensor:
+        """From q, k and v [batch, height, width, 3 * channels] to what the heads see, [batch, height, width, channels],
+        before the last projection. Without a graph it may overwrite them."""
         raise NotImplementedError
 
     def _heads(self, qkv: Tensor) -> Tensor:
@@ -114,15 +115,14 @@ class HydraAttention(_Attention):
         q = torch.empty(shape, dtype=dtype, device=table.device)
         return {choose(self.backend, q, call.kernel_size, call.dilation, table).name for call in self._calls}
 
-    def attend(self, qkv: Tensor) -> Tensor:
-        """From q, k and v [batch, height, width, 3 * channels] on; without a graph it may overwrite them."""
+    def attended(self, qkv: Tensor) -> Tensor:
         qkv = self._heads(qkv)
         first, table, q = self.groups[0], self.relative_position_bias[0], qkv[:, :, :, 0]
         backend = choose(self.backend, q, first.kernel_size, first.dilation, table)
         takes_all = all(backend.unsupported(q, c.kernel_size, c.dilation, table) is None for c in self._calls[1:])
         if hasattr(backend, "grouped") and takes_all:  # Every group into one output, and into one gradient.
             heads = backend.grouped(qkv, self.groups, list(self.relative_position_bias), self.scale)
-            return self.proj(heads.flatten(3))
+            return heads.flatten(3)
         q, k, v = qkv.unbind(3)
         out = []
         for i, call in enumerate(self._calls):
@@ -138,7 +138,7 @@ class HydraAttention(_Attention):
                 )
             )
         heads = torch.cat(out, dim=3) if len(out) > 1 else out[0]
-        return self.proj((heads if self.back is None else heads.index_select(3, self.back)).flatten(3))
+        return (heads if self.back is None else heads.index_select(3, self.back)).flatten(3)
 
     def shown(self, qkv: Tensor, queries: Tensor) -> list[Shown]:
         """See ``interfaces.ShowsAttention``."""
@@ -210,14 +210,12 @@ class FullAttention(_Attention):
         """``4 heads over all tokens (100%)``."""
         return f"{self.num_heads} heads over all tokens (100%)"
 
-    def attend(self, qkv: Tensor) -> Tensor:
-        """From q, k and v [batch, resolution, resolution, 3 * channels] on."""
+    def attended(self, qkv: Tensor) -> Tensor:
         # [batch, heads, tokens, head_dim]
         q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in self._heads(qkv).unbind(3))
         bias = self.relative_position_bias.flatten(1)[:, self.index]
         weights = softmax(self.scale * q @ k.transpose(-2, -1) + bias)
-        out = (weights @ v).transpose(1, 2).reshape(*qkv.shape[:3], -1)
-        return self.proj(out)
+        return (weights @ v).transpose(1, 2).reshape(*qkv.shape[:3], -1)
 
     def shown(self, qkv: Tensor, queries: Tensor) -> list[Shown]:
         """See ``interfaces.ShowsAttention``."""

@@ -111,7 +111,7 @@ def observed(generator: nn.Module, queries: Callable[[int], Tensor]) -> Iterator
     found: dict[str, list[list[Shown]]] = {}
     within: set[nn.Module] = set()
     handles: list[Any] = []
-    patched: list[nn.Module] = []
+    patched: list[tuple[nn.Module, str]] = []
 
     def record(name: str, layer: Any, qkv: Tensor) -> None:
         with torch.no_grad():
@@ -125,17 +125,18 @@ def observed(generator: nn.Module, queries: Callable[[int], Tensor]) -> Iterator
 
         handles.append(layer.register_forward_pre_hook(entered))
         handles.append(layer.register_forward_hook(lambda *_: within.discard(layer)))
-        if hasattr(layer, "attend"):
-            attend = layer.attend
+        # A block may project by itself and call one of these alone. Without a graph it may overwrite its input.
+        method = next((name for name in ("attended", "attend") if hasattr(layer, name)), None)
+        if method is not None:
+            inner = getattr(layer, method)
 
-            # A block may project by itself and call this alone. Without a graph it may overwrite its input.
             def attending(qkv: Tensor) -> Tensor:
                 if layer not in within:
                     record(name, layer, qkv)
-                return attend(qkv)
+                return inner(qkv)
 
-            layer.attend = attending
-            patched.append(layer)
+            setattr(layer, method, attending)
+            patched.append((layer, method))
 
     for name, module in generator.named_modules():
         if shows_attention(module):
@@ -145,5 +146,5 @@ def observed(generator: nn.Module, queries: Callable[[int], Tensor]) -> Iterator
     finally:
         for handle in handles:
             handle.remove()
-        for layer in patched:
-            del layer.attend
+        for layer, method in patched:
+            delattr(layer, method)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from registry import AttentionSite, CountOrZero, Finite, Positive, UserError
 from stylenat.networks.layers import EqualLinear, PixelNorm, given, leaky_relu
-from stylenat.networks.pieces import assembled, without_graph
+from stylenat.networks.pieces import assembled, shared_memory, without_graph
 from stylenat.networks.resampling import UpsampleImage
 from stylenat.networks.widths import Width, resolutions, widths
 
@@ -206,7 +206,10 @@ class StyleGenerator(nn.Module):
 
     def synthesis(self, styles: Tensor) -> Tensor:
         """w+ [batch, num_styles, style_dim] to images [batch, 3, resolution, resolution], normalised space."""
-        return self._from_stage(0, self.constant.expand(styles.shape[0], -1, -1, -1), None, styles)
+        x = self.constant.expand(len(styles), -1, -1, -1)
+        largest = max(3 * site.channels * site.resolution**2 for sites in self.sites for site in sites)
+        with shared_memory(x, largest):
+            return self._from_stage(0, x, None, styles)
 
     def _from_stage(self, first: int, x: Tensor, image: Tensor | None, styles: Tensor) -> Tensor:
         for i, stage in enumerate(self.stages[first:], first):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylenat.networks.moments import moments
-from stylenat.networks.pieces import assembled, without_graph
+from stylenat.networks.pieces import Scratch, assembled, without_graph
 
 SLOPE, GAIN = 0.2, math.sqrt(2)
 
@@ -78,7 +78,7 @@ class AdaIN(nn.Module):
     def of(self, tokens: Tensor, style: Tensor) -> Callable[..., Tensor]:
         """``normalised(samples, some, out=None)``: that part of the result for tokens [batch, tokens, channels].
 
-        Where a graph is kept, the parts are all of it.
+        Where a graph is kept, the parts are all of it. Without one, the next call overwrites the part.
         """
         modulation = self.style(style)[:, None]
         if not without_graph(tokens):
@@ -88,10 +88,11 @@ class AdaIN(nn.Module):
             return lambda samples, some, out=None: _ModulatedNorm.apply(tokens.to(dtype), gamma, beta, self.eps)
         gamma, beta = modulation.chunk(2, dim=-1)
         variance, mean = moments(tokens)
-        slope = gamma * torch.rsqrt(variance + self.eps)
+        slope, scratch = gamma * torch.rsqrt(variance + self.eps), Scratch()
 
         def normalised(samples: slice, some: slice, out: Tensor | None = None) -> Tensor:
-            centred = tokens[samples, some] - mean[samples]
+            piece = tokens[samples, some]
+            centred = torch.sub(piece, mean[samples], out=scratch(piece, *piece.shape))
             return torch.addcmul(beta[samples], centred, slope[samples], out=centred if out is None else out)
 
         return normalised

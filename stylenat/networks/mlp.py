@@ -4,17 +4,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylenat.networks.pieces import PIECE, add_linear
+from stylenat.networks.pieces import PIECE, Scratch, add_linear, linear
 
 
-def mlp(x: Tensor, expand: nn.Linear, contract: nn.Linear, add_to: Tensor | None = None) -> Tensor:
+def mlp(
+    x: Tensor, expand: nn.Linear, contract: nn.Linear, add_to: Tensor | None = None, scratch: Scratch | None = None
+) -> Tensor:
     """``contract(gelu(expand(x)))`` of [..., channels], twice differentiable; a CPU keeps only x for the backward.
 
     Args:
         add_to: contiguous [batch, tokens, channels] that the result is added to in place; without a graph alone.
+        scratch: memory for the hidden layer there.
     """
     if add_to is not None:
-        return add_linear(add_to, contract, torch.ops.aten.gelu_(expand(x)))
+        hidden = (scratch or Scratch())(x, *x.shape[:-1], expand.out_features)
+        return add_linear(add_to, contract, torch.ops.aten.gelu_(linear(expand, x, hidden)))
     if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return contract(F.gelu(expand(x)))
     out = _MLP.apply(x.flatten(0, -2), expand.weight, expand.bias, contract.weight, contract.bias)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from stylenat.networks.pieces import PIECE
+from stylenat.networks.pieces import PIECE, Scratch
 
 
 def moments(tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,10 +23,10 @@ def moments(tokens: Tensor) -> tuple[Tensor, Tensor]:
         variance, mean = torch.var_mean(tokens, dim=1, keepdim=True, correction=0)
         return variance, mean
     near = tokens[:, :rows].mean(dim=1, keepdim=True)
-    total, squares = torch.zeros_like(near), torch.zeros_like(near)
+    total, squares, scratch = torch.zeros_like(near), torch.zeros_like(near), Scratch()
     for piece in tokens.split(rows, dim=1):
-        centred = piece - near
+        centred = torch.sub(piece, near, out=scratch(piece, *piece.shape))
         total += centred.sum(dim=1, keepdim=True)
-        squares += centred.square_().sum(dim=1, keepdim=True)
+        squares += centred.mul_(centred).sum(dim=1, keepdim=True)
     mean = total.div_(count)
     return squares.div_(count).addcmul_(mean, mean, value=-1), mean + near

@@ -3,7 +3,10 @@
 On a CPU fresh memory costs about as much as the products: every large intermediate is mapped and cleared anew.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +32,49 @@ def pieces(batch: int, tokens: int, width: int) -> Iterator[tuple[slice, slice]]
             yield slice(sample, sample + 1), slice(first, first + step)
 
 
+class Scratch:
+    """Memory for an intermediate of one piece after the other: fresh memory would cost as much as the work in it."""
+
+    def __init__(self) -> None:
+        self._buffer: Tensor | None = None
+
+    def __call__(self, like: Tensor, *shape: int) -> Tensor:
+        """An uninitialised tensor of this shape, contiguous, in the precision of ``like``; the last one is lost."""
+        count = math.prod(shape)
+        if self._buffer is None or self._buffer.numel() < count or self._buffer.dtype != like.dtype:
+            self._buffer = like.new_empty(count)
+        return self._buffer[:count].view(shape)
+
+
+_layers: ContextVar[Scratch | None] = ContextVar("layers", default=None)
+"""For what is lost within each layer of the network that runs; None outside ``shared_memory``."""
+
+
+@contextmanager
+def shared_memory(like: Tensor, count: int) -> Iterator[None]:
+    """In it, ``assembled(..., shared=True)`` uses the same memory in one layer after the other.
+
+    Args:
+        count: numbers that the largest of them is expected to need, in the precision and on the device of ``like``.
+    """
+    if not without_graph(like):
+        yield
+        return
+    scratch = Scratch()
+    scratch(like, count)
+    before = _layers.set(scratch)
+    try:
+        yield
+    finally:
+        _layers.reset(before)
+
+
 def assembled(
-    f: Callable[[slice, slice, Tensor | None], Tensor], x: Tensor, shape: Sequence[int], width: int
+    f: Callable[[slice, slice, Tensor | None], Tensor],
+    x: Tensor,
+    shape: Sequence[int],
+    width: int,
+    shared: bool = False,
 ) -> Tensor:
     """``f`` of x, [batch, tokens or rows, ...], computed piece by piece where no graph is kept.
 
@@ -39,10 +83,12 @@ def assembled(
             graph it is called once, for all of x and without ``out``.
         shape: of the result, whose first two dimensions are x's; width: numbers of the widest intermediate per token
             or row.
+        shared: the result is lost with the next such call in ``shared_memory``.
     """
     if not without_graph(x):
         return f(slice(None), slice(None), None)
-    out = x.new_empty(shape)
+    scratch = _layers.get() if shared else None
+    out = x.new_empty(shape) if scratch is None else scratch(x, *shape)
     for samples, some in pieces(len(x), x.shape[1], width):
         f(samples, some, out[samples, some])
     return out
