@@ -1,9 +1,14 @@
 """Launches the Triton kernels of the modulated instance norm: one or two forward, and backward."""
 
+import os
+import shutil
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
+
+from stylenat.attention.triton_fused import why_no_triton
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 NUMBERS = 2048
@@ -40,6 +45,17 @@ def cut_for(batch: int, tokens: int, channels: int) -> Cut:
     wanted = PROGRAMS // (max(batch, 1) * -(-channels // block))
     chunks = max(1, min(wanted, tokens // LEAST, MOST))
     return Cut(block, rows, -(-tokens // (chunks * rows)) * rows)
+
+
+def why_not(index: int | None) -> str | None:
+    """Why the kernels cannot run on the GPU of this index; None where they can."""
+    return why_no_triton(index) or _no_compiler()
+
+
+@cache
+def _no_compiler() -> str | None:
+    found = "CC" in os.environ or shutil.which("gcc") or shutil.which("clang")
+    return None if found else "Triton needs a C compiler to launch kernels; install gcc, or set CC"
 
 
 def outputs(x: Tensor, modulation: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from stylenat.attention.shape import without_data
-from stylenat.attention.triton_fused import why_no_triton
 from stylenat.networks import fused_norm
 
 
@@ -21,17 +20,25 @@ def modulated_norm(x: Tensor, modulation: Tensor, eps: float) -> Tensor:
     Args:
         x: [batch, tokens, channels]; modulation: [batch, 2 * channels], gamma before beta.
     """
-    if _fused(x, modulation):
-        return _Fused.apply(x, modulation, eps, _precision(x.device.type))
-    dtype = torch.float64 if torch.float64 in (x.dtype, modulation.dtype) else torch.float32
-    return _Plain.apply(x.to(dtype), *_halves(modulation, dtype), eps)
+    return (fused if _usable(x, modulation) else plain)(x, modulation, eps)
 
 
-def _fused(x: Tensor, modulation: Tensor) -> bool:
+def _usable(x: Tensor, modulation: Tensor) -> bool:
     """Whether the operator is used. A compiler gets the plain formula, which it joins with the operations around it."""
     if torch.compiler.is_compiling() or not {x.dtype, modulation.dtype}.issubset(fused_norm.DTYPES):
         return False
-    return without_data(x) or (x.device.type == "cuda" and why_no_triton(x.device.index) is None)
+    return without_data(x) or (x.device.type == "cuda" and fused_norm.why_not(x.device.index) is None)
+
+
+def fused(x: Tensor, modulation: Tensor, eps: float) -> Tensor:
+    """``modulated_norm`` by the operator, for inputs of ``fused_norm.DTYPES``."""
+    return _Fused.apply(x, modulation, eps, _precision(x.device.type))
+
+
+def plain(x: Tensor, modulation: Tensor, eps: float) -> Tensor:
+    """``modulated_norm`` by PyTorch's own operators."""
+    dtype = torch.float64 if torch.float64 in (x.dtype, modulation.dtype) else torch.float32
+    return _Plain.apply(x.to(dtype), *_halves(modulation, dtype), eps)
 
 
 def _precision(kind: str) -> torch.dtype:

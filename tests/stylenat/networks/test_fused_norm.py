@@ -4,9 +4,12 @@
 ``tests/stylenat/attention/test_triton_compiled.py``.
 """
 
+import sys
+
 import pytest
 import torch
 from pretended_gpu import pretended_gpu
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stylenat.networks import fused_norm, modulated_norm
 from stylenat.networks.fused_norm import LEAST, MOST, Cut, cut_for
@@ -132,23 +135,19 @@ def test_the_operators_on_a_cpu_are_the_kernels_formula(dtype):
 def test_the_shapes_for_tracers_are_those_of_the_operators():
     x, modulation, grad = made(2, 6, 5, dtype=torch.bfloat16)
     statistics = torch.zeros(2, 2, 5)
-    checked = torch.library.opcheck
-    with torch.no_grad():
-        for dtype in (torch.float32, torch.float16):
-            checked(
-                torch.ops.stylenat.modulated_norm.default, (x, modulation, EPS, dtype), test_utils="test_faketensor"
-            )
-        checked(
-            torch.ops.stylenat.modulated_norm_backward.default,
-            (grad, x, modulation, statistics),
-            test_utils="test_faketensor",
-        )
+    operators = torch.ops.stylenat
+    for operator, given in (
+        (operators.modulated_norm, (x, modulation, EPS, torch.float32)),
+        (operators.modulated_norm, (x, modulation, EPS, torch.float16)),
+        (operators.modulated_norm_backward, (grad, x, modulation, statistics)),
+    ):
+        torch.library.opcheck(operator.default, given, test_utils=("test_schema", "test_faketensor"))
 
 
 def test_a_second_derivative_of_the_operator_goes_through_differentiable_pieces():
     x, modulation, grad = (t.requires_grad_() for t in made(2, 10, 3))
     found = []
-    for f in (lambda: modulated_norm._Fused.apply(x, modulation, EPS, torch.float32), lambda: formula(x, modulation)):
+    for f in (lambda: modulated_norm.fused(x, modulation, EPS), lambda: formula(x, modulation)):
         first = torch.autograd.grad(f(), (x, modulation), grad, create_graph=True)
         found.append([*first, *torch.autograd.grad(sum(g.square().sum() for g in first), (x, modulation, grad))])
         (alone,) = torch.autograd.grad(f(), modulation, grad, create_graph=True)
@@ -167,26 +166,57 @@ def results(device, dtype=torch.float32):
     return [t.detach().cpu() for t in (out, *torch.autograd.grad(out, [*given, *layer.parameters()], grad))]
 
 
-def test_a_layer_on_a_gpu_is_one_operator_and_its_gradient_another(monkeypatch):
-    launched, operators = [], torch.ops.stylenat
-    for name in ("modulated_norm", "modulated_norm_backward"):
-        operator = getattr(operators, name)
-        monkeypatch.setattr(operators, name, lambda *a, f=operator, n=name: launched.append(n) or f(*a))
-    plain = results("cpu")
-    assert not launched
-    with pretended_gpu():
+@pytest.fixture
+def compiler(monkeypatch):
+    """Says that there is a C compiler; whether there is one is no matter here."""
+    monkeypatch.setenv("CC", "cc")
+    fused_norm._no_compiler.cache_clear()
+    yield
+    fused_norm._no_compiler.cache_clear()
+
+
+class Seen(TorchDispatchMode):
+    """The names of the norm's operators, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names += [name] if (name := function.overloadpacket.__name__).startswith("modulated_norm") else []
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_layer_on_a_gpu_is_one_operator_and_its_gradient_another(compiler):
+    with Seen() as seen:
+        plain = results("cpu")
+    assert not seen.names
+    with pretended_gpu(), seen:
         on_gpu = results("cuda")
-        assert launched == ["modulated_norm", "modulated_norm_backward"]
-        results("cuda", torch.float64)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
-        results("cuda")
-    assert len(launched) == 2  # float64, and an older card, have the plain formula.
+    assert seen.names == ["modulated_norm", "modulated_norm_backward"]
     for ours, theirs in zip(on_gpu, plain, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_what_the_kernels_do_not_take_has_the_plain_formula(compiler, monkeypatch):
+    with pretended_gpu(), Seen() as seen:
+        results("cuda", torch.float64)
+        with monkeypatch.context() as old:
+            old.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
+            results("cuda")
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, "triton", None)
+            results("cuda")
+        monkeypatch.delenv("CC")
+        monkeypatch.setenv("PATH", "")
+        fused_norm._no_compiler.cache_clear()
+        assert "C compiler" in fused_norm.why_not(0)
+        results("cuda")
+    assert not seen.names
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_within_autocast_the_result_is_what_the_next_product_would_round_it_to(dtype):
+def test_within_autocast_the_result_is_what_the_next_product_would_round_it_to(dtype, compiler):
     x, modulation, _ = made(2, 12, 8)
     with torch.autocast("cpu", dtype):
         plain = modulated_norm.modulated_norm(x, modulation, EPS)

@@ -73,7 +73,7 @@ def test_an_iteration_of_ffhq256_gives_the_gpu_few_operations():
         pretended_gpu(),
         patch.dict(BACKENDS, {"fused": Fused()}, clear=True),
         patch.dict(KERNELS, {"fused": Kernels()}),
-        patch("stylenat.networks.modulated_norm.why_no_triton", lambda index: None),
+        patch("stylenat.networks.fused_norm.why_not", lambda index: None),
     ):
         state = TrainingState(settings, torch.device("cuda", 0))
         for state.step in (1, 2):  # The first makes the optimizers' moments; the penalty of each 16th is in neither.
