@@ -28,7 +28,8 @@ class Traced:
         self.graphs = []
 
     def __call__(self, graph, inputs):
-        self.graphs.append([str(node.target) for node in graph.graph.nodes])
+        parts = [part for part in graph.modules() if isinstance(part, torch.fx.GraphModule)]
+        self.graphs.append([str(node.target) for part in parts for node in part.graph.nodes])
         return graph.forward
 
 
