@@ -9,7 +9,7 @@ from stylenat.attention.op import Backend
 from stylenat.interfaces import Partition
 from stylenat.networks.layers import AdaIN
 from stylenat.networks.mlp import mlp
-from stylenat.networks.pieces import assembled, linear, plus, with_residual
+from stylenat.networks.pieces import as_map, as_tokens, assembled, linear, plus, with_residual
 from stylenat.networks.widths import Width
 
 
@@ -53,24 +53,22 @@ class HydraBlock(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """x: [batch, height, width, channels]; style: [batch, style_dim]."""
-        tokens = x.flatten(1, 2)
+        tokens = as_tokens(x)
         normalised, qkv = self.norm1.of(tokens, style), self.attention.qkv
-        attended = self.attention.attend(
-            assembled(
-                lambda samples, some, out: linear(qkv, normalised(samples, some), out),
-                tokens,
-                (*tokens.shape[:2], qkv.out_features),
-                qkv.out_features,
-            ).view(*x.shape[:3], -1)
+        products = assembled(
+            lambda samples, some, out: linear(qkv, normalised(samples, some), out),
+            tokens,
+            (*tokens.shape[:-1], qkv.out_features),
+            qkv.out_features,
         )
-        tokens = plus(attended, x).flatten(1, 2)
+        tokens = as_tokens(plus(self.attention.attend(as_map(products, x)), x))
         renormalised = self.norm2.of(tokens, style)
         tokens = with_residual(
             lambda samples, some, out: mlp(renormalised(samples, some), self.expand, self.contract, out),
             tokens,
             self.expand.out_features,
         )
-        return tokens.view(x.shape)
+        return as_map(tokens, x)
 
     def attention_backends(self, dtype: torch.dtype) -> set[str]:
         """Those that its attention takes, in this precision; none at 4x4. Raises UserError where one cannot be used."""

@@ -60,7 +60,7 @@ def _no_compiler() -> str | None:
 
 def outputs(x: Tensor, modulation: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Room for what ``forward`` writes."""
-    return x.new_empty(x.shape, dtype=dtype), x.new_empty((x.shape[0], 2, x.shape[2]), dtype=torch.float32)
+    return x.new_empty(x.shape, dtype=dtype), x.new_empty((x.shape[0], 2, x.shape[-1]), dtype=torch.float32)
 
 
 def gradients(grad: Tensor, x: Tensor, modulation: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,8 +74,8 @@ def forward(
     """See ``stylenat::modulated_norm``."""
     from stylenat.networks import fused_norm_kernels as kernels
 
-    x = _rows(x)
     out, statistics = outputs(x, modulation, eps, dtype)
+    x = _tokens(x)
     cut = cut or cut_for(*x.shape)
     sizes, strides = (*x.shape[1:], cut.chunk), x.stride()[:2]
     grid, alone, partial = _grid(x, cut)
@@ -95,8 +95,8 @@ def backward(
     """See ``stylenat::modulated_norm_backward``."""
     from stylenat.networks import fused_norm_kernels as kernels
 
-    grad, x = _rows(grad), _rows(x)
     found = gradients(grad, x, modulation, statistics)
+    grad, x = _tokens(grad), _tokens(x)
     cut = cut or cut_for(*x.shape)
     sizes, strides = (*x.shape[1:], cut.chunk), (*grad.stride()[:2], *x.stride()[:2])
     grid, alone, partial = _grid(x, cut)
@@ -118,5 +118,7 @@ def _grid(x: Tensor, cut: Cut) -> tuple[tuple[int], bool, Tensor]:
     return (batch * chunks * -(-channels // cut.block),), chunks == 1, partial
 
 
-def _rows(x: Tensor) -> Tensor:
+def _tokens(x: Tensor) -> Tensor:
+    """[batch, tokens, channels] with rows of stride 1; a copy only where it must be."""
+    x = x.flatten(1, -2)
     return x if x.stride(2) == 1 else x.contiguous()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylenat.networks.modulated_norm import modulated_norm
-from stylenat.networks.pieces import assembled, without_graph
+from stylenat.networks.pieces import as_map, as_tokens, assembled, without_graph
 
 SLOPE, GAIN = 0.2, math.sqrt(2)
 
@@ -72,11 +72,11 @@ class AdaIN(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """x: [batch, height, width, channels]; style: [batch, style_dim]."""
-        tokens = x.flatten(1, 2)
-        return assembled(self.of(tokens, style), tokens, tokens.shape, tokens.shape[2]).view(x.shape)
+        tokens = as_tokens(x)
+        return as_map(assembled(self.of(tokens, style), tokens, tokens.shape, tokens.shape[-1]), x)
 
     def of(self, tokens: Tensor, style: Tensor) -> Callable[..., Tensor]:
-        """``normalised(samples, some, out=None)``: that part of the result for tokens [batch, tokens, channels].
+        """``normalised(samples, some, out=None)``: that part of the result for tokens as ``as_tokens`` gives them.
 
         Where a graph is kept, the parts are all of it.
         """

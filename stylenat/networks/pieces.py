@@ -29,6 +29,19 @@ def pieces(batch: int, tokens: int, width: int) -> Iterator[tuple[slice, slice]]
             yield slice(sample, sample + 1), slice(first, first + step)
 
 
+def as_tokens(x: Tensor) -> Tensor:
+    """[batch, height, width, channels] as [batch, tokens, channels] on a CPU, for pieces.
+
+    A GPU has no pieces, and every view costs its host as much time as an operator.
+    """
+    return x.flatten(1, 2) if x.device.type == "cpu" else x
+
+
+def as_map(x: Tensor, like: Tensor) -> Tensor:
+    """``as_tokens`` undone: of the height and width of ``like``."""
+    return x if x.ndim == like.ndim else x.view(*like.shape[:3], -1)
+
+
 def assembled(
     f: Callable[[slice, slice, Tensor | None], Tensor], x: Tensor, shape: Sequence[int], width: int
 ) -> Tensor:

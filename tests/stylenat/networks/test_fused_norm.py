@@ -115,8 +115,12 @@ def test_strided_inputs_are_read_where_they_are():
     for given in (
         (x[:1].expand(3, -1, -1), modulation[:1].expand(3, -1), grad[:1].expand(3, -1, -1)),
         (wide.transpose(0, 1)[..., 4:20], columns.t(), grad[0].t().contiguous().t().expand(3, -1, -1)),
+        (x[:1].expand(3, -1, -1).unflatten(1, (4, 3)), columns.t(), grad[0].expand(3, -1, -1).unflatten(1, (2, 6))),
     ):
-        assert all(error(a, b) < 2e-6 for a, b in zip(fused(*given), exact, strict=True))
+        out, *gradients = fused(*given)
+        assert out.shape == gradients[0].shape == given[0].shape
+        ours = out.flatten(1, -2), gradients[0].flatten(1, -2), gradients[1]
+        assert all(error(a, b) < 2e-6 for a, b in zip(ours, exact, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -134,6 +138,7 @@ def test_the_operators_on_a_cpu_are_the_kernels_formula(dtype):
 
 def test_the_shapes_for_tracers_are_those_of_the_operators():
     x, modulation, grad = made(2, 6, 5, dtype=torch.bfloat16)
+    x, grad = (t.view(2, 3, 2, 5) for t in (x, grad))
     statistics = torch.zeros(2, 2, 5)
     operators = torch.ops.stylenat
     for operator, given in (
@@ -145,9 +150,14 @@ def test_the_shapes_for_tracers_are_those_of_the_operators():
 
 
 def test_a_second_derivative_of_the_operator_goes_through_differentiable_pieces():
-    x, modulation, grad = (t.requires_grad_() for t in made(2, 10, 3))
+    x, modulation, grad = made(2, 10, 3)
+    x, grad = (t.view(2, 5, 2, 3) for t in (x, grad))
+    x, modulation, grad = (t.requires_grad_() for t in (x, modulation, grad))
     found = []
-    for f in (lambda: modulated_norm.fused(x, modulation, EPS), lambda: formula(x, modulation)):
+    for f in (
+        lambda: modulated_norm.fused(x, modulation, EPS),
+        lambda: formula(x.flatten(1, 2), modulation).view(x.shape),
+    ):
         first = torch.autograd.grad(f(), (x, modulation), grad, create_graph=True)
         found.append([*first, *torch.autograd.grad(sum(g.square().sum() for g in first), (x, modulation, grad))])
         (alone,) = torch.autograd.grad(f(), modulation, grad, create_graph=True)
