@@ -40,6 +40,8 @@ CARDS = {
 }
 REACHED = 0.6, 0.75
 """Shares of the peaks: products, memory."""
+READ_AGAIN = {"modulated_norm": 1, "modulated_norm_backward": 2}
+"""Operators whose kernels read maps twice: how many of their first arguments these are."""
 FREE = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"}
 
 
@@ -57,6 +59,7 @@ class Costs(TorchDispatchMode):
         if function.is_view or function.namespace == "prim" or name in FREE:
             return out
         moved = sum(t.numel() * t.element_size() for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor))
+        moved += sum(t.nbytes for t in args[: READ_AGAIN.get(name, 0)])
         if name.startswith("grouped_attention"):
             self._attention(name, args[1])
             return out

@@ -3,6 +3,7 @@
     python benchmarks/triton_static.py                       # all kernels, dtypes and targets at the tiles in use
     python benchmarks/triton_static.py --dim 32              # of heads of this width; at the end, FlexAttention's
     python benchmarks/triton_static.py --search --dim 64     # candidates for the tiles
+    python benchmarks/triton_static.py --norm                # the modulated norm's kernels instead of attention's
 
 Prints registers, spills (bytes of stack), shared memory, tensor-core and atomic instructions of each kernel. And a
 MODEL of its time for one head and one image at 256x256: the largest of three bounds, the rate at which instructions
@@ -15,6 +16,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING
 
+import norm_static
 import torch
 from static_kernels import CARDS, PRECISIONS, SHARED_LIMIT, Card, Compiled, counted, slowest
 from triton.compiler import ASTSource
@@ -109,7 +111,12 @@ def main() -> None:
     parser.add_argument("--precision", choices=PRECISIONS, action="append", help="(default: all)")
     parser.add_argument("--kernel-size", type=int, default=7)
     parser.add_argument("--search", action="store_true", help="try every candidate for the tiles")
+    parser.add_argument("--norm", action="store_true", help="the modulated norm's kernels instead of attention's")
     arguments = parser.parse_args()
+    if arguments.norm:
+        for row in norm_static.rows(TARGETS):
+            print(row, flush=True)
+        return
     header = f"{'type':>6}{'dim':>5}{'sm':>5}  {'tiles':18} regs stack shared  MMA atom  model, us a head"
     print(f"{'kernel':28}{header}")
     precisions, dims = arguments.precision or list(PRECISIONS), arguments.dim or [8, 16, 32, 64]

@@ -9,7 +9,7 @@ from stylenat.attention.op import Backend
 from stylenat.interfaces import Partition
 from stylenat.networks.layers import AdaIN
 from stylenat.networks.mlp import mlp
-from stylenat.networks.pieces import Scratch, assembled, linear, plus, with_residual
+from stylenat.networks.pieces import Scratch, as_map, as_tokens, assembled, linear, part, plus, with_residual
 from stylenat.networks.widths import Width
 
 
@@ -53,18 +53,20 @@ class HydraBlock(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """x: [batch, height, width, channels]; style: [batch, style_dim]."""
-        tokens = x.flatten(1, 2)
+        tokens = as_tokens(x)
         normalised, qkv = self.norm1.of(tokens, style), self.attention.qkv
         projections = assembled(
             lambda samples, some, out: linear(qkv, normalised(samples, some), out),
             tokens,
-            (*tokens.shape[:2], qkv.out_features),
+            (*tokens.shape[:-1], qkv.out_features),
             qkv.out_features,
             shared=True,
         )
-        attended, proj = self.attention.attended(projections.view(*x.shape[:3], -1)).flatten(1, 2), self.attention.proj
+        attended, proj = as_tokens(self.attention.attended(as_map(projections, x))), self.attention.proj
         tokens = assembled(
-            lambda samples, some, out: plus(linear(proj, attended[samples, some], out), tokens[samples, some]),
+            lambda samples, some, out: plus(
+                linear(proj, part(attended, samples, some), out), part(tokens, samples, some)
+            ),
             tokens,
             tokens.shape,
             proj.out_features,
@@ -75,7 +77,7 @@ class HydraBlock(nn.Module):
             tokens,
             self.expand.out_features,
         )
-        return tokens.view(x.shape)
+        return as_map(tokens, x)
 
     def attention_backends(self, dtype: torch.dtype) -> set[str]:
         """Those that its attention takes, in this precision; none at 4x4. Raises UserError where one cannot be used."""

@@ -89,7 +89,7 @@ class Triton:
             return f"its kernels take a head_dim of at most {WIDEST_HEAD}, not {q.shape[-1]}"
         if kernel_size > LARGEST_KERNEL:
             return f"its kernels take a kernel_size of at most {LARGEST_KERNEL}, not {kernel_size}"
-        return _why_not(None if self.interpreted else q.device.index)
+        return why_no_triton(None if self.interpreted else q.device.index)
 
     def __call__(
         self,
@@ -198,8 +198,8 @@ class Triton:
             )
 
 
-def _why_not(index: int | None) -> str | None:
-    """Why this GPU cannot; None for the interpreter's."""
+def why_no_triton(index: int | None) -> str | None:
+    """Why Triton's kernels cannot run on the GPU of this index, or in its interpreter (None); None where they can."""
     if index is not None and (capability := torch.cuda.get_device_capability(index)) < OLDEST:
         return f"it needs compute capability {OLDEST[0]}.{OLDEST[1]}, and this GPU has {capability[0]}.{capability[1]}"
     try:
@@ -210,7 +210,7 @@ def _why_not(index: int | None) -> str | None:
 
 
 # As torch.compiler.assume_constant_result does, which would import the whole compiler, 150 MB, with this module.
-_why_not._dynamo_marked_constant = True  # type: ignore[attr-defined]
+why_no_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def precision(dtype: torch.dtype) -> str:

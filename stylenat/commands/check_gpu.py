@@ -28,7 +28,7 @@ EXAMPLES = """examples:
   python tools/check_gpu.py --list
   python tools/check_gpu.py --device cpu                  # tries the command, with small checks
 
-Exit codes: 0 done, 1 an attention backend is inexact, 2 invalid input (such as no GPU), 75 interrupted.
+Exit codes: 0 done, 1 an attention backend or the norm is inexact, 2 invalid input (such as no GPU), 75 interrupted.
 """
 INEXACT = 1
 FORMAT = 1

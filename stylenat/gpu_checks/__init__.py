@@ -26,12 +26,13 @@ CHECKS = {
     "machine": Check("names, versions, and the rates that bound everything else", 20, "machine"),
     "exactness": Check("every attention backend against float64, forward and gradients", 100, "exactness"),
     "quickstart": Check("gin/quickstart.gin from end to end, shortened", 50, "quickstart"),
-    "attention": Check("milliseconds of the attention op by backend, with and without bias", 80, "attention"),
+    "norm": Check("the fused AdaIN against float64, and milliseconds of it and of the plain formula", 20, "norm"),
+    "attention": Check("milliseconds of the attention op by backend, with and without bias", 70, "attention"),
     "sampling": Check("images a second of the FFHQ-256 generator, batches 1 to 64", 50, "sampling"),
     "training": Check("the FFHQ-256 iteration: images a second, memory, launches, waits", 70, "training"),
     "determinism": Check("whether equal iterations have equal bits, with train.deterministic", 30, "determinism"),
     "resume": Check("whether a continued run has the bits of an uninterrupted one", 40, "resume"),
-    "compilation": Check("the FFHQ-256 iteration with train.compile and train.cuda_graphs", 100, "compilation"),
+    "compilation": Check("the FFHQ-256 iteration with train.compile and train.cuda_graphs", 90, "compilation"),
 }
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stylenat.networks.modulated_norm import modulated_norm
 from stylenat.networks.moments import moments
-from stylenat.networks.pieces import Scratch, assembled, without_graph
+from stylenat.networks.pieces import Scratch, as_map, as_tokens, assembled, without_graph
 
 SLOPE, GAIN = 0.2, math.sqrt(2)
 
@@ -72,21 +73,18 @@ class AdaIN(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """x: [batch, height, width, channels]; style: [batch, style_dim]."""
-        tokens = x.flatten(1, 2)
-        return assembled(self.of(tokens, style), tokens, tokens.shape, tokens.shape[2]).view(x.shape)
+        tokens = as_tokens(x)
+        return as_map(assembled(self.of(tokens, style), tokens, tokens.shape, tokens.shape[-1]), x)
 
     def of(self, tokens: Tensor, style: Tensor) -> Callable[..., Tensor]:
-        """``normalised(samples, some, out=None)``: that part of the result for tokens [batch, tokens, channels].
+        """``normalised(samples, some, out=None)``: that part of the result for tokens as ``as_tokens`` gives them.
 
         Where a graph is kept, the parts are all of it. Without one, the next call overwrites the part.
         """
-        modulation = self.style(style)[:, None]
+        modulation = self.style(style)
         if not without_graph(tokens):
-            # The statistics are in float32, whatever precision the network runs in.
-            dtype = torch.float64 if torch.float64 in (tokens.dtype, modulation.dtype) else torch.float32
-            gamma, beta = modulation.to(dtype).chunk(2, dim=-1)
-            return lambda samples, some, out=None: _ModulatedNorm.apply(tokens.to(dtype), gamma, beta, self.eps)
-        gamma, beta = modulation.chunk(2, dim=-1)
+            return lambda samples, some, out=None: modulated_norm(tokens, modulation, self.eps)
+        gamma, beta = modulation[:, None].chunk(2, dim=-1)
         variance, mean = moments(tokens)
         slope, scratch = gamma * torch.rsqrt(variance + self.eps), Scratch()
 
@@ -96,41 +94,6 @@ class AdaIN(nn.Module):
             return torch.addcmul(beta[samples], centred, slope[samples], out=centred if out is None else out)
 
         return normalised
-
-
-class _ModulatedNorm(torch.autograd.Function):
-    """Instance norm and modulation in few passes over x, forward and backward.
-
-    x: [batch, tokens, channels]; gamma, beta: [batch, 1, channels].
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
-        variance, mean = moments(x)
-        inverse = torch.rsqrt(variance + eps)
-        ctx.save_for_backward(x, gamma, beta, mean, inverse)
-        ctx.eps = eps
-        # Centred first: a map's mean can be large beside its deviation.
-        return torch.addcmul(beta, x - mean, gamma * inverse)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        x, gamma, beta, mean, inverse = ctx.saved_tensors
-        if torch.is_grad_enabled():  # A second derivative is wanted: through differentiable pieces.
-            inputs = (x, gamma, beta)
-            variance, mean = torch.var_mean(x, dim=1, keepdim=True, correction=0)
-            out = (x - mean) * torch.rsqrt(variance + ctx.eps) * gamma + beta
-            wanted = [t for t in inputs if t.requires_grad]
-            found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
-            return (*(next(found) if t.requires_grad else None for t in inputs), None)
-        grad_beta = grad.sum(dim=1, keepdim=True)
-        centred = x - mean
-        # sum(grad * normalised x)
-        grad_gamma = (grad * centred).sum(dim=1, keepdim=True) * inverse
-        # dx = slope * (grad - mean(grad) - normalised x * mean(grad * normalised x))
-        slope = gamma * inverse
-        grad_x = torch.addcmul(slope * grad_beta / -x.shape[1], centred, slope * inverse * grad_gamma / -x.shape[1])
-        return grad_x.addcmul_(grad, slope), grad_gamma, grad_beta, None
 
 
 def no_autocast(like: Tensor) -> AbstractContextManager[object]:

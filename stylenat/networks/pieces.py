@@ -69,6 +69,24 @@ def shared_memory(like: Tensor, count: int) -> Iterator[None]:
         _layers.reset(before)
 
 
+def as_tokens(x: Tensor) -> Tensor:
+    """[batch, height, width, channels] as [batch, tokens, channels] on a CPU, for pieces.
+
+    A GPU has no pieces, and every view costs its host as much time as an operator.
+    """
+    return x.flatten(1, 2) if x.device.type == "cpu" else x
+
+
+def as_map(x: Tensor, like: Tensor) -> Tensor:
+    """``as_tokens`` undone: of the height and width of ``like``."""
+    return x if x.ndim == like.ndim else x.view(*like.shape[:3], -1)
+
+
+def part(x: Tensor, samples: slice, some: slice) -> Tensor:
+    """``x[samples, some]``; x itself, without a view, for all of it."""
+    return x if samples == some == slice(None) else x[samples, some]
+
+
 def assembled(
     f: Callable[[slice, slice, Tensor | None], Tensor],
     x: Tensor,

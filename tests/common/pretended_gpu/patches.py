@@ -15,7 +15,7 @@ from .tensors import CPU, GPU, Crossing, PretendedTensor, is_pinned, pinned
 _to, _cpu = Tensor.to, Tensor.cpu
 _tensor, _as_tensor = torch.tensor, torch.as_tensor
 _group = torch._C._group_tensors_by_device_and_dtype
-_is_autocast_enabled = torch.is_autocast_enabled
+_is_autocast_enabled, _get_autocast_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
 
 
 class Stream:
@@ -142,6 +142,10 @@ def is_autocast_enabled(device_type: str = "cuda") -> bool:
     return _is_autocast_enabled("cpu" if device_type == "cuda" else device_type)
 
 
+def get_autocast_dtype(device_type: str) -> torch.dtype:
+    return _get_autocast_dtype("cpu" if device_type == "cuda" else device_type)
+
+
 @contextmanager
 def patched(record: Record) -> Iterator[None]:
     """Within it, ``torch.cuda`` has one device."""
@@ -182,6 +186,7 @@ def patched(record: Record) -> Iterator[None]:
         for name, value in {"tensor": tensor, "as_tensor": as_tensor, "autocast": Autocast}.items():
             stack.enter_context(patch.object(torch, name, value))
         stack.enter_context(patch.object(torch, "is_autocast_enabled", is_autocast_enabled))
+        stack.enter_context(patch.object(torch, "get_autocast_dtype", get_autocast_dtype))
         stack.enter_context(patch.object(torch._C, "_group_tensors_by_device_and_dtype", grouped))
         # ``Module.to`` would otherwise give the old parameters new memory, which a device of its own forbids.
         before = torch.__future__.get_overwrite_module_params_on_conversion()

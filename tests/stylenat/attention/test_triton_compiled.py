@@ -1,4 +1,7 @@
-"""What the Triton kernels are compiled to for cards that are not here: no spills, tensor cores, no atomics."""
+"""What the Triton kernels are compiled to for cards that are not here: no spills, tensor cores, no atomics.
+
+Those of attention, and those of the modulated norm, which have no products.
+"""
 
 import itertools
 import json
@@ -19,8 +22,15 @@ for name, precision, dim, capability in json.loads(sys.argv[1]):
     code = compiled(name, precision, dim, 7, capability, tiles_for(name, dim, precision))
     print(json.dumps(dataclasses.asdict(code) | {"case": [name, precision, dim, capability], "limit": SHARED_LIMIT}))
 """
-
-
+NORM = """
+import dataclasses, json, sys
+from norm_static import compiled, cut_for
+for name, elements, channels, capability, alone in json.loads(sys.argv[1]):
+    code = compiled(name, elements, cut_for(8, 2**16, channels), capability, alone)
+    print(json.dumps(dataclasses.asdict(code) | {"case": [name, elements, channels, capability, alone]}))
+"""
+NORM_KERNELS = [(name, alone) for name in ("norm_forward", "norm_backward") for alone in (False, True)]
+NORM_KERNELS += [("norm_statistics", False), ("norm_backward_sums", False)]
 FLEX = """
 import dataclasses, json
 from flex_static import flex_kernels, flex_seconds
@@ -69,6 +79,28 @@ def test_every_kernel_fits_the_oldest_and_the_newest_card(tmp_path):
 def test_every_kernel_fits_every_card_in_every_precision(dim, tmp_path):
     precisions, targets = ("bf16", "fp16", "tf32", "ieee"), (80, 89, 90, 100, 120)
     must_fit(compiled_for(list(itertools.product(KERNELS, precisions, (dim,), targets)), tmp_path))
+
+
+def norms_fit(types, channels, targets, cache):
+    cases = [
+        (name, elements, width, capability, alone)
+        for (name, alone), elements, width, capability in itertools.product(NORM_KERNELS, types, channels, targets)
+    ]
+    found = lines(run(cache, "-c", NORM, json.dumps(cases)))
+    assert len(found) == len(cases)
+    for code in found:
+        assert code["stack"] == 0 and code["atomics"] == 0 and code["tensor"] == 0, code
+        # In two loops where a program has all tokens: over what it adds up, and over what it writes.
+        assert len(code["loops"]) == (2 if code["case"][-1] else 1), code
+
+
+def test_every_kernel_of_the_norm_fits_an_ordinary_card(tmp_path):
+    norms_fit(["autocast"], [128], [89], tmp_path)
+
+
+@pytest.mark.slow
+def test_every_kernel_of_the_norm_fits_every_card_in_every_type(tmp_path):
+    norms_fit(["float32", "autocast", "bf16", "fp16"], [16, 32, 512], [80, 89, 90, 100, 120], tmp_path)
 
 
 def test_atomics_and_tensor_cores_are_counted_by_all_of_their_names(tmp_path):

@@ -19,6 +19,7 @@ from stylenat.gpu_checks import (
     exactness,
     experiments,
     measure,
+    norm,
     quickstart,
     resume,
     sampling,
@@ -89,6 +90,16 @@ def test_every_backend_is_exact_or_says_why_it_cannot_be_used():
     for precision in measure.PRECISIONS:
         assert rows[f"dense, {precision}"].exact and rows[f"tiled, {precision}"].exact
         assert "for CUDA" in rows[f"natten, {precision}"].note
+
+
+def test_the_norm_is_exact_and_timed_beside_the_plain_formula(monkeypatch):
+    rows = list(norm.rows(CPU))
+    assert rows and all(row.exact and row.values["same bits twice"] for row in rows)
+    assert all(row.values["fused ms"] > 0 and row.values["plain ms"] > 0 for row in rows)
+    monkeypatch.setattr(norm, "fused", lambda *given: 1.001 * norm.plain(*given))
+    assert not any(row.exact for row in norm.rows(CPU) if "float32" in row.case)
+    monkeypatch.setattr(norm, "fused", lambda *given: raises(given))
+    assert all(row.exact is False and "illegal memory access" in row.note for row in norm.rows(CPU))
 
 
 def test_the_op_is_timed_by_backend_with_and_without_bias():

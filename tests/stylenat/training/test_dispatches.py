@@ -73,6 +73,7 @@ def test_an_iteration_of_ffhq256_gives_the_gpu_few_operations():
         pretended_gpu(),
         patch.dict(BACKENDS, {"fused": Fused()}, clear=True),
         patch.dict(KERNELS, {"fused": Kernels()}),
+        patch("stylenat.networks.fused_norm.why_not", lambda index: None),
     ):
         state = TrainingState(settings, torch.device("cuda", 0))
         for state.step in (1, 2):  # The first makes the optimizers' moments; the penalty of each 16th is in neither.
@@ -80,5 +81,5 @@ def test_an_iteration_of_ffhq256_gives_the_gpu_few_operations():
                 iteration(state, iter([(images.to("cuda"), None)]))
     assert (settings.batch_size, state.generator.num_styles) == (4, 14)
     # Counts, and so equal on every machine; earlier 5,662 and 3,776.
-    assert count.operations <= 4600
-    assert count.views <= 3600
+    assert count.operations <= 3950
+    assert count.views <= 3300
