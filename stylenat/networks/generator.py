@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from registry import AttentionSite, CountOrZero, Finite, Positive, UserError
-from stylenat.networks.layers import EqualLinear, PixelNorm, given, leaky_relu
-from stylenat.networks.pieces import assembled, shared_memory, without_graph
+from stylenat.networks.layers import GAIN, SLOPE, EqualLinear, PixelNorm, given
+from stylenat.networks.pieces import assembled, part, shared_memory, without_graph
 from stylenat.networks.resampling import UpsampleImage
 from stylenat.networks.widths import Width, resolutions, widths
 
@@ -51,7 +51,7 @@ class Mapping(nn.Module):
         if self.embed is not None:
             styles = torch.cat([styles, self.norm(self.embed(given(labels, self.num_classes)))], dim=1)
         for layer in self.layers:
-            styles = leaky_relu(layer(styles))
+            styles = F.leaky_relu(layer(styles, GAIN), SLOPE)  # ``leaky_relu`` of the layer, its gain in the product.
         return styles
 
 
@@ -82,9 +82,12 @@ class Upsample(nn.Module):
 
         def doubled_rows(samples: slice, some: slice, out: Tensor | None) -> Tensor:
             first, last, _ = some.indices(height)
-            # A row more on either side, which the interpolation looks at.
-            above = min(first, 1)
-            doubled = _doubled(x[samples, first - above : last + 1])[:, 2 * above :][:, : 2 * (last - first)]
+            if last - first == height:
+                doubled = _doubled(part(x, samples, some))
+            else:
+                # A row more on either side, which the interpolation looks at.
+                above = min(first, 1)
+                doubled = _doubled(x[samples, first - above : last + 1])[:, 2 * above :][:, : 2 * (last - first)]
             position, out = self._position(2 * first, 2 * last), None if out is None else out.flatten(1, 2)
             return torch.addcmul(self.reduction(self.norm(doubled)), position, self.alpha, out=out)
 
@@ -212,12 +215,13 @@ class StyleGenerator(nn.Module):
             return self._from_stage(0, x, None, styles)
 
     def _from_stage(self, first: int, x: Tensor, image: Tensor | None, styles: Tensor) -> Tensor:
+        each = styles.unbind(1)
         for i, stage in enumerate(self.stages[first:], first):
             if image is not None and without_graph(x) and len(x) > 1 and x[0].numel() >= LARGE:
                 # Sample by sample: a batch of large maps needs memory of its own for each and gains nothing.
                 samples = zip(x.split(1), image.split(1), styles.split(1), strict=True)
                 return torch.cat([self._from_stage(i, *sample) for sample in samples])
-            x, image = stage(x, [styles[:, 2 * i], styles[:, 2 * i + 1]], image)
+            x, image = stage(x, [each[2 * i], each[2 * i + 1]], image)
         return image
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -129,5 +129,5 @@ class _Divided(torch.autograd.Function):
             scaled = [us[i] * value for i, value in zip(used, along, strict=True)]
         for i, vector in zip(used, scaled, strict=True):
             gradient = torch.addr(grads[i].flatten(1), vector, vs[i], alpha=-1 / ctx.gains[i]).mul_(factors[i])
-            found[i] = gradient.view(weights[i].shape)
+            found[i] = gradient if weights[i].ndim == 2 else gradient.view(weights[i].shape)
         return None, None, None, None, None, *found

@@ -80,6 +80,6 @@ def test_an_iteration_of_ffhq256_gives_the_gpu_few_operations():
             with Count() as count:
                 iteration(state, iter([(images.to("cuda"), None)]))
     assert (settings.batch_size, state.generator.num_styles) == (4, 14)
-    # Counts, and so equal on every machine; earlier 5,662 and 3,776.
-    assert count.operations <= 3950
-    assert count.views <= 3300
+    # Counts, and so equal on every machine. The first version's, counted likewise: 6,410 and 5,404.
+    assert count.operations <= 2900
+    assert count.views <= 3010
