@@ -1,8 +1,8 @@
 """What the start and the end of a variant cost: python benchmarks/ablation_startup.py [repeats]
 
 The quickstart with one iteration, 64 samples an evaluation and one thread, from its start until it has ended. Sides
-alternate; minimum and median in seconds. The last table is the processor time of a run's imports, each in the order in
-which they come.
+alternate; minimum and median of seconds, and of its processor time, which other processes disturb less. The last table
+is the processor time of a run's imports, in the order in which they come.
 """
 
 import os
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from measure import Times
@@ -41,21 +42,25 @@ MODULES = (
 )
 
 
-def seconds(runner: LocalRunner, folder: Path, number: int) -> float:
+def seconds(runner: LocalRunner, folder: Path, number: int) -> tuple[float, float]:
+    """From its start to its end, and processor time."""
     binds = [part for bind in BINDS for part in ("--bind", bind)]
     run = ["--gin", "quickstart.gin", "--run-dir", str(folder / f"run{number}"), *binds]
-    began = time.perf_counter()
+    began, ticks = time.perf_counter(), 0
     process = runner.start([sys.executable, "-P", "-m", "stylenat", "run", *run], folder / f"log{number}")
+    status = Path(f"/proc/{process._process.pid}/stat")
     while (code := process.poll()) is None:
+        with suppress(OSError):  # It has just ended.
+            ticks = sum(map(int, status.read_text().rpartition(")")[2].split()[11:15]))
         time.sleep(0.01)
     taken = time.perf_counter() - began
     if code:
         raise SystemExit((folder / f"log{number}").read_text())
-    return taken
+    return taken, ticks / os.sysconf("SC_CLK_TCK")
 
 
 def main(repeats: int) -> None:
-    times: dict[str, list[float]] = {name: [] for name in SIDES}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in SIDES}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.chdir(folder)
@@ -72,9 +77,13 @@ def main(repeats: int) -> None:
                         times[side].append(taken)
             for runner in runners.values():
                 runner.close()
-    print("| a run of one iteration | minimum s | median s |\n|---|---:|---:|")
+    print(
+        "| a run of one iteration | minimum s | median s | processor, minimum s | median s |\n|---|---:|---:|---:|---:|"
+    )
     for side, taken in times.items():
-        print(f"| {side} | {Times(taken).minimum:.2f} | {Times(taken).median:.2f} |")
+        whole, processor = (Times(list(values)) for values in zip(*taken, strict=True))
+        numbers = (whole.minimum, whole.median, processor.minimum, processor.median)
+        print(f"| {side} | {' | '.join(f'{number:.2f}' for number in numbers)} |")
     print("\n| import | processor s |\n|---|---:|")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", IMPORTS, *MODULES], check=True, env=environment, cwd="/")

@@ -193,6 +193,10 @@ class RayRunner:
             ray.init(address=address, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from error
+        except Exception as error:  # Ray has no type for servers that are not there within its half a minute.
+            raise UserError(
+                f"Ray does not start: {' '.join(str(error).split())}; leave --ray out, or try again"
+            ) from error
         if address == "local" and (node := ray.util.get_node_ip_address()) not in ("127.0.0.1", "::1"):
             ray.shutdown()
             raise UserError(

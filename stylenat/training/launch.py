@@ -29,7 +29,7 @@ from stylenat.training.determinism import deterministic
 from stylenat.training.forward import PRECISIONS, use_tf32
 from stylenat.training.loop import sampler, train
 from stylenat.training.memorised import nearest_training_images
-from stylenat.training.memory import training_memory
+from stylenat.training.memory import too_little_for, training_memory
 from stylenat.training.processes import pick_device, prepare_in_turn
 from stylenat.training.run import (
     ENVIRONMENT,
@@ -138,8 +138,12 @@ def run_experiment(
         console.print(printable(f"continuing from {loaded}"))
     if initial is not None and loaded is None:
         console.print(printable(f"starting from {initial['path']}: {', '.join(initial['sha256'])}"))
-    for line in notes(state.generator, state.discriminator):
-        console.print(printable(f"note: {line}"))
+    for line in (
+        *notes(state.generator, state.discriminator),
+        too_little_for(state.generator, state.discriminator, device=device),
+    ):
+        if line is not None:
+            console.print(printable(f"note: {line}"))
     ranks.wait_for_all()  # Until here nobody may find a folder that process 0 has begun to write.
     hook: Any = NoHooks()
     with ExitStack() as until_the_end:
