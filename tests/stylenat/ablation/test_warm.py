@@ -109,6 +109,28 @@ def test_runs_at_a_time_have_cores_of_their_own(plugin, tmp_path, quickly):
     assert cores == {f"SHOWN [{core}" for core in all_cores()[:2]}
 
 
+COMPUTES = """
+import torch
+from stylenat.attention import compiled
+from stylenat.attention.op import neighborhood_attention
+q = torch.randn(1, 64, 64, 4, 32)
+out = neighborhood_attention(q, q, q, kernel_size=7, backend="compiled")
+torch.mm(torch.randn(1024, 1024), torch.randn(1024, 1024))
+print("SHOWN", compiled._threads(), torch.get_num_threads(), out.isfinite().all().item())
+"""
+
+
+def test_a_forked_run_computes_on_all_its_threads(plugin, tmp_path, monkeypatch):
+    if len(all_cores()) < 2:
+        pytest.skip("threads need a core each")
+    monkeypatch.setattr(warm, "ALWAYS", ("stylenat.attention.compiled",))
+    with only_one(tmp_path) as lock:
+        runner = LocalRunner(1, 2, lock, warm=True)
+        assert ended(runner.start(stylenat(*plugin(COMPUTES)), tmp_path / "log")) == 0
+        runner.close()
+    assert shown(tmp_path / "log") == "SHOWN 2 2 True"
+
+
 def test_without_the_process_that_forks_runs_end_and_others_start_by_themselves(plugin, tmp_path, quickly):
     with only_one(tmp_path) as lock:
         runner = LocalRunner(1, 1, lock, warm=True)
