@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from registry import UserError
 from stylenat.ablation import with_parent
+from stylenat.ablation.warm import Forked, Starter
 
 WAIT = 0.2
 """Seconds between two looks at a process on Ray."""
@@ -79,14 +80,16 @@ class LocalRunner:
     Args:
         slots: runs at a time; threads: of each.
         lock: a descriptor that the runs inherit, so that the lock is held until the last of them ends.
+        warm: whether runs begin with PyTorch imported, once for all; only ``stylenat`` commands can (Linux).
 
     Raises:
         UserError: there are not so many cores.
     """
 
-    def __init__(self, slots: int, threads: int | None, lock: int) -> None:
+    def __init__(self, slots: int, threads: int | None, lock: int, warm: bool = False) -> None:
         cores = all_cores()
-        self.slots, self._lock = slots, lock
+        self.slots, self._lock, self._warm = slots, lock, warm and sys.platform == "linux"
+        self._starter: Starter | None = None
         self._threads = threads or max(len(cores) // slots, 1)
         if slots * self._threads > len(cores):
             raise UserError(
@@ -96,6 +99,22 @@ class LocalRunner:
         self._free = [cores[i * self._threads : (i + 1) * self._threads] for i in range(slots)]
 
     def start(self, command: Sequence[str], log: Path) -> Process:
+        cores = self._free.pop(0)
+        pinned = cores if self.slots > 1 and hasattr(os, "sched_setaffinity") else None
+        process = self._forked(command, log, pinned) if self._warm else None
+        return _Local(process or self._new(command, log, pinned), self._free, cores)
+
+    def _forked(self, command: Sequence[str], log: Path, cores: Sequence[int] | None) -> Forked | None:
+        """A run with PyTorch imported; None, from now on, where the process that forks has ended."""
+        try:
+            if self._starter is None:
+                self._starter = Starter(environment(self._threads), self._lock)
+            return self._starter.start(command, log, cores)
+        except (EOFError, OSError):
+            self._warm = False
+            return None
+
+    def _new(self, command: Sequence[str], log: Path, cores: Sequence[int] | None) -> subprocess.Popen:
         output = open_log(log, command)
         try:
             process = subprocess.Popen(
@@ -110,24 +129,22 @@ class LocalRunner:
             )
         finally:
             os.close(output)
-        return _Local(process, self._free, self.slots > 1)
+        if cores is not None:
+            with suppress(ProcessLookupError):  # Over already: poll will say how.
+                # The threads that it starts from now on inherit this; it has not imported torch yet.
+                os.sched_setaffinity(process.pid, cores)
+        return process
 
     def close(self) -> None:
-        """Nothing is kept."""
+        if self._starter is not None:
+            self._starter.close()
 
 
 class _Local:
     reason = ""
 
-    def __init__(self, process: subprocess.Popen, free: list[list[int]], pin: bool) -> None:
-        self._process, self._free = process, free
-        self._cores = free.pop(0)
-        if pin and hasattr(os, "sched_setaffinity"):
-            try:
-                # The threads that it starts from now on inherit this; it has not imported torch yet.
-                os.sched_setaffinity(process.pid, self._cores)
-            except ProcessLookupError:  # Over already: poll will say how.
-                pass
+    def __init__(self, process: subprocess.Popen | Forked, free: list[list[int]], cores: list[int]) -> None:
+        self._process, self._free, self._cores = process, free, cores
 
     def poll(self) -> int | None:
         code = self._process.poll()
@@ -137,12 +154,12 @@ class _Local:
         return code
 
     def stop(self) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        self._process.send_signal(signal.SIGKILL)
+        while self._process.poll() is None:
+            time.sleep(0.05)
 
 
 class RayRunner:
@@ -176,6 +193,10 @@ class RayRunner:
             ray.init(address=address, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from error
+        except Exception as error:  # Ray has no type for servers that are not there within its half a minute.
+            raise UserError(
+                f"Ray does not start: {' '.join(str(error).split())}; leave --ray out, or try again"
+            ) from error
         if address == "local" and (node := ray.util.get_node_ip_address()) not in ("127.0.0.1", "::1"):
             ray.shutdown()
             raise UserError(

@@ -178,5 +178,11 @@ def _remember_fork() -> None:
 os.register_at_fork(after_in_child=_remember_fork)
 
 
+def may_start_threads() -> None:
+    """For a fork of a process that has computed nothing, so that no thread was lost."""
+    global _forked
+    _forked = False
+
+
 def _threads() -> int:
     return 1 if _forked else torch.get_num_threads()

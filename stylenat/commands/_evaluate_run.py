@@ -30,7 +30,7 @@ from stylenat.sampling import Sampler, default_batch, sampler_of
 from stylenat.training.agreement import facts_of, must_agree
 from stylenat.training.forward import use_tf32
 from stylenat.training.memory import out_of_memory_is_one_line, smaller_batch
-from stylenat.training.processes import first_alone, pick_device
+from stylenat.training.processes import pick_device, prepare_in_turn
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _prepare(dataset: Dataset, arguments: argparse.Namespace, trained_on: Any) -
     created = getattr(dataset, "creates", None)
     if created is not None and not arguments.make_data:
         raise UserError(f"{created} does not exist; add --make-data to create it there, or give images with --data")
-    first_alone(dataset.prepare)
+    prepare_in_turn(dataset)
     images = identity(dataset)
     must_agree({f"data set, {name}": str(value) for name, value in images.items()})
     if arguments.data is None and isinstance(trained_on, dict) and (lines := differences(trained_on, images)):

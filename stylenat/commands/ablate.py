@@ -111,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(shlex.join(command_of(job, arguments.plugin)))
         return _broken(plan)
 
+    import torch
+
     from stylenat.ablation.display import Display
     from stylenat.ablation.runners import LocalRunner, RayRunner
 
@@ -120,7 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.ray:
             runner = RayRunner(arguments.ray, arguments.threads)
         else:
-            runner = LocalRunner(arguments.jobs, arguments.threads, lock)
+            # Not where there are GPUs: CUDA cannot be used in a fork of a process that has asked for them.
+            warm = len(unfinished) > 1 and not torch.cuda.is_available()
+            runner = LocalRunner(arguments.jobs, arguments.threads, lock, warm)
         try:
             plan.write()
             if (prepared := prepare(registry, plan)) != plan:

@@ -3,12 +3,15 @@
 A cache is foreign input, as checkpoints are: nothing in it is run, and what has not the expected form is not used.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stylenat.files import cache_folder, save_tensors
+from stylenat.ranks import any_of_ranks, rank
 
 FORMAT_VERSION = 1
 HEADER_BYTES = 2**20
 """The longest safetensors header that is parsed; one of ours has some hundred bytes beside its key."""
+BETWEEN = 0.2
+"""Seconds between two looks whether another run is done."""
 
 
 def statistics_folder() -> Path:
@@ -37,6 +43,7 @@ class StatisticsCache:
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self._folder, self._say = folder, say
+        self._damaged: set[Path] = set()
 
     def path(self, key: Mapping[str, Any]) -> Path:
         return self._folder / f"{hashlib.sha256(_text(key).encode()).hexdigest()[:32]}.safetensors"
@@ -67,7 +74,9 @@ class StatisticsCache:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
-            self._say(f"{path} is damaged; the statistics in it are computed again")
+            if path not in self._damaged:  # It is looked for again before it is computed.
+                self._damaged.add(path)
+                self._say(f"{path} is damaged; the statistics in it are computed again")
             return None
 
     def save(self, key: Mapping[str, Any], tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
@@ -80,12 +89,72 @@ class StatisticsCache:
             self._folder.mkdir(parents=True, exist_ok=True)
             save_tensors(state, temporary, noted)
             temporary.replace(path)
+            self._damaged.discard(path)
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             self._say(f"the real set's statistics cannot be kept in {self._folder} ({reason})")
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def in_turn(self, key: Mapping[str, Any], wait: Callable[[], object]) -> Iterator[None]:
+        """Within this context no other run computes what belongs to the key, if it enters the context too and then
+        looks again: what runs need at the same time is computed once. All processes of a run enter together.
+
+        Args:
+            wait: called again and again, in every process, while another run computes; it may raise.
+        """
+        lock = _Lock(self.path(key).with_suffix(".lock")) if rank() == 0 else None
+        waited = False
+        try:
+            while any_of_ranks(lock is not None and not lock.taken()):
+                if not waited and rank() == 0:
+                    self._say("another run computes the same statistics of the real images; waiting for it")
+                waited = True
+                wait()
+                time.sleep(BETWEEN)
+            yield
+        finally:
+            if lock is not None:
+                lock.release()
+
+
+class _Lock:
+    """A file that one process at a time holds, for as long as it lives. It is removed when it is released."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def taken(self) -> bool:
+        """Whether this process holds it now. Where files or locks cannot be made, nobody has to."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        except OSError:
+            return True
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # It may be the one that the last holder has removed, while a third process makes a new one.
+            held = os.path.samestat(os.fstat(descriptor), os.stat(self._path, follow_symlinks=False))
+        except FileNotFoundError:
+            held = False
+        except OSError as error:
+            os.close(descriptor)
+            return error.errno not in (errno.EACCES, errno.EAGAIN)
+        if held:
+            self._descriptor = descriptor
+        else:
+            os.close(descriptor)
+        return held
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            with suppress(OSError):
+                self._path.unlink()
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def _must_be_file(path: Path, bytes_at_most: int) -> None:

@@ -9,6 +9,7 @@ from torch import distributed
 
 from registry import UserError
 from registry.wording import printable, reason
+from stylenat.free_memory import memory_ran_out
 from stylenat.ranks import rank
 
 Result = TypeVar("Result")
@@ -30,6 +31,8 @@ def attempted(work: Callable[[], Result]) -> tuple[Result | None, str | None]:
     except UserError as error:
         return None, str(error) or type(error).__name__
     except Exception as error:  # Plugins raise whatever they like.
+        if memory_ran_out(error):
+            raise
         return None, reason(error)
 
 

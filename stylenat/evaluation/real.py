@@ -2,7 +2,8 @@
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -50,6 +51,21 @@ class RealSet:
             raise UserError(f"{self.dataset.describe()} has {there} images, not {self._samples}")
         return self._samples or there
 
+    @property
+    def cache(self) -> StatisticsCache | None:
+        """Where something of these images can be kept; None where nothing can."""
+        return None if self._content() is None else self._cache
+
+    def key(self) -> dict[str, Any]:
+        """What everything that is kept of these images depends on, as far as they go."""
+        return {"content": self._content(), "resolution": self.dataset.resolution, "count": self.count}
+
+    @contextmanager
+    def in_turn(self, wait: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """``StatisticsCache.in_turn`` for these images; at once where nothing of them can be kept."""
+        with nullcontext() if self.cache is None else self.cache.in_turn(self.key(), wait):
+            yield
+
     def collection(self, progress: Progress | None = None) -> Collection:
         """One accumulator for each metric; of a metric that does not use real images, an empty one."""
         if self._collection is None:
@@ -73,14 +89,32 @@ class RealSet:
         }
 
     def _gather(self, streams: dict[str, Stream], progress: Progress | None) -> None:
-        missing: list[Stream] = []
-        for stream in streams.values():
+        missing = self._missing(list(streams.values()))
+        if not missing and self._pixels is not None:
+            return
+        if self._to_be_kept(missing):
+            with self.in_turn(lambda: progress and progress(0, self.count)):
+                missing = self._missing(missing)  # Another run may have just computed them.
+                if self._to_be_kept(missing):
+                    return self._compute(missing, progress)
+        if missing or self._pixels is None:
+            self._compute(missing, progress)
+
+    def _to_be_kept(self, streams: Sequence[Stream]) -> bool:
+        """Whether other runs find again what is computed for any of these."""
+        return any(self._key(stream, *part) is not None for stream in streams for part in stream.accumulators.items())
+
+    def _missing(self, streams: Sequence[Stream]) -> list[Stream]:
+        """Fills what the cache has; returns the rest."""
+        missing = []
+        for stream in streams:
             there = stream.accumulators.items()
             left = stream.part([name for name, accumulator in there if not self._found(stream, name, accumulator)])
             if left.accumulators:
                 missing.append(left)
-        if not missing and self._pixels is not None:
-            return
+        return missing
+
+    def _compute(self, missing: Sequence[Stream], progress: Progress | None) -> None:
         images, to_the_end = self.dataset.__getitem__, self._pixels is None
         pixels = collect_images(missing, images, self.count, self._device, progress, to_the_end, self._batch)
         self._pixels = self._pixels or pixels

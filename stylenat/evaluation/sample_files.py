@@ -14,7 +14,7 @@ from torch import Tensor
 from registry import UserError
 from stylenat.data.lmdb_writer import Writer
 from stylenat.evaluation.samples import Images
-from stylenat.files import whole_file
+from stylenat.files import disk_full, whole_file
 
 
 def _drawn(images: Images, indices: Sequence[int], progress: Callable[[int], None]) -> Iterator[tuple[int, Tensor]]:
@@ -46,7 +46,8 @@ def write_array(
             for _, image in _drawn(images, indices, progress):
                 file.write(image.contiguous().numpy().tobytes())
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        again = "; free some space and run the same command again" if disk_full(error, path.parent) else ""
+        raise UserError(f"cannot write {path}: {error.strerror or error}{again}") from error
 
 
 def write_lmdb(

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from registry import UserError
-from stylenat.files import read_bounded, whole_file
+from stylenat.files import disk_full, read_bounded, whole_file
 from stylenat.grids import image_grid, save_image, save_png
 
 NOTE, NOTE_BYTES, FORMAT_VERSION = "samples.json", 2**16, 1
@@ -122,7 +122,8 @@ class SampleFolder:
         try:
             yield
         except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+            again = "; free some space and run the same command again" if disk_full(error, self.folder) else ""
+            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}{again}") from error
 
 
 def _noted(folder: Path) -> dict[str, Any] | None:

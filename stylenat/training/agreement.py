@@ -6,8 +6,12 @@ other.
 
 import hashlib
 import json
+import os
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 from registry import Experiment, PluginFile, UserError
 from stylenat import ranks
@@ -15,6 +19,8 @@ from stylenat.training.run import versions
 
 PACKAGES = ("registry", "stylenat", "plugins")
 SHOWN, ABSENT = 5, "not in use"
+SEEN_WITHIN, BETWEEN = 20.0, 0.2
+"""Seconds until a file that one machine made must be seen on another, and between two looks."""
 
 
 def must_agree(facts: Mapping[str, str]) -> None:
@@ -44,6 +50,48 @@ def facts_of(experiment: Experiment, plugins: Sequence[PluginFile]) -> dict[str,
         | {f"plugin {file.name}": file.sha256[:12] for file in plugins}
         | {"source code of stylenat": code_digest()[:12]}
     )
+
+
+def must_share(directory: Path) -> None:
+    """Whether all machines see the same run folder; nothing is left behind. One machine always does.
+
+    Process 0 writes an empty file where the folder is, or the deepest folder above that is there; the others look.
+
+    Raises:
+        UserError: in every process alike, where a machine has a folder of that name of its own, or none; in process 0
+            where nothing can be written.
+    """
+    if (size := ranks.world_size()) == 1 or size == int(os.environ["LOCAL_WORLD_SIZE"]):
+        return
+    above = [directory.absolute(), *directory.absolute().parents]
+    level = next(number for number, folder in enumerate(above) if folder.is_dir())
+    level, host, name = json.loads(ranks.as_first(json.dumps([level, socket.gethostname(), f".seen-{uuid4().hex}"])))
+    path = above[level] / name if level < len(above) else None
+    try:
+        if ranks.rank() == 0 and path is not None:
+            _touch(path)
+        ranks.wait_for_all()
+        deadline = time.monotonic() + SEEN_WITHIN
+        while not (seen := path is not None and path.exists()) and time.monotonic() < deadline:
+            time.sleep(BETWEEN)
+        blind = ranks.gathered_text("" if seen else socket.gethostname())
+    finally:
+        if ranks.rank() == 0 and path is not None:
+            path.unlink(missing_ok=True)
+    ranks.wait_for_all()  # Nobody finds the file in the folder later.
+    for number, where in enumerate(blind):
+        if where:
+            raise UserError(
+                f"process {number} on {where} does not see the run folder of process 0 on {host}, {directory}; name a "
+                "folder that all machines share with --run-dir, and give its whole path"
+            )
+
+
+def _touch(path: Path) -> None:
+    try:
+        path.touch(exist_ok=False)
+    except OSError as error:
+        raise UserError(f"cannot write to {path.parent}: {error.strerror}; choose another --run-dir") from error
 
 
 def code_digest() -> str:

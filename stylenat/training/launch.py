@@ -23,14 +23,14 @@ from stylenat.files import disk_full
 from stylenat.interfaces import Tracker
 from stylenat.networks.neighborhoods import neighborhoods
 from stylenat.networks.notes import notes
-from stylenat.training.agreement import facts_of, must_agree
+from stylenat.training.agreement import facts_of, must_agree, must_share
 from stylenat.training.compilation import check_compilation
 from stylenat.training.determinism import deterministic
 from stylenat.training.forward import PRECISIONS, use_tf32
 from stylenat.training.loop import sampler, train
 from stylenat.training.memorised import nearest_training_images
-from stylenat.training.memory import training_memory
-from stylenat.training.processes import first_alone, pick_device
+from stylenat.training.memory import too_little_for, training_memory
+from stylenat.training.processes import pick_device, prepare_in_turn
 from stylenat.training.run import (
     ENVIRONMENT,
     PREEMPTED,
@@ -70,6 +70,7 @@ def run_experiment(
     console = _console()
     arguments = {"--run-dir": str(directory), "--resume": resume, "--resume-with-changes": str(with_changes)}
     must_agree(facts_of(experiment, registry.plugin_files) | arguments)
+    must_share(directory)
     settings: Training = experiment.get("train")()
     for tracker in settings.trackers:
         if hasattr(tracker, "check"):
@@ -81,7 +82,7 @@ def run_experiment(
     use_tf32(settings.tf32)
     settings.metrics = usable(settings.metrics, lambda line: console.print(printable(line)))
     state = TrainingState(settings, device)
-    first_alone(settings.dataset.prepare)
+    prepare_in_turn(settings.dataset)
     state.find_classes()
     state.dataset = identity(settings.dataset)
     must_agree({f"data set, {name}": str(value) for name, value in state.dataset.items()})
@@ -137,8 +138,12 @@ def run_experiment(
         console.print(printable(f"continuing from {loaded}"))
     if initial is not None and loaded is None:
         console.print(printable(f"starting from {initial['path']}: {', '.join(initial['sha256'])}"))
-    for line in notes(state.generator, state.discriminator):
-        console.print(printable(f"note: {line}"))
+    for line in (
+        *notes(state.generator, state.discriminator),
+        too_little_for(state.generator, state.discriminator, device=device),
+    ):
+        if line is not None:
+            console.print(printable(f"note: {line}"))
     ranks.wait_for_all()  # Until here nobody may find a folder that process 0 has begun to write.
     hook: Any = NoHooks()
     with ExitStack() as until_the_end:

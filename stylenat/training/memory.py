@@ -1,4 +1,4 @@
-"""GPU memory that ran out: one line with the number of images at once that would fit, by what one image takes."""
+"""Memory that ran out: one line with the number of images at once that would fit, by what one image takes."""
 
 import shlex
 import traceback
@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from registry import UserError
 from stylenat import ranks
 from stylenat.draws import conditions
+from stylenat.free_memory import free_memory, memory_ran_out
 from stylenat.sampling import default_batch
 from stylenat.training.build import indivisible, inputs_of_one
 from stylenat.training.settings import Training
@@ -34,11 +36,14 @@ def out_of_memory_is_one_line(
         remedy: from the number of images that would fit, 0 if one does not, to what the user can do.
 
     Raises:
-        UserError: torch.OutOfMemoryError was raised.
+        UserError: memory ran out, a GPU's, or the main one where the system refuses it (``ulimit``) instead of killing
+            the process.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not memory_ran_out(error):
+            raise
         traceback.clear_frames(error.__traceback__)  # Their variables hold the tensors that filled the memory.
         many = images()
         fit = images_that_fit(one, device) if one is not None and device.type == "cuda" else many // 2
@@ -47,6 +52,19 @@ def out_of_memory_is_one_line(
         raise UserError(
             f"out of memory on {device} with {many} image(s) at once; {remedy(fit)}; saved files are kept"
         ) from error
+
+
+def too_little_for(*networks: nn.Module, device: torch.device) -> str | None:
+    """A sentence where gradients and two moments of these networks, which stand in memory already, cannot fit into the
+    main memory beside them. Activations come on top: what fits is counted by ``run --dry-run --memory``."""
+    needed = sum(3 * p.nbytes for network in networks for p in network.parameters())
+    free = free_memory() if device.type == "cpu" else None
+    if free is None or needed <= free:
+        return None
+    return (
+        f"gradients and optimizers need {needed / 2**20:.0f} MiB of main memory and {free / 2**20:.0f} MiB are free: "
+        "the system may kill this run; use a smaller network, or a machine with more memory"
+    )
 
 
 def images_that_fit(one: Callable[[], object], device: torch.device) -> int:
@@ -66,7 +84,7 @@ def images_that_fit(one: Callable[[], object], device: torch.device) -> int:
 
 def smaller_batch(fit: int) -> str:
     """The remedy of commands with the option ``--batch``."""
-    return f"add --batch {fit}" if fit else "one does not fit either: use a GPU with more memory, or the CPU"
+    return f"add --batch {fit}" if fit else "one does not fit either: use more memory, or another device"
 
 
 @contextmanager

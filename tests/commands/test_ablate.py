@@ -48,12 +48,14 @@ def test_commands_are_one_a_line_and_start_what_was_checked(ablation_file, tmp_p
     assert list(manifest["variants"]) == ["near", "far"] and len(manifest["runs"]) == 4
 
 
-def test_an_ablation_runs_skips_the_finished_and_refuses_what_changed(ablation_file, tmp_path, monkeypatch, capfd):
+def test_an_ablation_runs_skips_the_finished_and_refuses_what_changed(
+    ablation_file, tmp_path, monkeypatch, capfd, everything
+):
     monkeypatch.chdir(tmp_path)
     arguments = ["--gin", str(ablation_file), "--quick", "--bind", "train.metrics = []"]
     arguments += [
         "--bind",
-        "train.trackers = [@tracker.progress()]",
+        "train.trackers = [@tracker.progress(), @tracker.jsonl()]",
         "--bind",
         "ablation.seeds = [0]",
         "--threads",
@@ -63,6 +65,10 @@ def test_an_ablation_runs_skips_the_finished_and_refuses_what_changed(ablation_f
     out = capfd.readouterr()
     assert "2 of 2 runs are finished, in runs/heads-quick" in out.out
     assert Path("runs/heads-quick/far-seed0/checkpoints/step-000000004").is_dir()
+    # Its runs were forks of a process that had imported PyTorch.
+    assert run(["--gin", "runs/heads-quick/configs/far-seed0.gin", "--run-dir", "alone"]) == 0
+    assert everything(Path("alone")) == everything(Path("runs/heads-quick/far-seed0"))
+    capfd.readouterr()
     assert main(arguments) == 0
     assert "nothing to do" in capfd.readouterr().out
     assert main([*arguments, "--bind", "train.generator_learning_rate = 0.5"]) == 2

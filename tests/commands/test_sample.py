@@ -1,6 +1,8 @@
 """``tools/sample.py``: sample i is the same image everywhere, in bounded memory, and across interruptions."""
 
+import errno
 import json
+import os
 import shutil
 import weakref
 from pathlib import Path
@@ -16,6 +18,7 @@ from stylenat.commands.evaluate import main as evaluate
 from stylenat.commands.run import main as run
 from stylenat.commands.sample import main as sample
 from stylenat.commands.sample import parsed_seeds
+from stylenat.evaluation import sample_files, samples
 from stylenat.evaluation.samples import SampleFolder
 from stylenat.networks.generator import StyleGenerator
 from stylenat.sampling import Sampler
@@ -327,3 +330,24 @@ def test_memory_that_runs_out_is_one_line_with_the_batch_that_fits(folder, monke
     assert evaluate(["run", "--batch", "40"]) == 2
     assert "with 40 image(s) at once; add --batch 20" in line_of(capsys)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("form, patched", [("png", samples), ("npy", sample_files)])
+def test_a_full_disk_under_samples_is_one_line_and_what_was_written_is_used(folder, monkeypatch, capsys, form, patched):
+    """The write fails as on a full disk once two images are there; of an array, at its beginning."""
+    command = ["run", "--seeds", "0-3", "--format", form, "--out", "out"]
+
+    def full(path, *more):
+        if form == "npy" or "000002" in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return save(path, *more)
+
+    name = {"png": "save_image", "npy": "whole_file"}[form]
+    save = getattr(patched, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(patched, name, full)
+        assert sample(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("No space left on device; free some space and run the same command again")
+    assert sample(command) == 0
+    assert ("(3 were there)" in capsys.readouterr().out) is (form == "png")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import distributed
 
 from stylenat.commands.run import main
-from stylenat.training import processes
+from stylenat.training import agreement, processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -238,3 +238,40 @@ def test_a_bad_gin_file_gets_one_line_from_one_process(arguments):
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and "does not divide among 2 process(es) x train.accumulate = 2" in lines[0]
     assert "Traceback" not in err and not Path("runs").exists()
+
+
+@contextmanager
+def on_two_machines():
+    """As on two machines, each with a working folder of its own, which count their restarts each for itself."""
+    rank = os.environ["RANK"]
+    os.environ |= {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = rank
+    Path(f"machine-{rank}").mkdir(exist_ok=True)
+    os.chdir(f"machine-{rank}")
+    yield
+
+
+def test_machines_share_the_run_folder_alone_and_end_with_the_bits_of_one(arguments, everything, tmp_path):
+    plugin = ["--plugin", str(tmp_path / "faulty.py")]
+    arguments = [*plugin, *(word for word in arguments if word not in ("--plugin", "faulty.py"))]
+    codes, err = together([*arguments, "--run-dir", str(tmp_path / "shared")], around=on_two_machines)
+    assert codes == [0, 0], err
+    assert all((tmp_path / f"machine-{rank}" / "data/lfw_faces_8.lmdb").is_dir() for rank in range(2))
+    assert not list(tmp_path.glob("machine-*/runs")) and not (tmp_path / "data").exists()
+    assert together([*arguments, "--run-dir", "alone"])[0] == [0, 0]
+    assert everything(tmp_path / "shared") == everything(Path("alone"))
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_run_folder_that_machines_do_not_share_is_refused_in_one_line(arguments, monkeypatch, tmp_path, exists):
+    monkeypatch.setattr(agreement, "SEEN_WITHIN", 0.5)
+    binds = [part for bind in BINDS[2:] for part in ("--bind", bind)]
+    for rank in range(2 if exists else 0):
+        (tmp_path / f"machine-{rank}" / "run").mkdir(parents=True)
+    codes, err = together([*arguments[:2], *binds, "--run-dir", "run"], around=on_two_machines)
+    assert codes == [2, 2]
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "process 1 on " in line and " does not see the run folder of process 0 on " in line and "--run-dir" in line
+    assert "Traceback" not in err
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("machine-*/**/*")}
+    assert left == ({"machine-0/run", "machine-1/run"} if exists else set())

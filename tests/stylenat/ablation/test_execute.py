@@ -21,7 +21,7 @@ from stylenat.ablation.display import Display
 from stylenat.ablation.execute import execute, only_one
 from stylenat.ablation.outcomes import outcomes as recorded
 from stylenat.ablation.plan import Job
-from stylenat.ablation.runners import LocalRunner, all_cores
+from stylenat.ablation.runners import RETRIES, LocalRunner, all_cores
 
 FINISHES = "print('8/8  done')"
 FAILS = "import sys; print('noise'); print('error: no luck', file=sys.stderr); sys.exit(2)"
@@ -228,6 +228,28 @@ time.sleep(60)
     until(lambda: process.poll() is not None)
     assert process.poll() == 0
     until(lambda: not Path(f"/proc/{child}").exists() or "\tZ" in Path(f"/proc/{child}/status").read_text())
+
+
+KILLS_ITS_WORKER = """
+import os, pathlib, signal, sys, time
+seen = pathlib.Path({seen!r})
+if not seen.exists():
+    {then}
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+print('8/8  done')
+"""
+
+
+def test_a_killed_ray_worker_is_replaced_or_reported_and_no_other_run_notices(play, tmp_path, ray_runner):
+    once = KILLS_ITS_WORKER.format(seen=str(tmp_path / "seen"), then="seen.touch()")
+    always = KILLS_ITS_WORKER.format(seen=str(tmp_path / "never"), then="pass")
+    outcomes = play({"once": once, "always": always, "a": FINISHES, "b": FAILS, "c": FINISHES}, runner=ray_runner)
+    assert {name: o.code for name, o in outcomes.items()} == {"once": 0, "always": 1, "a": 0, "b": 2, "c": 0}
+    assert outcomes["always"].reason.startswith("Ray: ") and "\n" not in outcomes["always"].reason
+    starts = {name: (tmp_path / "logs" / f"{name}.log").read_text().count("\n--- ") + 1 for name in outcomes}
+    assert starts == {"once": 2, "always": 1 + RETRIES, "a": 1, "b": 1, "c": 1}
+    assert {name: ended.code for name, ended in recorded(tmp_path).items()} == {n: o.code for n, o in outcomes.items()}
 
 
 def test_a_fault_of_ray_is_the_reason_and_not_the_logs_last_line(tmp_path):

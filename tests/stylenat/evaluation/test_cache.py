@@ -1,7 +1,11 @@
 """Real statistics are found again by their whole key and by nothing else; a damaged entry is computed again."""
 
+import fcntl
 import json
+import multiprocessing
 import os
+import threading
+import time
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from plugins.features.random_convolution import RandomConvolution
 from plugins.metrics.frechet import FID
 from plugins.metrics.kernel import KID
 from plugins.metrics.sliced_wasserstein import SlicedWasserstein
+from stylenat.evaluation.baselines import baselines
 from stylenat.evaluation.cache import StatisticsCache, _checksum, statistics_folder
 from stylenat.evaluation.evaluate import Evaluator
 from stylenat.evaluation.real import RealSet
@@ -166,6 +171,143 @@ def test_a_process_that_does_not_find_the_entry_makes_all_compute(cache, monkeyp
     dataset = Images(REAL, "content")
     measured(cache, dataset)
     assert dataset.read == 48
+
+
+def compared(cache, dataset, metrics=None):
+    metrics = metrics or [FID(RandomConvolution(8)), SlicedWasserstein(patches=4, projections=8)]
+    return baselines(Evaluator(dataset, metrics, cache=cache))
+
+
+def test_baselines_are_computed_once_for_all_runs_of_equal_images_and_metrics(cache, said):
+    first, again = Images(REAL, "content"), Images(REAL, "content")
+    one = compared(cache, first)
+    assert compared(cache, again) == one == compared(None, Images(REAL))
+    assert first.read > 100 and again.read == 0 and said == []
+    assert list(one) == ["real half, other half", "reals blurred, 2 px", "the mean image"]
+    assert set(one["the mean image"]) == {"fid_random_convolution", "swd"}
+
+
+@pytest.mark.parametrize(
+    "dataset, metrics",
+    [
+        (Images(REAL, "other content"), None),
+        (Images(REAL, "content"), [FID(RandomConvolution(8)), SlicedWasserstein(patches=5, projections=8)]),
+        (Images(REAL, "content"), [FID(RandomConvolution(8, seed=1)), SlicedWasserstein(patches=4, projections=8)]),
+        (Images(REAL), None),
+    ],
+)
+def test_other_images_metrics_and_seeds_have_baselines_of_their_own(cache, dataset, metrics):
+    compared(cache, Images(REAL, "content"))
+    dataset.read = 0
+    found = compared(cache, dataset, metrics)
+    assert dataset.read > 100 and found == compared(None, dataset, metrics)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda noted, tensors: noted.update(notes="{}"),
+        lambda noted, tensors: noted.update(notes=json.dumps({"names": [["the mean image", 3]] * 6})),
+        lambda noted, tensors: noted.update(notes=json.dumps({"names": [["\x1b[31m", "fid"]] * 6})),
+        lambda noted, tensors: noted.update(notes=json.dumps({"names": 3})),
+        lambda noted, tensors: tensors.update(values=tensors["values"][:2]),
+        lambda noted, tensors: tensors.update(values=tensors["values"] * torch.nan),
+        lambda noted, tensors: tensors.update(values=tensors["values"].float()),
+    ],
+)
+def test_kept_baselines_that_have_not_the_expected_form_are_computed_again(cache, said, tmp_path, change):
+    expected = compared(cache, Images(REAL, "content"))
+    (entry,) = [path for path in (tmp_path / "cache").iterdir() if path.stat().st_size < 4096]
+    forged(entry, change)
+    assert compared(cache, Images(REAL, "content")) == expected
+    assert len(said) == 1 and "is damaged" in said[0]
+
+
+def test_baselines_with_a_metric_that_failed_are_not_kept(cache):
+    class Broken(SlicedWasserstein):
+        name = "broken"
+
+        def compare(self, real, fake):
+            raise RuntimeError("no")
+
+    for _ in range(2):
+        dataset, lines = Images(REAL, "content"), []
+        metrics = [FID(RandomConvolution(8)), Broken(patches=4, projections=8)]
+        assert set(baselines(Evaluator(dataset, metrics, cache=cache, say=lines.append))["the mean image"]) == {
+            "fid_random_convolution"
+        }
+        assert dataset.read > 100 and lines == ["baselines: broken not measured: RuntimeError: no"]
+
+
+class Slow(Images):
+    """Says when its first image is read, and then takes a while."""
+
+    def __init__(self, begun, seconds):
+        super().__init__(REAL, "content")
+        self.begun, self.seconds = begun, seconds
+
+    def __getitem__(self, index):
+        if not self.read:
+            self.begun.set()
+            time.sleep(self.seconds)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_runs_that_start_together_compute_once(cache, said, tmp_path, killed):
+    fork = multiprocessing.get_context("fork")
+    begun, (here, there) = fork.Event(), fork.Pipe()
+
+    def other():
+        torch.set_num_threads(1)
+        dataset = Slow(begun, 60 if killed else 0.5)
+        there.send((compared(cache, dataset), dataset.read))
+
+    process = fork.Process(target=other)
+    process.start()
+    assert begun.wait(60)
+    if killed:
+        threading.Timer(0.3, process.kill).start()
+    dataset = Images(REAL, "content")
+    found = compared(cache, dataset)
+    assert said[0] == "another run computes the same statistics of the real images; waiting for it"
+    alone = Images(REAL, "content")
+    assert found == compared(StatisticsCache(tmp_path / "own", said.append), alone)
+    if killed:
+        assert dataset.read == alone.read
+    else:  # Which of the two computed the baselines is a matter of chance.
+        values, read = here.recv()
+        assert values == found and read + dataset.read == alone.read + 48  # ``swd`` reads the images in each.
+    process.join()
+    assert not list((tmp_path / "cache").glob("*.lock"))
+
+
+def test_a_request_to_stop_ends_the_waiting(cache):
+    class Stopped(BaseException):
+        pass
+
+    def stop(done, count):
+        raise Stopped
+
+    def hold(path):
+        with open(path, "w") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            held.set()
+            time.sleep(60)
+
+    real = RealSet(Images(REAL, "content"), [FID(RandomConvolution(8))], torch.device("cpu"), cache, None)
+    path = cache.path(real.key()).with_suffix(".lock")
+    path.parent.mkdir()
+    fork = multiprocessing.get_context("fork")
+    held = fork.Event()
+    process = fork.Process(target=hold, args=[path])
+    process.start()
+    assert held.wait(60)
+    with pytest.raises(Stopped):
+        real.collection(stop)
+    process.kill()
+    process.join()
+    assert real.collection()[0] is not None and not path.exists()
 
 
 def test_where_the_cache_lies(monkeypatch, tmp_path):

@@ -18,7 +18,7 @@ from stylenat.evaluation.baselines import baselines
 from stylenat.evaluation.cache import StatisticsCache
 from stylenat.evaluation.collect import generated_images
 from stylenat.evaluation.evaluate import Evaluator
-from stylenat.evaluation.failures import lines_of
+from stylenat.evaluation.failures import attempted, lines_of
 from stylenat.pixels import NotFinite, to_uint8
 from stylenat.ranks import rank
 from stylenat.sampling import Sampler
@@ -185,6 +185,11 @@ def test_baselines_leave_out_what_fails():
     evaluator = Evaluator(Images(REAL), [Broken("compare", RuntimeError("no")), Spectrum()], say=said.append)
     assert all(set(values) == {"spectrum"} for values in baselines(evaluator).values())
     assert set(said) == {"baselines: broken not measured: RuntimeError: no"}
+
+
+def test_memory_that_ran_out_is_not_a_metrics_own_fault():
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        attempted(lambda: torch.empty(2**50, dtype=torch.uint8))
 
 
 def test_one_reason_is_one_line():

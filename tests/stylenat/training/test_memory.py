@@ -13,7 +13,14 @@ from stylenat.commands.run import main as run
 from stylenat.draws import Draw
 from stylenat.networks.discriminator import WaveletDiscriminator
 from stylenat.networks.generator import StyleGenerator
-from stylenat.training.memory import accumulate_for, out_of_memory_is_one_line, pass_of_one, smaller_batch
+from stylenat.training import memory
+from stylenat.training.memory import (
+    accumulate_for,
+    out_of_memory_is_one_line,
+    pass_of_one,
+    smaller_batch,
+    too_little_for,
+)
 from stylenat.training.state import TrainingState
 
 
@@ -171,3 +178,25 @@ def test_one_image_of_a_conditional_network_with_draws_can_be_measured(experimen
     pass_of_one(state, torch.device("cpu"))
     reached = [p.grad is not None for p in state.generator.parameters()]
     assert any(reached) is not bool(pending)
+
+
+@pytest.mark.parametrize("images, advice", [(16, "add --batch 8"), (1, "one does not fit either: use more memory")])
+def test_main_memory_that_the_system_refuses_is_one_line(images, advice):
+    cpu = torch.device("cpu")
+    with (
+        pytest.raises(UserError, match=f"out of memory on cpu with {images} image.s. at once; {advice}"),
+        out_of_memory_is_one_line(lambda: images, None, cpu, smaller_batch),
+    ):
+        torch.empty(2**50, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="a fault"), out_of_memory_is_one_line(lambda: 1, None, cpu, smaller_batch):
+        raise RuntimeError("a fault")
+
+
+def test_networks_that_main_memory_cannot_hold_in_training_are_noted(monkeypatch):
+    network = torch.nn.Linear(256, 1024, bias=False)  # 1 MiB.
+    cpu = torch.device("cpu")
+    for free, noted in ((None, False), (6 * 2**20, False), (6 * 2**20 - 1, True)):
+        monkeypatch.setattr(memory, "free_memory", lambda free=free: free)
+        assert bool(too_little_for(network, network, device=cpu)) is noted
+    assert "need 6 MiB of main memory" in too_little_for(network, network, device=cpu)
+    assert too_little_for(network, network, device=torch.device("cuda")) is None

@@ -1,3 +1,7 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -6,9 +10,11 @@ from torch import distributed
 
 from plugins.datasets.folder import Folder
 from registry import UserError
+from stylenat import ranks
 from stylenat.attention.op import choose
 from stylenat.evaluation.evaluate import Evaluator
-from stylenat.training.processes import joined, pick_device
+from stylenat.training import processes
+from stylenat.training.processes import joined, of_this_start, pick_device, prepare_in_turn
 
 
 def test_a_processs_gpu_is_chosen_before_it_joins_the_others(monkeypatch):
@@ -19,6 +25,7 @@ def test_a_processs_gpu_is_chosen_before_it_joins_the_others(monkeypatch):
     store = SimpleNamespace(add=lambda key, number: number)
     monkeypatch.setattr(distributed, "rendezvous", lambda *_, **__: iter([(store, 1, 2)]))
     monkeypatch.setattr(distributed, "PrefixStore", lambda prefix, store: store)
+    monkeypatch.setattr(processes, "of_this_start", lambda store, rank, size: store)
     monkeypatch.setattr(distributed, "is_nccl_available", lambda: True)
     monkeypatch.setattr(distributed, "init_process_group", lambda backend, **_: order.append(("group", backend)))
     monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
@@ -30,6 +37,75 @@ def test_a_processs_gpu_is_chosen_before_it_joins_the_others(monkeypatch):
         pass
     # What travels on the CPU, such as whether to stop, never reaches nccl.
     assert order == [("device", 1), ("group", "cpu:gloo,cuda:nccl")]
+
+
+def test_processes_meet_whatever_an_earlier_start_left_in_the_store():
+    """Machines count restarts each for itself, so that nothing which torchrun sets names a start."""
+    store = distributed.HashStore()
+    store.set_timeout(timedelta(seconds=20))
+    starts = []
+    for _ in range(2):
+        store.set("shown/1", "a process that was killed")
+        with ThreadPoolExecutor(3) as threads:
+            found = [threads.submit(of_this_start, store, 0, 3), threads.submit(of_this_start, store, 2, 3)]
+            store.wait(["start/a process that was killed"])
+            found += [threads.submit(of_this_start, store, 1, 3)]
+            first, third, second = (one.result() for one in found)
+        assert not first.check(["gradients"])
+        first.set("gradients", "of this start")
+        assert second.get("gradients") == third.get("gradients") == b"of this start"
+        starts.append(first)
+
+
+class Machines:
+    """Threads in the place of processes, as far as ``prepare_in_turn`` needs them."""
+
+    def __init__(self, monkeypatch, size):
+        self._barrier, self._own, self._texts, self._size = threading.Barrier(size), threading.local(), {}, size
+        monkeypatch.setattr(ranks, "rank", lambda: self._own.rank)
+        monkeypatch.setattr(ranks, "wait_for_all", self._barrier.wait)
+        monkeypatch.setattr(ranks, "gathered_text", self._gathered)
+
+    def _gathered(self, text):
+        self._texts[self._own.rank] = text
+        self._barrier.wait()
+        texts = [self._texts[rank] for rank in range(self._size)]
+        self._barrier.wait()
+        return texts
+
+    def run(self, work):
+        def one(rank):
+            self._own.rank = rank
+            work(rank)
+
+        with ThreadPoolExecutor(self._size) as threads:
+            list(threads.map(one, range(self._size)))
+
+
+def test_on_a_machine_with_files_of_its_own_one_process_makes_the_data_set(tmp_path, monkeypatch):
+    class Data:
+        def __init__(self, folder):
+            self.path = folder / "data"
+
+        @property
+        def creates(self):
+            return None if self.path.exists() else self.path
+
+        def prepare(self):
+            if not self.path.exists():
+                with open(f"{self.path}.partial", "x"):  # Fails where another process is at it.
+                    threading.Event().wait(0.1)
+                Path(f"{self.path}.partial").unlink()
+                self.path.touch()
+                made.append(self.path.parent.name)
+            opened.append(self.path.parent.name)
+
+    made, opened = [], []
+    folders = [tmp_path / name for name in ("one", "one", "other", "other", "other")]
+    for folder in set(folders):
+        folder.mkdir()
+    Machines(monkeypatch, 5).run(lambda rank: prepare_in_turn(Data(folders[rank])))
+    assert made == ["one", "other"] and len(opened) == 5
 
 
 @pytest.fixture
