@@ -11,6 +11,7 @@ from torch import Tensor
 from registry import UserError
 from stylenat.evaluation.cache import StatisticsCache
 from stylenat.evaluation.collect import Collection, Progress, Stream, collect_images, described
+from stylenat.evaluation.unfinished import Unfinished
 from stylenat.interfaces import Accumulator, Dataset, Metric
 from stylenat.random_streams import BLOCK
 from stylenat.ranks import any_of_ranks, rank
@@ -50,13 +51,18 @@ class RealSet:
             raise UserError(f"{self.dataset.describe()} has {there} images, not {self._samples}")
         return self._samples or there
 
-    def collection(self, progress: Progress | None = None) -> Collection:
-        """One accumulator for each metric; of a metric that does not use real images, an empty one."""
+    def collection(self, progress: Progress | None = None, unfinished: Unfinished | None = None) -> Collection:
+        """One accumulator for each metric; of a metric that does not use real images, an empty one.
+
+        Args:
+            unfinished: where vectors are kept while they are gathered; None for nowhere.
+        """
         if self._collection is None:
             used = Collection(self._metrics)
             wanted = {key: _wanted_streams(used, self._metrics, key) for key in used.streams}
             if self.used:
-                self._gather({key: stream for key, stream in wanted.items() if stream.accumulators}, progress)
+                used_streams = {key: stream for key, stream in wanted.items() if stream.accumulators}
+                self._gather(used_streams, progress, unfinished)
             self._collection = used
         return self._collection
 
@@ -72,7 +78,13 @@ class RealSet:
             "resolution": self.dataset.resolution,
         }
 
-    def _gather(self, streams: dict[str, Stream], progress: Progress | None) -> None:
+    def unread(self) -> dict[str, Any] | None:
+        """What the images depend on that are still to be gathered; None for none, or where it is not known."""
+        if not self.used or self._collection is not None or (content := self._content()) is None:
+            return None
+        return {"content": content, "resolution": self.dataset.resolution, "count": self.count}
+
+    def _gather(self, streams: dict[str, Stream], progress: Progress | None, unfinished: Unfinished | None) -> None:
         missing: list[Stream] = []
         for stream in streams.values():
             there = stream.accumulators.items()
@@ -82,7 +94,9 @@ class RealSet:
         if not missing and self._pixels is not None:
             return
         images, to_the_end = self.dataset.__getitem__, self._pixels is None
-        pixels = collect_images(missing, images, self.count, self._device, progress, to_the_end, self._batch)
+        pixels = collect_images(
+            missing, images, self.count, self._device, progress, to_the_end, self._batch, unfinished
+        )
         self._pixels = self._pixels or pixels
         for stream in missing:
             for name, accumulator in stream.accumulators.items():
