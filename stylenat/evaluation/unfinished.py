@@ -23,8 +23,8 @@ EVERY = 60.0
 PART_BYTES = 2**26
 """Vectors that are held until they are written."""
 LARGEST_PART = 2**30
-STREAM_BYTES = 2**31
-"""What is kept of one kind of vectors at most: 2 GiB are 262,144 images in 2,048 dimensions."""
+VECTORS_BYTES, IMAGES_BYTES = 2**31, 2**29
+"""What is kept at most, of one kind of vectors (262,144 images in 2,048 dimensions) and of images themselves."""
 OLDEST = 30 * 24 * 3600.0
 """Seconds after which the vectors of an evaluation that nobody continued are removed."""
 
@@ -61,7 +61,7 @@ class Unfinished:
         """Vectors that the stream was just fed with, in its order."""
         if rank() == 0 and not self._full and self._lasts(stream):
             kept = self._kept.setdefault(stream.key, _Kept())
-            if kept.bytes < STREAM_BYTES:
+            if kept.bytes < (IMAGES_BYTES if stream.source is None else VECTORS_BYTES):
                 kept.pending.append(vectors)
 
     def save_if_due(self) -> None:

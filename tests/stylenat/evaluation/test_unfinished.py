@@ -170,6 +170,21 @@ def test_a_full_disk_is_one_line_and_the_evaluation_goes_on(tmp_path):
     assert len([line for line in said if "an unfinished evaluation cannot be kept" in line]) <= 2
 
 
+def test_images_beyond_what_is_kept_are_drawn_again_and_not_embedded_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(unfinished, "IMAGES_BYTES", 1)  # One block.
+
+    def of():
+        return [FrechetRandomFeatures(Embedded()), SlicedWasserstein()]
+
+    expected = evaluated(tmp_path / "other", Generated(), of=of)
+    Embedded.images = 0
+    with pytest.raises(Killed):
+        evaluated(tmp_path, Generated(kill_after=3), of=of)
+    again = Generated()
+    assert evaluated(tmp_path, again, of=of) == expected
+    assert again.drawn == [16, 32, 48, 64] and Embedded.images == 64 + 80  # Real and generated images, once each.
+
+
 def test_a_minute_passes_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(unfinished, "EVERY", 60.0)
     with pytest.raises(Killed):
