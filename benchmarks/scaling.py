@@ -10,12 +10,18 @@ faces32's networks with R1, 16 images an iteration over all processes, gloo over
 * **Share of communication**: a model. Each process is given a machine of its own, which computes its images in the time
   that one thread took here, and a network of --gigabits and --microseconds, over which a message is reduced in a ring:
   2 (P - 1) steps of a P-th of the bytes each. Nothing overlaps, as in the training step.
+
+``--shaped GIGABITS`` does something else: it compares the model's bandwidth with two processes whose loopback is shaped
+to that rate for each, in a network namespace of its own (Linux, root, tc with tbf). Latency is not shaped: that needs
+netem, which not every kernel has.
 """
 
 import argparse
 import os
 import pickle
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -137,13 +143,35 @@ def ring(messages: list[tuple[str, int]], processes: int, bytes_per_second: floa
     return sum(steps[name] * (latency + size / parts[name] / bytes_per_second) for name, size in messages)
 
 
+def shaped(gigabits: float, iterations: int) -> None:
+    """In the shaped namespace: the collectives of two processes, and what the model says of them without latency."""
+    found = run(Side(2), iterations)
+    size = sum(size for _, size in found.messages) / iterations / 1e6
+    modelled = ring(found.messages, 2, gigabits * 1e9 / 8, 0.0) / iterations
+    measured = f"{1000 * found.sending:.0f} ms in collectives of {1000 * found.seconds:.0f} ms an iteration"
+    print(f"{gigabits:g} Gbit/s, {size:.2f} MB: {measured}; the model: {1000 * modelled:.0f} ms; {load()}")
+
+
+def in_a_namespace(gigabits: float) -> int:
+    """This script again, where both directions share a loopback of twice the rate."""
+    rate = f"tc qdisc add dev lo root tbf rate {2000 * gigabits:.0f}mbit burst 256kb latency 200ms"
+    script = f'ip link set lo up && {rate} && exec "$@"'
+    return subprocess.run(
+        ["unshare", "--net", "sh", "-c", script, "sh", sys.executable, *sys.argv, "--inside"]
+    ).returncode
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=2 * R1_INTERVAL, help=f"a multiple of {R1_INTERVAL}")
     parser.add_argument("--gigabits", type=float, default=10.0, help="a second, of the model's network")
     parser.add_argument("--microseconds", type=float, default=100.0, help="of latency, of the model's network")
+    parser.add_argument("--shaped", type=float, metavar="GIGABITS", help="compare the model with a shaped loopback")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.shaped is not None:
+        sys.exit(shaped(arguments.shaped, R1_INTERVAL) if arguments.inside else in_a_namespace(arguments.shaped))
     print(load())
     found: dict[str, list[Found]] = {name: [] for name in SIDES}
     for _ in range(arguments.repeats):
