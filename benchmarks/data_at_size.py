@@ -164,7 +164,7 @@ def measure(work: Path, count: int) -> dict[str, Any]:
         "... memory": f"{_peaks(parts)}",
         "verified": f"{verified.seconds:.1f} s, {count / verified.seconds:.0f}/s",
         "... memory ": str(verified),
-        "opened": f"{1000 * times['open']:.0f} ms",
+        "opened": f"{1000 * times['open']:.1f} ms",
         "first batch after": f"{1000 * times['first']:.0f} ms",
         "epoch, without it": f"{times['epoch']:.1f} s, {(count // BATCH - 1) * BATCH / times['epoch']:.0f}/s",
         "... memory  ": str(streamed),
