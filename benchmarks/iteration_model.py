@@ -78,30 +78,57 @@ class Costs(TorchDispatchMode):
             self.seconds[card]["attention"] += 1e-9 * pairs * rates.attention[name.endswith("backward")]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gin", default="ffhq256.gin")
-    parser.add_argument("--batch", type=int, default=32)
-    arguments = parser.parse_args()
-    registry = load_plugins(core=CORE)
-    experiment = load_experiment(registry, [arguments.gin], ["train.trackers = []"], search_path=[experiments_folder()])
-    seconds: dict[str, Counter[str]] = {name: Counter() for name in CARDS}
-    products = moved = 0.0
-    scale = arguments.batch / COUNTED
+@dataclass
+class Modelled:
+    """An iteration of ``batch`` images, every step by its share.
+
+    Attributes:
+        seconds: by card and by what takes them; products: FLOP; moved: bytes.
+        messages: bytes of gradients that each step of an iteration sends, and the iterations from one to the next.
+    """
+
+    batch: int
+    seconds: dict[str, Counter[str]]
+    products: float = 0.0
+    moved: float = 0.0
+    messages: tuple[tuple[int, int], ...] = ()
+
+
+def modelled(gin: str, batch: int) -> Modelled:
+    experiment = load_experiment(
+        load_plugins(core=CORE), [gin], ["train.trackers = []"], search_path=[experiments_folder()]
+    )
+    found, messages = Modelled(batch, {name: Counter() for name in CARDS}), []
+    scale = batch / COUNTED
     with without_data(experiment.get("train")(), "float32", False) as (state, one):
         for step in state.settings.steps:
             with Costs() as costs:
                 peak_of(state, step, *one)
             share = scale / step.interval
-            products, moved = products + share * costs.products, moved + share * costs.bytes
-            for card, found in costs.seconds.items():
-                seconds[card].update({name: share * value for name, value in found.items()})
-    print(f"{arguments.gin}, batch {arguments.batch}: {products / 1e12:.1f} TFLOP, {moved / 1e12:.2f} TB of traffic")
+            found.products += share * costs.products
+            found.moved += share * costs.bytes
+            for card, seconds in costs.seconds.items():
+                found.seconds[card].update({name: share * value for name, value in seconds.items()})
+            for phase in step.phases:
+                groups = state.optimizers[phase.network].param_groups
+                messages.append((sum(4 * p.numel() for group in groups for p in group["params"]), step.interval))
+    found.messages = tuple(messages)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gin", default="ffhq256.gin")
+    parser.add_argument("--batch", type=int, default=32)
+    arguments = parser.parse_args()
+    found = modelled(arguments.gin, arguments.batch)
+    work = f"{found.products / 1e12:.1f} TFLOP, {found.moved / 1e12:.2f} TB of traffic"
+    print(f"{arguments.gin}, batch {found.batch}: {work}")
     print("| card | attention | products | memory | together, s | images/s |\n|---|---:|---:|---:|---:|---:|")
-    for card, found in seconds.items():
-        total = sum(found.values())
-        parts = " | ".join(f"{found[name]:.3f}" for name in ("attention", "products", "memory"))
-        print(f"| {card} | {parts} | {total:.3f} | {arguments.batch / total:.0f} |")
+    for card, seconds in found.seconds.items():
+        total = sum(seconds.values())
+        parts = " | ".join(f"{seconds[name]:.3f}" for name in ("attention", "products", "memory"))
+        print(f"| {card} | {parts} | {total:.3f} | {found.batch / total:.0f} |")
 
 
 if __name__ == "__main__":

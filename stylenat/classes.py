@@ -65,6 +65,16 @@ class Classes:
         return {"counts": list(self.counts), "names": list(self.names)}
 
 
+def labels_of(dataset: Any) -> Tensor:
+    """int64 [count]: the class of each image of a prepared data set with labels.
+
+    All at once where the data set can: the start of a run waits for them.
+    """
+    if callable(everything := getattr(dataset, "labels", None)):
+        return everything()
+    return torch.tensor([dataset.label(index) for index in range(len(dataset))], dtype=torch.int64)
+
+
 def classes_of(dataset: Any) -> Classes | None:
     """The classes of a prepared data set; None where it has none.
 
@@ -74,12 +84,12 @@ def classes_of(dataset: Any) -> Classes | None:
     number = getattr(dataset, "num_classes", 0)
     if not number:
         return None
-    counts = [0] * number
-    for index in range(len(dataset)):
-        label = dataset.label(index)
-        if not 0 <= label < number:
-            raise UserError(f"{dataset.describe()}: the label of image {index} is {label}, not 0 to {number - 1}")
-        counts[label] += 1
+    labels = labels_of(dataset)
+    wrong = ((labels < 0) | (labels >= number)).nonzero()
+    if len(wrong):
+        index = int(wrong[0])
+        raise UserError(f"{dataset.describe()}: the label of image {index} is {labels[index]}, not 0 to {number - 1}")
+    counts = torch.bincount(labels, minlength=number).tolist()
     names = getattr(dataset, "class_names", None) or [str(i) for i in range(number)]
     return Classes(tuple(counts), tuple(map(str, names)))
 

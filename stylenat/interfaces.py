@@ -463,6 +463,9 @@ class Labelled(Protocol):
     Attributes:
         num_classes: 0 without labels.
         class_names: one for each class, for grids and tables.
+
+    Optional: ``labels()``, the classes of all images as int64 [count]. Without it, ``label`` is called for each image
+    before a run starts.
     """
 
     num_classes: int

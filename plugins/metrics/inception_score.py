@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import numpy as np
+import torch
+
 from plugins.features.inception import Inception
 from plugins.features.published import needs_torch_fidelity
 from registry import Count, UserError
@@ -53,8 +56,14 @@ class InceptionScore:
     def compare(self, real: Rows, fake: Rows) -> Measured:
         from torch_fidelity.metric_isc import isc_features_to_metric
 
-        features = fake.all().to(fake.device)
-        self.check_images(None, len(features))
-        found = isc_features_to_metric(self.needs.logits(features), self.splits, True, self.seed)
-        spread = found["inception_score_std"] if self.splits > 1 else None
-        return Measured(found["inception_score_mean"], spread)
+        features = fake.all()
+        count = len(features)
+        self.check_images(None, count)
+        # As isc_features_to_metric divides them; that needs the logits of all images in float64 three times at once.
+        order = torch.from_numpy(np.random.RandomState(self.seed).permutation(count))
+        scores = []
+        for i in range(self.splits):
+            split = features[order[i * count // self.splits : (i + 1) * count // self.splits]]
+            found = isc_features_to_metric(self.needs.logits(split.to(fake.device)), splits=1, shuffle=False)
+            scores.append(found["inception_score_mean"])
+        return Measured(float(np.mean(scores)), float(np.std(scores)) if self.splits > 1 else None)

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,8 @@ def evaluate_run(
     # All of the checkpoint is read now: training may go on meanwhile, and drop it.
     trackers, own = _trackers(experiment, folder), _weights(arguments, experiment, folder)
     dataset = _dataset(registry, experiment, arguments.data, own.generator.resolution)
-    must_agree(facts_of(experiment, registry.plugin_files) | {"weights": own.sha256})
+    facts = facts_of(experiment, registry.plugin_files)
+    must_agree(facts | {"weights": own.sha256})
     if any(getattr(metric, "uses_real", True) for metric in metrics):
         _prepare(dataset, arguments, own.manifest.get("dataset"))
     numbers = _classes(arguments, own.classes)
@@ -89,7 +90,7 @@ def evaluate_run(
     own.generator.to(device)
     found = []
     for number in numbers:
-        evaluator = _evaluator(arguments, of_class(dataset, number), metrics, device)
+        evaluator = _evaluator(arguments, of_class(dataset, number), metrics, device, facts)
         evaluation, failures = _measured(evaluator, _sampler(experiment, own, number), samples, arguments, experiment)
         if set(evaluation.failed) == set(evaluation.metrics):
             raise UserError(f"{folder}: nothing is measured and nothing written: {'; '.join(failures)}")
@@ -144,10 +145,15 @@ def _sampler(experiment: Experiment, own: Evaluated, number: int | None) -> Call
 
 
 def _evaluator(
-    arguments: argparse.Namespace, dataset: Dataset, metrics: Sequence[Any], device: torch.device
+    arguments: argparse.Namespace,
+    dataset: Dataset,
+    metrics: Sequence[Any],
+    device: torch.device,
+    facts: Mapping[str, str],
 ) -> Evaluator:
     cache = None if arguments.no_cache else StatisticsCache(arguments.cache or statistics_folder(), _say)
-    return Evaluator(dataset, metrics, device, cache, arguments.real_samples, batch=arguments.batch or BLOCK)
+    batch = arguments.batch or BLOCK
+    return Evaluator(dataset, metrics, device, cache, arguments.real_samples, batch=batch, kept_as=facts)
 
 
 def _measured(

@@ -64,10 +64,11 @@ class FolderSource:
             return
         try:
             with os.scandir(folder) as entries:
-                found = sorted((entry.name, _kind(entry)) for entry in entries)
+                names, others = _names(entries)
         except OSError as error:
             raise UserError(f"cannot read {folder}: {error.strerror}") from error
-        for name, kind in found:
+        for name in names:
+            kind = others.get(name, "file")
             if kind == "folder" or (kind == LINKED_FOLDER and self._follow_links):
                 if name.startswith("."):
                     walk.ignored.add(HIDDEN)
@@ -79,6 +80,17 @@ class FolderSource:
                 yield prefix + name
             else:
                 walk.ignored.add_file(name)
+
+
+def _names(entries: Iterator[os.DirEntry[str]]) -> tuple[list[str], dict[str, str]]:
+    """All names in order, and the kinds of those that are not files: a folder may hold millions of files."""
+    names, others = [], {}
+    for entry in entries:
+        names.append(entry.name)
+        if (kind := _kind(entry)) != "file":
+            others[entry.name] = kind
+    names.sort()
+    return names, others
 
 
 def _is_first(folder: Path, walk: _Walk) -> bool:

@@ -15,7 +15,7 @@ from stylenat.interfaces import Dataset
 from stylenat.native.build import library
 from stylenat.pixels import IMAGENET, PixelSpace, place
 
-# Data sets that decode to less than this are decoded once and kept.
+# The images of data sets that decode to less than this are decoded once and kept.
 CACHE_BYTES = 512 * 2**20
 
 Places = list[tuple[int, bool]]
@@ -41,6 +41,26 @@ class ImageOrder:
     def __getitem__(self, k: int) -> tuple[int, bool]:
         order, flips = self._epoch(k // self.count)
         return int(order[k % self.count]), bool(flips[k % self.count])
+
+
+class DecodedOnce:
+    """Images of a data set, each decoded when it is first needed and then kept: a run need not wait for all of them."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset, side = dataset, dataset.resolution
+        self._pixels = torch.empty(len(dataset), side, side, 3, dtype=torch.uint8)  # As decoders write them.
+        self._there = bytearray(len(dataset))
+
+    def __getitem__(self, index: int) -> Tensor:
+        """uint8 [3, resolution, resolution]; what is not of this form is passed on and not kept."""
+        kept = self._pixels[index].permute(2, 0, 1)
+        if not self._there[index]:
+            image = self._dataset[index]
+            if image.shape != kept.shape or image.dtype != kept.dtype:
+                return image
+            kept.copy_(image)
+            self._there[index] = True
+        return kept
 
 
 class ImageStream:
@@ -84,7 +104,7 @@ class ImageStream:
         self.order = ImageOrder(len(dataset), seed, horizontal_flips)
         self._pixel_space = pixel_space
         self._dtype = torch.float32 if normalised else torch.uint8
-        self._decoded: list[Tensor] | None = None
+        self._kept: DecodedOnce | None = None
 
     def batches(self, start: int) -> Iterator[Tensor]:
         """Batches [batch_size / world_size, 3, resolution, resolution]: uint8, or float32 if ``normalised``.
@@ -100,8 +120,8 @@ class ImageStream:
         side = self.dataset.resolution
         shape = (self.batch_size // self.world_size, 3, side, side)
         small = len(self.dataset) * 3 * side**2 <= CACHE_BYTES
-        if small and self._decoded is None:
-            self._decoded = [self.dataset[i] for i in range(len(self.dataset))]
+        if small and self._kept is None:
+            self._kept = DecodedOnce(self.dataset)
         if self.workers and not small:
             library()  # Built before there are processes that would each do it.
             return decoded_ahead(partial(self.fill, start), self.workers, shape, self._dtype)
@@ -122,7 +142,7 @@ class ImageStream:
 
     def fill(self, start: int, number: int, batch: Tensor) -> None:
         """Decodes this process's part of the batch ``number``, counted from ``start``, into memory for it."""
-        images = self._decoded or self.dataset
+        images = self.dataset if self._kept is None else self._kept
         for out, (index, flip) in zip(batch, self.places(start + number * self.batch_size), strict=True):
             image = images[index]
             if image.shape != out.shape or image.dtype != torch.uint8:

@@ -41,7 +41,7 @@ class Rows:
         """[count, dim] on the CPU, in the order they came."""
         self._copy()
         if len(self._parts) != 1:
-            self._parts = [torch.cat(self._parts)] if self._parts else [torch.empty(0, 0)]
+            self._parts = [_joined(self._parts)] if self._parts else [torch.empty(0, 0)]
         return self._parts[0]
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -53,6 +53,17 @@ class Rows:
         if rows.ndim != 2 or rows.dtype != self._dtype:
             raise ValueError(f"rows of shape {list(rows.shape)} in {rows.dtype}")
         self._parts, self._pending = [rows], []
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """All rows in one tensor. ``parts`` is emptied on the way: the rows are not in memory twice."""
+    whole = parts[0].new_empty(sum(len(part) for part in parts), *parts[0].shape[1:])
+    start = 0
+    while parts:
+        part = parts.pop(0)
+        whole[start : start + len(part)] = part
+        start += len(part)
+    return whole
 
 
 def both(real: Rows, fake: Rows) -> tuple[Tensor, Tensor]:

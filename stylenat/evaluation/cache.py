@@ -39,10 +39,11 @@ class StatisticsCache:
     Args:
         folder: made when the first entry is saved.
         say: called with a line when an entry is damaged or cannot be kept; the evaluation goes on.
+        what: is kept, for that line.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self._folder, self._say = folder, say
+    def __init__(self, folder: Path, say: Callable[[str], None], what: str = "the real set's statistics") -> None:
+        self._folder, self._say, self._what = folder, say, what
         self._damaged: set[Path] = set()
 
     def path(self, key: Mapping[str, Any]) -> Path:
@@ -79,8 +80,8 @@ class StatisticsCache:
                 self._say(f"{path} is damaged; the statistics in it are computed again")
             return None
 
-    def save(self, key: Mapping[str, Any], tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
-        """Writes the entry, whole or not at all."""
+    def save(self, key: Mapping[str, Any], tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> bool:
+        """Writes the entry, whole or not at all; whether it is there."""
         state = {name: tensor.contiguous() for name, tensor in tensors.items()}
         noted = {"key": _text(key), "notes": json.dumps(notes), "sha256": _checksum(state)}
         path = self.path(key)
@@ -90,12 +91,33 @@ class StatisticsCache:
             save_tensors(state, temporary, noted)
             temporary.replace(path)
             self._damaged.discard(path)
+            return True
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            self._say(f"the real set's statistics cannot be kept in {self._folder} ({reason})")
+            self._say(f"{self._what} cannot be kept in {self._folder} ({reason})")
+            return False
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+    def remove(self, key: Mapping[str, Any]) -> bool:
+        """Removes the entry; whether it was there."""
+        try:
+            self.path(key).unlink()
+            return True
+        except OSError:
+            return False
+
+    def forget(self, seconds: float) -> None:
+        """Removes all entries that were written longer ago."""
+        for path in self._folder.glob("*.safetensors"):
+            with suppress(OSError):  # Another process may remove it, too.
+                if time.time() - path.lstat().st_mtime > seconds:
+                    path.unlink()
+
+    def unfinished(self) -> "StatisticsCache":
+        """A cache in a folder of this one, for evaluations that are not finished."""
+        return StatisticsCache(self._folder / "unfinished", self._say, "an unfinished evaluation")
 
     @contextmanager
     def in_turn(self, key: Mapping[str, Any], wait: Callable[[], object]) -> Iterator[None]:

@@ -8,6 +8,7 @@ once (``batch``) changes the last bits of vectors, not their order.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from stylenat.devices import sent
 from stylenat.evaluation.failures import attempted, say
+from stylenat.evaluation.unfinished import Unfinished
 from stylenat.interfaces import Accumulator, Features, Metric, Sampler, Walk
 from stylenat.pixels import NotFinite
 from stylenat.random_streams import BLOCK, blocks_of
@@ -28,19 +30,22 @@ class Stream:
     """The accumulators of one need: the images themselves, an embedding, or a walk.
 
     Attributes:
+        key: equal for streams of equal vectors, see ``identity``.
         failed: why accumulators, by name, hold nothing that may be compared.
         broken: whether no more vectors are made; the same in every process.
+        done: images whose vectors came from an earlier process (``unfinished``).
     """
 
-    def __init__(self, source: Features | Walk | None) -> None:
-        self.source = source
+    def __init__(self, source: Features | Walk | None, key: str) -> None:
+        self.source, self.key = source, key
+        self.done = 0
         self.accumulators: dict[str, Accumulator] = {}
         self.failed: dict[str, str] = {}
         self.broken = False
 
     def part(self, names: Sequence[str]) -> "Stream":
         """A stream of only these accumulators, whose failures this one knows."""
-        part = Stream(self.source)
+        part = Stream(self.source, self.key)
         part.accumulators = {name: self.accumulators[name] for name in names}
         part.failed = self.failed
         return part
@@ -54,7 +59,7 @@ class Stream:
         """Whether an accumulator still takes the images from this index on."""
         # Not whether it failed: that may differ between processes, which must go on together.
         limits = [getattr(accumulator, "limit", None) for accumulator in self.accumulators.values()]
-        return not self.broken and any(limit is None or start < limit for limit in limits)
+        return not self.broken and start >= self.done and any(limit is None or start < limit for limit in limits)
 
     def vectors(self, images: Tensor, batch: int) -> Tensor:
         """[count, dim] of images, so many at once; the images themselves where nothing else is needed."""
@@ -93,7 +98,7 @@ class Collection:
                 self._places.append(None)
                 continue
             key, accumulator = parts
-            stream = self.streams.setdefault(key, Stream(_needs(metric)))
+            stream = self.streams.setdefault(key, Stream(_needs(metric), key))
             name = getattr(accumulator, "shared_as", None) or f"metric {number}"
             stream.accumulators.setdefault(name, accumulator)
             self._places.append((stream, name))
@@ -146,18 +151,25 @@ def collect_generated(
     device: torch.device,
     progress: Progress | None = None,
     batch: int = BLOCK,
+    unfinished: Unfinished | None = None,
 ) -> Collection:
     """Of the samples 0 to ``count``. Blocks are made whole: what lies beyond ``count`` is left out.
 
     Args:
         batch: images that are embedded at once.
+        unfinished: what an interrupted pass kept, and where this one keeps its vectors; None for nowhere.
     """
     found = Collection(metrics)
     streams, span = list(found.streams.values()), BLOCK * blocks_of(batch)
     with torch.no_grad():
+        if unfinished is not None:
+            unfinished.take_up(streams, device)
+        done = max((stream.done for stream in streams), default=0)
         for first in range(0, count, span * world_size()):
             start = first + span * rank()  # Beyond the end, blocks that are not used.
             wanting = [stream for stream in streams if stream.wants(first)]
+            if not wanting and first < done:
+                continue  # An earlier process did this.
             images, refused = None, None
             if not all(stream.of_generator for stream in wanting):
                 images, refused = _drawn(generate, start, span, device)
@@ -169,7 +181,7 @@ def collect_generated(
 
             outside = start >= count
             refusals = [None if outside or stream.of_generator else refused for stream in wanting]
-            _share(wanting, made, refusals, first, count, "generated")
+            _share(wanting, made, refusals, first, count, "generated", unfinished)
             if progress:
                 progress(min(count, first + span * world_size()), count)
     return found
@@ -193,6 +205,7 @@ def collect_images(
     progress: Progress | None = None,
     to_the_end: bool = True,
     batch: int = BLOCK,
+    unfinished: Unfinished | None = None,
 ) -> str | None:
     """Feeds the streams with the images of indices 0 to ``count``.
 
@@ -200,12 +213,15 @@ def collect_images(
         image: index to uint8 [3, height, width].
         to_the_end: read all images, for their checksum, also when no stream wants more.
         batch: images that are embedded at once.
+        unfinished: as for ``collect_generated``. All images are read all the same, for their checksum.
 
     Returns:
         The SHA-256 of all pixels: of the digests of blocks of 16, in order. None where not all were read.
     """
     whole, span = hashlib.sha256(), BLOCK * blocks_of(batch)
     with torch.no_grad():
+        if unfinished is not None:
+            unfinished.take_up(streams, device)
         for first in range(0, count, span * world_size()):
             if not to_the_end and not any(stream.wants(first) for stream in streams):
                 return None
@@ -217,7 +233,8 @@ def collect_images(
             images = sent(images, device)
             wanting = [stream for stream in streams if stream.wants(first)]
             refusals = [None] * len(wanting)
-            _share(wanting, lambda stream, images=images: stream.vectors(images, batch), refusals, first, count)
+            made = partial(Stream.vectors, images=images, batch=batch)
+            _share(wanting, made, refusals, first, count, "real", unfinished)
             if progress:
                 progress(min(count, first + span * world_size()), count)
     return whole.hexdigest()
@@ -246,13 +263,15 @@ def _share(
     refusals: Sequence[str | None],
     first: int,
     count: int,
-    images: str = "real",
+    images: str,
+    unfinished: Unfinished | None,
 ) -> None:
     """Feeds every process with the vectors of all, in block order.
 
     Args:
         made: this process's vectors, as many in every process. refusals: by stream, why there are none.
         first: index of the first process's first image. images: what they are called.
+        unfinished: where the vectors are kept.
 
     A stream that fails in one process fails in all.
     """
@@ -273,9 +292,13 @@ def _share(
             if not part.is_floating_point() or part.isfinite().all():
                 for block in part.split(BLOCK):
                     stream.update(block)
+                if unfinished is not None:
+                    unfinished.note(stream, part)
             else:
                 name = getattr(stream.source, "name", type(stream.source).__name__)
                 stream.fail(f"{name} is not finite for {images} images (first among {start} to {start + len(part)})")
+    if unfinished is not None:
+        unfinished.save_if_due()
 
 
 def _digests(images: Tensor, count: int) -> Tensor:

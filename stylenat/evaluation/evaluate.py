@@ -1,12 +1,14 @@
 """Metrics of a generator against a data set, each value with the protocol it was measured by."""
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.backends.cpu import get_cpu_capability as cpu_capability
 
 from registry import UserError
 from stylenat.evaluation.cache import StatisticsCache
@@ -14,6 +16,7 @@ from stylenat.evaluation.collect import Collection, Progress, collect_generated,
 from stylenat.evaluation.failures import attempted, lines_of, say
 from stylenat.evaluation.protocol import make_protocol
 from stylenat.evaluation.real import RealSet
+from stylenat.evaluation.unfinished import Unfinished
 from stylenat.interfaces import Dataset, Measured, Metric, Sampler
 from stylenat.random_streams import BLOCK
 from stylenat.ranks import known_to_all, world_size
@@ -109,6 +112,9 @@ class Evaluator:
         real_samples: only so many of the first real images; None for all.
         say: called with a line for what could not be measured; by default process 0 prints it on stderr.
         batch: images that are embedded at once.
+        kept_as: what the generated images and the vectors depend on beside the weights, the sampler and the data, plain
+            values: then a pass that is interrupted goes on with the vectors that it kept in the cache. None: it
+            begins again.
     """
 
     def __init__(
@@ -120,8 +126,11 @@ class Evaluator:
         real_samples: int | None = None,
         say: Callable[[str], None] = say,
         batch: int = BLOCK,
+        kept_as: Mapping[str, Any] | None = None,
     ) -> None:
         self.metrics, self.device, self.say, self.batch = metrics, torch.device(device), say, batch
+        self._cache = None if cache is None or kept_as is None else cache.unfinished()
+        self._kept_as = kept_as
         if self.device.type == "mps":
             self.device = torch.device("cpu")
         self.real = RealSet(dataset, metrics, self.device, cache, real_samples, batch)
@@ -145,9 +154,32 @@ class Evaluator:
         """
         if not self.metrics:
             return Evaluation({}, {}, {}, make_protocol({}, {}, {}, {}))
-        real = self.real.collection(real_progress)
-        fake = collect_generated(self.metrics, generate, num_samples, self.device, progress, self.batch)
-        return self._compared(real, fake, generated_protocol(generate, num_samples))
+        generated = generated_protocol(generate, num_samples)
+        of_real, of_generated = self._unfinished(generate, generated)
+        real = self.real.collection(real_progress, of_real)
+        fake = collect_generated(self.metrics, generate, num_samples, self.device, progress, self.batch, of_generated)
+        found = self._compared(real, fake, generated)
+        for unfinished, collection in ((of_real, real), (of_generated, fake)):
+            if unfinished is not None:
+                unfinished.remove(collection.streams)
+        return found
+
+    def _unfinished(self, generate: Any, generated: Mapping[str, Any]) -> tuple[Unfinished | None, Unfinished | None]:
+        """Of the real and of the generated images; None where nothing is kept, or where it is not known of what."""
+        if self._cache is None:
+            return None, None
+        computed = {
+            "batch": self.batch, "processes": world_size(), "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_capability(),
+            "torch": torch.__version__, "as": self._kept_as,
+        }  # fmt: skip
+        of_real = of_generated = None
+        if (real := self.real.unread()) is not None:
+            of_real = Unfinished(self._cache, {"real": real, **computed}, images=False)
+        if hasattr(generate, "generator"):
+            key = {"generated": generated, "weights": digest_of(generate.generator), **computed}
+            of_generated = Unfinished(self._cache, key, images=True)
+        return of_real, of_generated
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> None:
@@ -184,6 +216,15 @@ class Evaluator:
         machine = {"device": self.device.type, "processes": world_size(), "threads": torch.get_num_threads()}
         protocol = make_protocol(protocols, generated, self.real.protocol(), machine)
         return Evaluation(metrics, spread, intervals, protocol, failed)
+
+
+def digest_of(network: nn.Module) -> str:
+    """SHA-256 of a network's parameters and buffers with their names."""
+    whole = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        whole.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        whole.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return whole.hexdigest()
 
 
 def measured(metrics: Sequence[Metric], real: Collection, fake: Collection) -> list[dict[str, Measured] | str]:

@@ -11,6 +11,8 @@ Embed = Callable[[Tensor], Tensor]
 """uint8 [batch, 3, side, side] to float32 [batch, dim]."""
 SIDE = 64
 """Pixels are compared at this side at most, which bounds the memory; larger images are averaged."""
+ROWS = 256
+"""Images whose distances to all others are in memory at once."""
 
 
 def pixels(images: Tensor) -> Tensor:
@@ -73,7 +75,16 @@ def nearest(samples: Tensor, real: Tensor, embed: Embed, progress: Callable[[int
         return torch.cat(parts)
 
     ours, theirs, mirrored = embedded(samples), embedded(real), embedded(real.flip(-1))
-    to_real = torch.minimum(torch.cdist(ours, theirs), torch.cdist(ours, mirrored))
-    distance, index = to_real.min(1)
-    among = torch.minimum(torch.cdist(theirs, theirs), torch.cdist(theirs, mirrored))
-    return Nearest(distance, index, among.fill_diagonal_(torch.inf).min(1).values)
+    parts = [_to_either(part, theirs, mirrored).min(1) for part in ours.split(ROWS)]
+    among = []
+    for start in range(0, len(theirs), ROWS):
+        distances = _to_either(theirs[start : start + ROWS], theirs, mirrored)
+        distances.diagonal(start).fill_(torch.inf)  # No image is its own neighbour.
+        among.append(distances.min(1).values)
+    distance, index = (torch.cat([getattr(part, name) for part in parts]) for name in ("values", "indices"))
+    return Nearest(distance, index, torch.cat(among))
+
+
+def _to_either(rows: Tensor, theirs: Tensor, mirrored: Tensor) -> Tensor:
+    """[rows, training images]: distances to the images or their mirror images, whichever is nearer."""
+    return torch.minimum(torch.cdist(rows, theirs), torch.cdist(rows, mirrored))

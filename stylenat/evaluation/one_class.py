@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from registry import UserError
+from stylenat.classes import labels_of
 from stylenat.data.identity import identity
 from stylenat.evaluation.evaluate import Evaluation
 from stylenat.interfaces import Dataset
@@ -23,7 +24,7 @@ class OneClass:
     def __init__(self, dataset: Any, number: int) -> None:
         self.dataset, self.number, self.resolution = dataset, number, dataset.resolution
         there = getattr(dataset, "num_classes", 0)
-        self._indices = [index for index in range(len(dataset)) if dataset.label(index) == number] if there else []
+        self._indices = (labels_of(dataset) == number).nonzero()[:, 0].tolist() if there else []
         if not self._indices:
             raise UserError(f"{dataset.describe()} has no images of class {number}")
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from registry import UserError
 from stylenat.evaluation.cache import StatisticsCache
 from stylenat.evaluation.collect import Collection, Progress, Stream, collect_images, described
+from stylenat.evaluation.unfinished import Unfinished
 from stylenat.interfaces import Accumulator, Dataset, Metric
 from stylenat.random_streams import BLOCK
 from stylenat.ranks import any_of_ranks, rank
@@ -66,13 +67,18 @@ class RealSet:
         with nullcontext() if self.cache is None else self.cache.in_turn(self.key(), wait):
             yield
 
-    def collection(self, progress: Progress | None = None) -> Collection:
-        """One accumulator for each metric; of a metric that does not use real images, an empty one."""
+    def collection(self, progress: Progress | None = None, unfinished: Unfinished | None = None) -> Collection:
+        """One accumulator for each metric; of a metric that does not use real images, an empty one.
+
+        Args:
+            unfinished: where vectors are kept while they are gathered; None for nowhere.
+        """
         if self._collection is None:
             used = Collection(self._metrics)
             wanted = {key: _wanted_streams(used, self._metrics, key) for key in used.streams}
             if self.used:
-                self._gather({key: stream for key, stream in wanted.items() if stream.accumulators}, progress)
+                used_streams = {key: stream for key, stream in wanted.items() if stream.accumulators}
+                self._gather(used_streams, progress, unfinished)
             self._collection = used
         return self._collection
 
@@ -88,7 +94,11 @@ class RealSet:
             "resolution": self.dataset.resolution,
         }
 
-    def _gather(self, streams: dict[str, Stream], progress: Progress | None) -> None:
+    def unread(self) -> dict[str, Any] | None:
+        """What the images depend on that are still to be gathered; None for none, or where it is not known."""
+        return self.key() if self.used and self._collection is None and self._content() is not None else None
+
+    def _gather(self, streams: dict[str, Stream], progress: Progress | None, unfinished: Unfinished | None) -> None:
         missing = self._missing(list(streams.values()))
         if not missing and self._pixels is not None:
             return
@@ -96,9 +106,9 @@ class RealSet:
             with self.in_turn(lambda: progress and progress(0, self.count)):
                 missing = self._missing(missing)  # Another run may have just computed them.
                 if self._to_be_kept(missing):
-                    return self._compute(missing, progress)
+                    return self._compute(missing, progress, unfinished)
         if missing or self._pixels is None:
-            self._compute(missing, progress)
+            self._compute(missing, progress, unfinished)
 
     def _to_be_kept(self, streams: Sequence[Stream]) -> bool:
         """Whether other runs find again what is computed for any of these."""
@@ -114,9 +124,11 @@ class RealSet:
                 missing.append(left)
         return missing
 
-    def _compute(self, missing: Sequence[Stream], progress: Progress | None) -> None:
+    def _compute(self, missing: Sequence[Stream], progress: Progress | None, unfinished: Unfinished | None) -> None:
         images, to_the_end = self.dataset.__getitem__, self._pixels is None
-        pixels = collect_images(missing, images, self.count, self._device, progress, to_the_end, self._batch)
+        pixels = collect_images(
+            missing, images, self.count, self._device, progress, to_the_end, self._batch, unfinished
+        )
         self._pixels = self._pixels or pixels
         for stream in missing:
             for name, accumulator in stream.accumulators.items():

@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from registry import UserError
+from stylenat.classes import labels_of
 from stylenat.data.identity import spread
 from stylenat.data.workers import check_shared_memory
 from stylenat.interfaces import Dataset
@@ -19,7 +20,7 @@ def check_dataset(dataset: Dataset) -> None:
     Raises:
         ContractError: items that are not uint8 [3, resolution, resolution], that change from read to read or with
             the reader's edits, a description of several lines, a data set that a worker cannot read, labels that are
-            no class numbers, or another number of class names than of classes.
+            no class numbers, ``labels()`` that differ from them, or another number of class names than of classes.
         CannotCheck: its files are not here, or there is too little shared memory for a worker process.
     """
     require(type(getattr(dataset, "resolution", None)) is int, "it needs the attribute resolution, an integer")
@@ -63,6 +64,9 @@ def _check_labels(dataset: Dataset, indices: Sequence[int]) -> None:
         label = dataset.label(index)
         kept = isinstance(label, int) and 0 <= label < classes
         require(kept, f"label({index}) must be an integer from 0 to {classes - 1}; got {label!r}")
+    labels = labels_of(dataset)
+    same = labels.shape == (len(dataset),) and all(labels[index] == dataset.label(index) for index in indices)
+    require(same, f"labels() must be label(index) of all {len(dataset)} images, int64 [{len(dataset)}]")
     names = getattr(dataset, "class_names", None) or range(classes)
     require(len(names) == classes, f"class_names must have a name for each of {classes} classes; it has {len(names)}")
 

@@ -18,6 +18,7 @@ from stylenat.evaluation.progress import ProgressLine
 from stylenat.grids import image_grid, save_png
 from stylenat.pixels import SPACES, to_networks
 from stylenat.sampling import Sampler, default_batch, in_evaluation, sampler_of
+from stylenat.training.agreement import code_digest
 from stylenat.training.compilation import check_hooks
 from stylenat.training.guards import weight_norms
 from stylenat.training.interrupt import Stopped, StopRequest
@@ -55,7 +56,9 @@ def train(
         normalised=device.type == "cpu",
         pixel_space=SPACES[settings.pixel_space],
     )
-    evaluator = Evaluator(settings.dataset, settings.metrics, device, StatisticsCache(statistics_folder(), print))
+    cache = StatisticsCache(statistics_folder(), print)
+    kept_as = {"config": run.config_text, "plugins": run.environment.get("plugin_files"), "code": code_digest()}
+    evaluator = Evaluator(settings.dataset, settings.metrics, device, cache, kept_as=kept_as)
     evaluation: Evaluation | None = None
     scalars: dict[str, Any] = {}
     # Reading what was skipped waits for a GPU, so there it is read once in so many iterations.

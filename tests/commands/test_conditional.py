@@ -15,6 +15,7 @@ from stylenat.commands.evaluate import main as evaluate
 from stylenat.commands.prepare import main as prepare
 from stylenat.commands.run import main as run
 from stylenat.commands.sample import main as sample
+from stylenat.evaluation.one_class import OneClass
 
 CONDITIONAL = """
 include 'quickstart.gin'
@@ -152,6 +153,23 @@ def test_labels_are_drawn_as_often_as_in_the_data_and_by_index():
     of = classes.as_in_the_data(5)
     assert torch.equal(of(0, 100)[37:52], of(37, 15)) and len(of(3, 0)) == 0
     assert classes.in_rows(2)(0, 8).tolist() == [0, 0, 1, 1, 2, 2, 0, 0]
+
+
+def test_classes_are_counted_at_once_where_a_data_set_gives_all_labels():
+    class Large:
+        num_classes, resolution = 3, 8
+
+        def __len__(self):
+            return 5
+
+        def labels(self):
+            return torch.tensor([2, 0, 2, 2, 0])
+
+        def label(self, index):
+            pytest.fail("asked for one label after the other")
+
+    assert classes_of(Large()).counts == (2, 0, 3)
+    assert OneClass(Large(), 2)._indices == [0, 2, 3]
 
 
 def test_a_label_that_is_no_class_is_refused():

@@ -10,7 +10,9 @@ from stylenat.commands._command import experiments_folder
 from stylenat.commands.evaluate import main
 from stylenat.commands.import_weights import main as import_weights
 from stylenat.commands.run import main as run
+from stylenat.evaluation import unfinished
 from stylenat.evaluation.protocol import differences, read_results
+from stylenat.sampling import Sampler
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +181,30 @@ def test_an_interrupted_evaluation_writes_nothing(folder, monkeypatch, capsys):
     before = (folder / "run" / "metrics.jsonl").read_text()
     assert main([str(folder / "run")]) == 75
     assert (folder / "run" / "metrics.jsonl").read_text() == before and "stopped" in capsys.readouterr().err
+
+
+def test_the_same_command_goes_on_after_a_kill_and_writes_what_it_would_have_written(folder, monkeypatch):
+    monkeypatch.setattr(unfinished, "EVERY", 0.0)
+    ask = [str(folder / "run"), "--cache", "cache", "--samples", "40"]
+    assert main([*ask, "--out", "whole.jsonl", "--no-cache"]) == 0
+    images, made = Sampler.images, []
+
+    def killed_after_20(self, batch):
+        if len(made) == 5:
+            raise RuntimeError("killed")
+        made.append(batch)
+        return images(self, batch)
+
+    monkeypatch.setattr(Sampler, "images", killed_after_20)
+    with pytest.raises(RuntimeError, match="killed"):
+        main([*ask, "--out", "here.jsonl"])
+    assert not Path("here.jsonl").exists()
+    made.clear()
+    monkeypatch.setattr(Sampler, "images", lambda self, batch: (made.append(batch), images(self, batch))[1])
+    assert main([*ask, "--out", "here.jsonl"]) == 0
+    assert min(batch.start for batch in made) == 16  # One block of 16 was complete.
+    whole, here = (read_results(Path(name)) for name in ("whole.jsonl", "here.jsonl"))
+    assert [(r.name, r.value, r.protocol) for r in whole] == [(r.name, r.value, r.protocol) for r in here]
 
 
 @pytest.mark.parametrize("name", [path.name for path in sorted((experiments_folder() / "metrics").glob("*.gin"))])

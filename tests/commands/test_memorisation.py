@@ -16,6 +16,7 @@ from stylenat.commands.run import main as run
 from stylenat.commands.sample import main as sample
 from stylenat.evaluation.nearest import nearest, pixels, wavelets
 from stylenat.sampling import Sampler
+from stylenat.training.live_memory import LiveMemory
 from stylenat.training.memorised import SMALL, nearest_training_images
 
 
@@ -30,6 +31,18 @@ def test_copies_and_mirrored_copies_are_found_and_new_images_are_not(embed):
     found = nearest(copies, real, embed, lambda done: None)
     assert found.index.tolist() == [7, 3] and found.distance.max() < 1e-2 and found.closer == 1
     assert nearest(random_images(60, 1), real, embed, lambda done: None).closer < 0.2
+
+
+def test_distances_are_computed_a_few_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr("stylenat.evaluation.nearest.ROWS", 7)
+    samples, real = random_images(20, 1), random_images(500, 0)
+    with LiveMemory() as memory:
+        found = nearest(samples, real, lambda images: pixels(images)[:, :8].clone(), lambda done: None)
+    assert memory.peak < 500 * 500 * 4  # Never all pairs.
+    ours, theirs, mirrored = (pixels(images)[:, :8] for images in (samples, real, real.flip(-1)))
+    both = [torch.minimum(torch.cdist(x, theirs), torch.cdist(x, mirrored)) for x in (ours, theirs)]
+    assert torch.allclose(found.distance, both[0].min(1).values) and torch.equal(found.index, both[0].min(1).indices)
+    assert torch.allclose(found.real, both[1].fill_diagonal_(torch.inf).min(1).values)
 
 
 def test_wavelets_ignore_brightness():

@@ -13,7 +13,7 @@ import torch
 from stylenat import checkpoint
 from stylenat.commands.run import main
 from stylenat.data import loader
-from stylenat.evaluation import evaluate
+from stylenat.evaluation import evaluate, unfinished
 from stylenat.training import loop
 from stylenat.training.run import only_process
 
@@ -126,8 +126,12 @@ def test_after_a_power_cut_that_tore_the_newest_files_the_bits_are_the_same(argu
     assert not partial.exists()
 
 
-def test_a_signal_amid_an_evaluation_ends_it_and_it_comes_again(arguments, monkeypatch, everything):
-    collect = evaluate.collect_generated
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_signal_during_an_evaluation_stops_it_and_the_next_process_completes_it(
+    arguments, monkeypatch, everything, kept
+):
+    monkeypatch.setattr(unfinished, "EVERY", 0.0 if kept else 60.0)
+    collect, drawn = evaluate.collect_generated, []
 
     def stopping(metrics, generate, *rest):
         def stopped(start, count):
@@ -138,14 +142,18 @@ def test_a_signal_amid_an_evaluation_ends_it_and_it_comes_again(arguments, monke
 
         return collect(metrics, stopped, *rest)
 
+    def noting(metrics, generate, *rest):
+        return collect(metrics, lambda start, count: (drawn.append(start), generate(start, count))[1], *rest)
+
     arguments += ["--bind", "train.evaluation_samples = 40"]
     assert main([*arguments, "--run-dir", "whole"]) == 0
     monkeypatch.setattr(evaluate, "collect_generated", stopping)
     assert main([*arguments, "--run-dir", "parts"]) == 75
-    monkeypatch.setattr(evaluate, "collect_generated", collect)
+    monkeypatch.setattr(evaluate, "collect_generated", noting)
     assert not Path("parts/metrics.jsonl").exists()
     assert checkpoint.found(Path("parts/checkpoints"))[-1].name == "step-000000004"
     assert main([*arguments, "--run-dir", "parts"]) == 0
+    assert drawn[:2] == ([16, 32] if kept else [0, 16])
     assert everything(Path("whole")) == everything(Path("parts"))
 
 

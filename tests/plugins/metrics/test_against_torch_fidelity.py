@@ -1,13 +1,16 @@
 """On the same images, with the same random weights, our numbers are torch-fidelity's."""
 
 import pytest
+import torch
 from torch.utils.data import TensorDataset
 
 from plugins.features.inception import Inception
+from plugins.features.random_convolution import RandomConvolution
 from plugins.metrics.frechet import FID
 from plugins.metrics.inception_score import InceptionScore
 from plugins.metrics.kernel import KID
 from plugins.metrics.manifold import PrecisionRecall
+from stylenat.evaluation.accumulators import Rows
 from stylenat.evaluation.evaluate import values
 
 
@@ -86,3 +89,35 @@ def test_the_inception_scores_spread_is_torch_fidelitys(ours, theirs):
 def test_the_numbers_compared_are_no_trivial_ones(theirs):
     assert theirs["frechet_inception_distance"] > 0.1
     assert theirs["inception_score_mean"] > 1.01
+
+
+class Logits(RandomConvolution):
+    def logits(self, features):
+        return 3 * features
+
+
+def collected(count, seed):
+    rows = Rows()
+    rows.update(torch.randn(count, 12, generator=torch.Generator().manual_seed(seed)))
+    return rows
+
+
+def test_subsets_that_are_converted_one_by_one_give_torch_fidelitys_very_value():
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    real, fake = collected(57, 0), collected(41, 1)
+    options = {"kid_subsets": 4, "kid_subset_size": 9, "rng_seed": 2020, "verbose": False}
+    expected = kid_features_to_metric(fake.all().double(), real.all().double(), **options)
+    found = KID(RandomConvolution(), subsets=4, subset_size=9).compare(real, fake)
+    assert [found.value, found.spread] == list(expected.values())
+
+
+@pytest.mark.parametrize("splits", [1, 4])
+def test_splits_that_are_computed_one_by_one_give_torch_fidelitys_inception_score(splits):
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
+    fake = collected(41, 1)
+    expected = isc_features_to_metric(Logits().logits(fake.all()), splits, True, 2020)
+    found = InceptionScore(Logits(), splits=splits).compare(collected(0, 0), fake)
+    assert found.value == pytest.approx(expected["inception_score_mean"], rel=1e-12)
+    assert (found.spread or 0) == pytest.approx(expected["inception_score_std"], rel=1e-9, abs=1e-12)

@@ -77,6 +77,27 @@ def copied(made, tmp_path, change):
     return path
 
 
+def drop_the_digests(transaction):
+    transaction.delete(b"sha256-32-000000")
+
+
+@pytest.mark.parametrize("change", [lambda transaction: None, drop_the_digests], ids=["digests", "no digests"])
+def test_repeated_images_are_counted_by_stored_digests_or_by_the_records(made, tmp_path, change):
+    from stylenat.data import inspection
+
+    def repeat(transaction):
+        change(transaction)
+        for name, value in (("32-00007", transaction.get(b"32-00000")), ("32-00009", transaction.get(b"32-00000"))):
+            transaction.put(name.encode(), value)
+        if digests := transaction.get(b"sha256-32-000000"):
+            parts = [digests[i : i + 32] for i in range(0, len(digests), 32)]
+            parts[7] = parts[9] = parts[0]
+            transaction.put(b"sha256-32-000000", b"".join(parts))
+
+    path = copied(made, tmp_path, repeat)
+    assert inspection.Inspection(path).repeated() == 2
+
+
 def flip_a_bit(transaction):
     record = bytearray(transaction.get(b"32-00003"))
     record[len(record) // 2] ^= 1

@@ -49,6 +49,23 @@ def test_a_resumed_stream_sees_the_very_next_image_with_or_without_workers(monke
         assert all(torch.equal(a, b) for a, b in zip(whole, batches(0, workers), strict=True))
 
 
+class Counting(Numbers):
+    def __init__(self):
+        self.decoded = []
+
+    def __getitem__(self, index):
+        self.decoded.append(index)
+        return super().__getitem__(index)
+
+
+def test_a_small_data_set_is_decoded_image_by_image_as_it_is_needed_and_once():
+    dataset = Counting()
+    stream = ImageStream(dataset, 4, seed=3, horizontal_flips=True).batches(0)
+    assert torch.equal(next(stream), batches(0, count=1)[0]) and len(dataset.decoded) == 4
+    assert all(torch.equal(next(stream), expected) for expected in batches(4, count=5))
+    assert sorted(dataset.decoded) == list(range(7))
+
+
 def test_a_run_that_goes_on_with_another_batch_size_sees_the_very_next_image():
     stream = ImageStream(Numbers(), 3, seed=3, horizontal_flips=True)
     later = torch.cat([batch.clone() for batch in itertools.islice(stream.batches(8), 4)])

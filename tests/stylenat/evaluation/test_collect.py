@@ -1,23 +1,29 @@
 """One pass serves all metrics, and any number of processes ends with the same bits."""
 
 import os
+import weakref
+from typing import ClassVar
 
 import pytest
 import torch
 from image_sets import Images, copies
 from torch import distributed, multiprocessing
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from plugins.features.random_convolution import RandomConvolution
 from plugins.metrics.frechet import FID, FrechetRandomFeatures
+from plugins.metrics.inception_score import InceptionScore
 from plugins.metrics.kernel import KID
 from plugins.metrics.sliced_wasserstein import SlicedWasserstein
 from plugins.metrics.spectrum import AzimuthalPower, Spectrum
 from registry import UserError
+from stylenat.evaluation import accumulators
 from stylenat.evaluation.collect import Collection, collect_generated
 from stylenat.evaluation.evaluate import Evaluator, warnings_for
 from stylenat.networks.generator import StyleGenerator
 from stylenat.sampling import sampler_of
 from stylenat.testing.contract import pictures
+from stylenat.training.live_memory import LiveMemory
 
 
 class Counted(RandomConvolution):
@@ -120,6 +126,38 @@ def test_one_two_and_four_processes_find_the_same_bits_on_every_rank(tmp_path):
         multiprocessing.start_processes(_one_of, (processes, str(tmp_path)), nprocs=processes, start_method="fork")
         for rank in range(processes):
             assert torch.equal(torch.load(tmp_path / f"{processes}-{rank}.pt", weights_only=True), alone)
+
+
+def test_parts_are_given_up_while_their_rows_are_joined():
+    """A result of fresh memory is filled page by page, so that the rows are in memory once."""
+    whole = torch.arange(6400.0).view(100, 64)
+    parts = [part.clone() for part in whole.split(16)]
+    there = [weakref.ref(part) for part in parts]
+
+    class Watching(TorchDispatchMode):
+        left: ClassVar[list[int]] = []
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten.copy_.default:
+                self.left.append(sum(part() is not None for part in there))
+            return function(*args, **(kwargs or {}))
+
+    with Watching():
+        assert torch.equal(accumulators._joined(parts), whole)
+    assert Watching.left == [7, 6, 5, 4, 3, 2, 1]
+
+
+def test_memory_of_the_inception_score_is_that_of_one_split():
+    class Logits(RandomConvolution):
+        def logits(self, features):
+            return features.repeat(1, 8)
+
+    rows = accumulators.Rows()
+    rows.update(torch.randn(1000, 16, generator=torch.Generator().manual_seed(0)))
+    with LiveMemory() as memory:
+        InceptionScore(Logits(), splits=10).compare(accumulators.Rows(), rows)
+    one_split = 100 * 128 * 8
+    assert memory.peak < 8 * one_split
 
 
 def test_a_sample_is_a_function_of_the_seed_and_its_number_alone():

@@ -579,6 +579,9 @@ class Images:
     def label(self, index):
         return index + (self.broken == "label")
 
+    def labels(self):
+        return torch.arange(3) % (2 if self.broken == "labels" else 3)
+
     def __getitem__(self, index):
         match self.broken:
             case "shared":
@@ -608,6 +611,7 @@ class Images:
         ("worker", "others in a worker process"),
         ("middle", "image 4[0-9][0-9] must have the shape"),
         ("label", "label\\(2\\) must be an integer from 0 to 2; got 3"),
+        ("labels", "labels\\(\\) must be label\\(index\\) of all 3 images"),
         ("names", "class_names must have a name for each of 3 classes; it has 1"),
     ],
 )
