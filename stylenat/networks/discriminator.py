@@ -112,7 +112,7 @@ def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
     stddev = (stddev + 1e-8).sqrt().mean(dim=(1, 2, 3)).repeat(group)
     if torn:
         stddev = stddev[ranks.rank() :: ranks.world_size()]
-    return torch.cat([x, stddev.to(x.dtype)[:, None, None, None].expand(-1, 1, height, width)], dim=1)
+    return torch.cat([x, stddev.to(x.dtype).view(-1, 1, 1, 1).expand(-1, 1, height, width)], dim=1)
 
 
 class WaveletDiscriminator(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from registry import AttentionSite, CountOrZero, Finite, Positive, UserError
-from stylenat.networks.layers import GAIN, SLOPE, EqualLinear, PixelNorm, given
+from stylenat.networks.layers import EqualLinear, PixelNorm, given, leaky_relu
 from stylenat.networks.pieces import assembled, part, shared_memory, without_graph
 from stylenat.networks.resampling import UpsampleImage
 from stylenat.networks.widths import Width, resolutions, widths
@@ -51,7 +51,7 @@ class Mapping(nn.Module):
         if self.embed is not None:
             styles = torch.cat([styles, self.norm(self.embed(given(labels, self.num_classes)))], dim=1)
         for layer in self.layers:
-            styles = F.leaky_relu(layer(styles, GAIN), SLOPE)  # ``leaky_relu`` of the layer, its gain in the product.
+            styles = leaky_relu(layer(styles))
         return styles
 
 

@@ -43,11 +43,11 @@ class EqualLinear(nn.Module):
         self.scale = lr_multiplier / math.sqrt(in_features)
         self.lr_multiplier = lr_multiplier
 
-    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """[..., in_features] to [..., out_features], times ``gain``."""
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in_features] to [..., out_features]."""
         if x.ndim != 2:
-            return self.forward(x.reshape(-1, x.shape[-1]), gain).view(*x.shape[:-1], -1)
-        return torch.addmm(self.bias, x, self.weight.t(), beta=gain * self.lr_multiplier, alpha=gain * self.scale)
+            return self.forward(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
+        return torch.addmm(self.bias, x, self.weight.t(), beta=self.lr_multiplier, alpha=self.scale)
 
 
 class PixelNorm(nn.Module):

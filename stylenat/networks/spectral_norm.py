@@ -122,12 +122,13 @@ class _Divided(torch.autograd.Function):
                 (found[i],) = torch.autograd.grad(divided, weights[i], grads[i], create_graph=True)
             return None, None, None, None, None, *found
         # d sigma = u^T (d weight) v
-        along = [torch.dot(grads[i].flatten(), outs[i].flatten()) for i in used]
+        flat = [grads[i].flatten(1) for i in used]
+        along = [torch.dot(grad.flatten(), outs[i].flatten()) for i, grad in zip(used, flat, strict=True)]
         if index is not None and len(used) == count:
             scaled = (torch.cat(us) * torch.stack(along)[index]).split([len(u) for u in us])
         else:
             scaled = [us[i] * value for i, value in zip(used, along, strict=True)]
-        for i, vector in zip(used, scaled, strict=True):
-            gradient = torch.addr(grads[i].flatten(1), vector, vs[i], alpha=-1 / ctx.gains[i]).mul_(factors[i])
+        for i, grad, vector in zip(used, flat, scaled, strict=True):
+            gradient = torch.addr(grad, vector, vs[i], alpha=-1 / ctx.gains[i]).mul_(factors[i])
             found[i] = gradient if weights[i].ndim == 2 else gradient.view(weights[i].shape)
         return None, None, None, None, None, *found
