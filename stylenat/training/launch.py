@@ -30,7 +30,7 @@ from stylenat.training.forward import PRECISIONS, use_tf32
 from stylenat.training.loop import sampler, train
 from stylenat.training.memorised import nearest_training_images
 from stylenat.training.memory import too_little_for, training_memory
-from stylenat.training.processes import pick_device, prepare_in_turn
+from stylenat.training.processes import no_way_back, pick_device, prepare_in_turn
 from stylenat.training.run import (
     ENVIRONMENT,
     PREEMPTED,
@@ -141,6 +141,7 @@ def run_experiment(
     for line in (
         *notes(state.generator, state.discriminator),
         too_little_for(state.generator, state.discriminator, device=device),
+        no_way_back(),
     ):
         if line is not None:
             console.print(printable(f"note: {line}"))

@@ -100,6 +100,18 @@ def of_this_start(store: distributed.Store, rank: int, size: int) -> distributed
     return distributed.PrefixStore(start, store)
 
 
+def no_way_back() -> str | None:
+    """A sentence where ``torchrun`` may restart processes of several machines, but lets no lost machine join again.
+
+    PyTorch 2.14 shares one store among all starts then, and a machine that joins later is not told where it is.
+    """
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+    several = os.environ.get("WORLD_SIZE", "1") != os.environ.get("LOCAL_WORLD_SIZE", "1")
+    if not (restarts and several and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"):
+        return None
+    return "a machine that is lost cannot come back: start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+
+
 def _end_with_launcher() -> None:
     """Asks the kernel to kill this process when the ``torchrun`` that started it is gone (Linux).
 

@@ -14,7 +14,7 @@ from stylenat import ranks
 from stylenat.attention.op import choose
 from stylenat.evaluation.evaluate import Evaluator
 from stylenat.training import processes
-from stylenat.training.processes import joined, of_this_start, pick_device, prepare_in_turn
+from stylenat.training.processes import joined, no_way_back, of_this_start, pick_device, prepare_in_turn
 
 
 def test_a_processs_gpu_is_chosen_before_it_joins_the_others(monkeypatch):
@@ -55,6 +55,21 @@ def test_processes_meet_whatever_an_earlier_start_left_in_the_store():
         first.set("gradients", "of this start")
         assert second.get("gradients") == third.get("gradients") == b"of this start"
         starts.append(first)
+
+
+@pytest.mark.parametrize(
+    "restarts, processes_here, shared, noted",
+    [("3", "8", "True", True), ("3", "8", "False", False), ("3", "16", "True", False), ("0", "8", "True", False)],
+)
+def test_restarts_that_bring_no_machine_back_are_noted(restarts, processes_here, shared, noted, monkeypatch):
+    for name, value in (
+        ("TORCHELASTIC_MAX_RESTARTS", restarts),
+        ("WORLD_SIZE", "16"),
+        ("LOCAL_WORLD_SIZE", processes_here),
+        ("TORCHELASTIC_USE_AGENT_STORE", shared),
+    ):
+        monkeypatch.setenv(name, value)
+    assert ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in (no_way_back() or "")) is noted
 
 
 class Machines:
