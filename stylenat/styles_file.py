@@ -49,7 +49,8 @@ def read_styles(path: Path, generator: nn.Module) -> Tensor:
             f"{path} has the shape {list(held.shape)}; the generator takes [count, {length}] or "
             f"[count, {generator.num_styles}, {length}]"
         )
-    styles = torch.from_numpy(held.astype("float32"))
+    with np.errstate(over="ignore"):  # Beyond float32 they are infinite, which is refused below.
+        styles = torch.from_numpy(held.astype("float32"))
     if not styles.isfinite().all():
         raise UserError(f"{path} holds numbers that are not finite")
     return styles

@@ -6,9 +6,9 @@ A weights folder holds ``config.gin``, ``manifest.json`` (as a checkpoint's) and
 
 import hashlib
 import json
+import os
 import pickle
 import re
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from registry import UserError
 from registry.wording import printable
 from stylenat import checkpoint, persistent_pickle
 from stylenat.classes import Classes, must_have_classes, read_classes
-from stylenat.files import read_bounded, save_tensors
+from stylenat.files import read_bounded, save_tensors, whole_folder
 from stylenat.npz import variables_of
 from stylenat.pixels import Name, must_be_of_space
 from stylenat.untrusted import refusal, tensors_of, unpickled
@@ -336,27 +336,20 @@ def write(
 
     Raises UserError when the folder exists and is not empty, or cannot be written.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if os.path.lexists(directory) and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory} exists and is not an empty folder; choose another --out")
-    temporary = directory.with_name(f".partial-{directory.name}")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name, state in states.items():
-            tensors = {key: tensor.contiguous() for key, tensor in state.items()}
-            save_tensors(tensors, temporary / f"{name}.safetensors")
-        for name, text in texts.items():
-            (temporary / name).write_text(text, encoding="utf-8")
-        sums = {path.name: checksum(path) for path in sorted(temporary.iterdir())}
-        whole = {"format_version": checkpoint.FORMAT_VERSION, **manifest, "sha256": sums}
-        (temporary / checkpoint.MANIFEST).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
-        if directory.exists():
-            directory.rmdir()
-        temporary.rename(directory)
+        with whole_folder(directory) as folder:
+            for name, state in states.items():
+                tensors = {key: tensor.contiguous() for key, tensor in state.items()}
+                save_tensors(tensors, folder / f"{name}.safetensors")
+            for name, text in texts.items():
+                (folder / name).write_text(text, encoding="utf-8")
+            sums = {path.name: checksum(path) for path in sorted(folder.iterdir())}
+            whole = {"format_version": checkpoint.FORMAT_VERSION, **manifest, "sha256": sums}
+            (folder / checkpoint.MANIFEST).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {directory}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # What a failure of any kind left.
 
 
 def checksum(path: Path) -> str:

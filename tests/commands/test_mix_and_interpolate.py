@@ -11,6 +11,7 @@ from weights_folders import weights_folder
 import stylenat
 from stylenat.commands.interpolate import main as interpolate
 from stylenat.commands.mix import main as mix
+from stylenat.video import tiled
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,24 @@ def test_a_video_has_every_frame_and_both_sides_even(here, suffix):
     facts = next(frames)
     assert facts["size"] == (256, 256) and len(list(frames)) == 8
     assert [p.name for p in Path.cwd().iterdir()] == [f"walk.{suffix}"]
+
+
+@pytest.mark.parametrize("out", ["frames", "new/frames", "walk.gif"])
+def test_an_interrupted_walk_leaves_nothing(here, monkeypatch, out):
+    frames = []
+
+    def interrupted(frame, columns):
+        frames.append(frame)
+        if len(frames) == 3:
+            raise KeyboardInterrupt
+        return tiled(frame, columns)
+
+    if out == "walk.gif":
+        Path("new").mkdir()
+    before = sorted(Path.cwd().rglob("*"))
+    monkeypatch.setattr("stylenat.video.tiled", interrupted)
+    assert interpolate([here, "--seeds", "0,1", "--frames", "4", "--out", out]) == 75
+    assert len(frames) == 3 and sorted(Path.cwd().rglob("*")) == before
 
 
 def test_a_video_without_imageio_ffmpeg_is_one_line(here, monkeypatch, capsys):

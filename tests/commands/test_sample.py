@@ -208,6 +208,17 @@ def test_an_lmdb_of_samples_goes_on_where_it_was_stopped(folder, monkeypatch):
         assert evaluate(["run", "--data", f"{name}/samples.lmdb"]) == 0
 
 
+@pytest.mark.parametrize("kind", ["png", "npy", "lmdb"])
+def test_a_folder_that_holds_something_else_is_left_alone(folder, kind, capsys):
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("mine")
+    assert sample(["run", "--seeds", "0", "--format", kind, "--out", "mine"]) == 2
+    assert "mine is not empty and has no samples.json, so it holds something else" in line_of(capsys)
+    assert sample(["run", "--seeds", "0", "--format", kind, "--out", "mine/thesis.txt/out"]) == 2
+    assert "mine/thesis.txt is not a folder" in line_of(capsys)
+    assert [path.name for path in Path("mine").iterdir()] == ["thesis.txt"]
+
+
 def test_saved_styles_are_drawn_again(folder, capsys):
     assert sample(["run", "--seeds", "5,2", "--save-styles", "w.npy", "--out", "out"]) == 0
     assert np.load("w.npy").shape == (2, 64)
@@ -223,6 +234,7 @@ def test_wrong_styles_are_one_line(folder, capsys):
     np.save("short.npy", np.zeros((2, 3), "float32"))
     np.save("words.npy", np.array(["a"]))
     np.save("nan.npy", np.full((1, 64), np.nan))
+    np.save("large.npy", np.full((1, 64), 1e300))
     np.save("objects.npy", np.array([{}]), allow_pickle=True)
     Path("text.npy").write_text("no")
     for name, message in [
@@ -232,11 +244,14 @@ def test_wrong_styles_are_one_line(folder, capsys):
         ("objects", "not a readable NPY file"),
         ("text", "not a readable NPY file"),
         ("missing", "No such file"),
+        ("large", "not finite"),
     ]:
         assert sample(["run", "--styles", f"{name}.npy", "--out", "out"]) == 2
         assert message in line_of(capsys)
     assert sample(["run", "--styles", "nan.npy", "--out", "out", "--truncation-psi", "0.5"]) == 2
     assert "--truncation-psi does not apply to --styles" in line_of(capsys)
+    assert sample(["run", "--styles", "nan.npy", "--out", "out", "--seeds", "0-3"]) == 2
+    assert "--seeds does not apply to --styles" in line_of(capsys)
     assert not Path("out").exists()
 
 
