@@ -95,7 +95,7 @@ def opened(
 
     if (path / EXPORTED).is_file():
         raise UserError(f"{path} is an export for stylenat.load and other programs; give the run that it was made from")
-    folder = weights.weights_folder(path)
+    folder = weights.weights_folder(path, weights.generator_files(average))
     config = weights.config_of(folder)
     registry = loaded_plugins(plugins, [config.parent], prog, argv)
     experiment = load_experiment(registry, [str(config)], search_path=[experiments_folder()])
