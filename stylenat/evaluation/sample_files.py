@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,14 @@ def write_array(
     """
     if path.exists():
         raise UserError(f"{path} exists; choose another --out")
+    drawn = _drawn(images, indices, progress)
+    first = list(islice(drawn, 1))  # Without it nothing is made, such as of a generator that diverged.
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(indices), resolution, resolution, 3)}
             np.lib.format.write_array_header_1_0(file, header)
-            for _, image in _drawn(images, indices, progress):
+            for _, image in chain(first, drawn):
                 file.write(image.contiguous().numpy().tobytes())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
