@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from stylenat.trained import Opened
 
-MOST = 1_000_000
-"""Images a command."""
+MOST, MOST_AT_ONCE = 1_000_000, 4096
+"""Images a command, and in one batch: memory that runs out on a CPU ends the process without a word."""
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +41,12 @@ def add_truncation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--class", dest="number", type=int, metavar="K", help="class-conditional generator: only class K"
     )
+
+
+def check_batch_argument(batch: int | None) -> None:
+    """Raises UserError for a number of images at once that is none."""
+    if batch is not None and not 1 <= batch <= MOST_AT_ONCE:
+        raise UserError(f"--batch must be 1 to {MOST_AT_ONCE}; got {batch}")
 
 
 def check_truncation_argument(psi: float | None) -> None:

@@ -13,7 +13,7 @@ from registry import UserError
 from registry.wording import printable
 from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command
-from stylenat.commands._generator import must_be_writable, new_folder_at
+from stylenat.commands._generator import check_batch_argument, must_be_writable, new_folder_at
 
 if TYPE_CHECKING:
     from stylenat.exporting import Graph
@@ -61,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.path.lexists(out):
         raise UserError(f"{out} exists; choose another folder")
     must_be_writable(out, "OUT")
-    if arguments.batch is not None and not 1 <= arguments.batch <= 2**16:
-        raise UserError(f"--batch must be 1 to {2**16}; got {arguments.batch}")
+    check_batch_argument(arguments.batch)
     if arguments.batch is not None and arguments.format == "safetensors":
         raise UserError("--batch applies to graphs; leave it out with --format safetensors")
     if arguments.format == "onnx" and (

@@ -12,6 +12,7 @@ from stylenat.commands._command import command
 from stylenat.commands._generator import (
     add_run,
     add_truncation,
+    check_batch_argument,
     check_truncation_argument,
     must_be_writable,
     new_file,
@@ -76,8 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     seeds = parsed_seeds("0-15" if arguments.seeds is None else arguments.seeds)
     check_truncation_argument(arguments.truncation_psi)
-    if arguments.batch is not None and arguments.batch < 1:
-        raise UserError(f"--batch must be at least 1; got {arguments.batch}")
+    check_batch_argument(arguments.batch)
     if arguments.out is None and not arguments.throughput:
         raise UserError("name a folder for the images with --out DIR, or measure with --throughput")
     if arguments.styles is not None:

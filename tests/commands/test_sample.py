@@ -310,10 +310,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, capsys):
         (["run", "--seeds", "x"], "--seeds takes numbers and ranges"),
         (["run", "--seeds", "0-1000000"], "more than 1000000 images"),
         (["nowhere"], "nowhere does not exist: give a run"),
-        (["run", "--batch", "0"], "--batch must be at least 1; got 0"),
+        (["run", "--batch", "0"], "--batch must be 1 to 4096; got 0"),
+        (["run", "--batch", "1000000"], "--batch must be 1 to 4096; got 1000000"),
         (["run", "--truncation-psi", "nan"], "must be finite"),
         (["run", "--truncation-cutoff", "7"], "cutoff is 7; the generator has 6 styles"),
-        (["run", "--out", "file"], "cannot write to file: File exists"),
+        (["run", "--out", "file"], "--out file: file is not a folder"),
     ]:
         assert sample([argv[0], "--out", "out", *argv[1:]]) == 2
         assert message in line_of(capsys)
