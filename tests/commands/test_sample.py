@@ -1,6 +1,7 @@
 """``tools/sample.py``: sample i is the same image everywhere, in bounded memory, and across interruptions."""
 
 import json
+import os
 import shutil
 import weakref
 from pathlib import Path
@@ -187,6 +188,14 @@ def test_every_format_holds_the_same_pixels(folder, kind):
     assert json.loads(Path(kind, "samples.json").read_text()) == json.loads(Path("png/samples.json").read_text())
 
 
+def test_the_name_of_an_lmdb_need_not_be_text(folder):
+    out = os.fsdecode(b"\xff")
+    assert sample(["run", "--seeds", "0-3", "--format", "lmdb", "--out", out]) == 0
+    data = LmdbDataset(f"{out}/samples.lmdb", 16)
+    data.prepare()
+    assert len(data) == 4
+
+
 def test_an_lmdb_of_samples_goes_on_where_it_was_stopped(folder, monkeypatch):
     images = Sampler.images
 
@@ -233,13 +242,19 @@ def test_saved_styles_are_drawn_again(folder, capsys):
 def test_wrong_styles_are_one_line(folder, capsys):
     np.save("short.npy", np.zeros((2, 3), "float32"))
     np.save("words.npy", np.array(["a"]))
+    np.save("whole.npy", np.zeros((1, 64), "int64"))
+    with open("short_file.npy", "wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 64)}
+        np.lib.format.write_array_header_1_0(file, header)
     np.save("nan.npy", np.full((1, 64), np.nan))
     np.save("large.npy", np.full((1, 64), 1e300))
     np.save("objects.npy", np.array([{}]), allow_pickle=True)
     Path("text.npy").write_text("no")
     for name, message in [
         ("short", "has the shape [2, 3]; the generator takes [count, 64] or [count, 6, 64]"),
-        ("words", "floating-point numbers"),
+        ("words", "not numbers"),
+        ("whole", "floating-point numbers"),
+        ("short_file", "declares the shape [1000000000000, 64], which the file does not hold"),
         ("nan", "not finite"),
         ("objects", "not a readable NPY file"),
         ("text", "not a readable NPY file"),
