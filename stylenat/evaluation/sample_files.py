@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def write_array(
         raise UserError(f"{path} exists; choose another --out")
     drawn = _drawn(images, indices, progress)
     first = list(islice(drawn, 1))  # Without it nothing is made, such as of a generator that diverged.
+    new = not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
@@ -49,6 +51,10 @@ def write_array(
                 file.write(image.contiguous().numpy().tobytes())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if new and not path.exists():
+            with suppress(OSError):
+                path.parent.rmdir()
 
 
 def write_lmdb(

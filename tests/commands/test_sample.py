@@ -207,6 +207,8 @@ def test_an_lmdb_of_samples_goes_on_where_it_was_stopped(folder, monkeypatch):
     argv = ["run", "--seeds", "0-11", "--format", "lmdb", "--out"]
     with monkeypatch.context() as patch:
         patch.setattr(Sampler, "images", stopping)
+        assert sample(["run", "--seeds", "0-11", "--format", "npy", "--out", "whole"]) == 75
+        assert not Path("whole").exists()
         assert sample([*argv, "out"]) == 75
     assert not Path("out/samples.lmdb").exists()
     made = []
