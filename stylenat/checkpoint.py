@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 MANIFEST_BYTES = 2**20
 PARTIAL, REPLACED = ".partial-", ".replaced-"
+
+Needed = Callable[[Collection[str]], Collection[str]]
+"""From the names of a checkpoint's files to those of the files that will be read."""
 
 
 class Damaged(Exception):
@@ -131,8 +134,11 @@ def found(directory: Path) -> list[Path]:
     return sorted((path for path in named if path.is_dir() and not path.is_symlink()), key=step_of)
 
 
-def verify(path: Path) -> dict[str, Any]:
+def verify(path: Path, needed: Needed | None = None) -> dict[str, Any]:
     """The manifest of a complete, undamaged checkpoint.
+
+    Args:
+        needed: files whose checksums are compared, None for all: the state of an optimizer takes seconds.
 
     Raises:
         Damaged: a file is missing, differs, or has no checksum. UserError: a later version of this project wrote it.
@@ -146,12 +152,13 @@ def verify(path: Path) -> dict[str, Any]:
         raise Damaged(f"{path / MANIFEST} is not a checkpoint's manifest")
     if version > FORMAT_VERSION:
         raise UserError(f"{path} has checkpoint format {version}; this version reads up to {FORMAT_VERSION}: upgrade")
+    wanted = sums if needed is None else needed(sums)
     for name, expected in sums.items():
         # Names, not paths: a manifest has no say over what lies outside of its folder.
         if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name, re.ASCII):
             raise Damaged(f"{path / MANIFEST} names {name!r}, which is not a file of a checkpoint")
         file = path / name
-        if file.is_symlink() or not file.is_file() or _checksum(file) != expected:
+        if file.is_symlink() or not file.is_file() or (name in wanted and _checksum(file) != expected):
             raise Damaged(f"{file} is missing or damaged")
     used = (name for name in os.listdir(path) if name.endswith(".safetensors") or name in ("state.pt", "config.gin"))
     if unlisted := [name for name in used if name not in sums]:
@@ -159,20 +166,21 @@ def verify(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def newest_good(directory: Path, warn: Callable[[str], object]) -> Path | None:
-    """The newest undamaged checkpoint; ``warn`` is called with a line for each damaged one passed over."""
+def newest_good(directory: Path, warn: Callable[[str], object], needed: Needed | None = None) -> Path | None:
+    """The newest undamaged checkpoint; ``warn`` is called with a line for each damaged one passed over. ``needed``: as
+    of ``verify``."""
     for path in reversed(found(directory)):
         try:
-            verify(path)
+            verify(path, needed)
             return path
         except Damaged as error:
             warn(f"{error}; passing it over")
     return None
 
 
-def newest_for_all(directory: Path, warn: Any) -> Path | None:
+def newest_for_all(directory: Path, warn: Any, needed: Needed | None = None) -> Path | None:
     """``newest_good`` as process 0 finds it, the same in all: the others may see the disk later."""
-    newest = newest_good(directory, warn) if ranks.rank() == 0 else None
+    newest = newest_good(directory, warn, needed) if ranks.rank() == 0 else None
     return Path(chosen) if (chosen := ranks.as_first("" if newest is None else str(newest))) else None
 
 

@@ -35,10 +35,11 @@ class ExportedModel(Model):
             self._seed, self._batch = facts["seed"], facts["batch"]
             mean = facts["mean_style"]
             self._mean = None if mean is None else torch.tensor(mean)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder / EXPORTED} cannot be read: {error}") from error
+            self._must_be_consistent()
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"{folder / EXPORTED} cannot be read: {_reason(error)}") from error
         names = ("mapping", "synthesis") if self.num_styles is not None else ("generator",)
-        self._programs = {name: torch.export.load(folder / f"{name}.pt2") for name in names}
+        self._programs = {name: _program(folder / f"{name}.pt2") for name in names}
         self._calls = {name: program.module() for name, program in self._programs.items()}
         self.device = torch.device("cpu")
 
@@ -105,6 +106,39 @@ class ExportedModel(Model):
         numbers = torch.tensor(as_classes(classes, count, self.class_names), device=self.device)
         return (torch.nn.functional.one_hot(numbers, len(self.class_names)).float(),)
 
+    def _must_be_consistent(self) -> None:
+        """Raises ValueError where the facts of ``model.json`` have no meaning."""
+        styled = self.num_styles is not None
+        counts = [self.resolution, self.latent_dim, *[self.num_styles, self.style_dim] * styled]
+        counts += [] if self._batch is None else [self._batch]
+        if type(self._seed) is not int or not all(type(n) is int and n > 0 for n in counts):
+            raise ValueError("its sizes, batch or seed are not numbers")
+        if not all(isinstance(name, str) for name in self.class_names):
+            raise ValueError("its classes have no names")
+        rows = {1, max(1, len(self.class_names))}
+        if styled and (
+            self._mean is None
+            or self._mean.ndim != 2
+            or self._mean.shape[1] != self.style_dim
+            or len(self._mean) not in rows
+        ):
+            raise ValueError("its mean style does not fit its sizes")
+
     def _must_have_styles(self) -> None:
         if self.num_styles is None:
             raise ValueError("the generator has no styles; use sample()")
+
+
+def _program(path: Path) -> torch.export.ExportedProgram:
+    """Raises ValueError where it is missing or damaged."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; stylenat.load reads what tools/export.py --format torch wrote")
+    try:
+        return torch.export.load(path)
+    except Exception as error:  # PyTorch's reader raises almost anything on damaged bytes.
+        raise ValueError(f"{path} cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

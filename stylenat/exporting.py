@@ -166,15 +166,16 @@ def agreement(
         run: by graph name, a function of its inputs to its output.
 
     Returns:
-        By name: of images on a scale from -1 to 1, of styles as they are.
+        By name: of images on a scale from -1 to 1, of styles as they are; NaN where either has numbers that are not
+        finite.
     """
     found = {}
     for graph in graphs:
-        worst = 0.0
+        differences = []
         for batch in batches:
             inputs = example(opened, graph, batch)
             with torch.no_grad():
-                difference = (run[graph.name](*inputs) - graph.module(*inputs)).abs().max()
-            worst = max(worst, float(difference) / (127.5 if graph.output == "images" else 1))
-        found[graph.name] = worst
+                differences.append((run[graph.name](*inputs) - graph.module(*inputs)).abs().max())
+        # Unlike Python's, this maximum is NaN where any of them is.
+        found[graph.name] = float(torch.stack(differences).max()) / (127.5 if graph.output == "images" else 1)
     return found

@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -120,6 +120,37 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, whose files appear in ``path`` only when all are complete. Nothing remains of a failure.
+
+    Raises:
+        OSError: ``path`` is a folder that is not empty, or cannot be made.
+    """
+    new = not path.exists()
+    made = [parent for parent in path.absolute().parents if not parent.exists()]
+    if not new and any(path.iterdir()):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+    # An existing folder is kept: it may be a link, another file system, or have a mode of its own.
+    temporary = partial(path) if new else path / ".partial"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        if new:
+            temporary.rename(path)
+        else:
+            for entry in temporary.iterdir():
+                entry.rename(path / entry.name)
+            temporary.rmdir()
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):
+                parent.rmdir()
         raise
 
 

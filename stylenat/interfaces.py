@@ -96,7 +96,7 @@ class ShowsAttention(Protocol):
     """
 
     def qkv(self, x: Tensor) -> Tensor:
-        """From the layer's input to its projections, [batch, height, width, anything]."""
+        """From the layer's input, in any arrangement, to its projections [batch, height, width, anything]."""
 
     def shown(self, qkv: Tensor, queries: Tensor) -> "Sequence[Shown]":
         """The groups of heads, in head order. queries: int64 [queries, 2], row and column. Does not change qkv."""

@@ -26,7 +26,10 @@ def variables_of(path: Path, networks: Collection[str]) -> dict[str, Any]:
     """
     check_zip(path, path.stat().st_size)
     with zipfile.ZipFile(path) as archive:
-        entries = {entry.filename.removesuffix(".npy"): _array(archive, entry) for entry in archive.infolist()}
+        entries = {}
+        for entry in archive.infolist():
+            with archive.open(entry) as file:
+                entries[entry.filename.removesuffix(".npy")] = array_of(file, entry.file_size, entry.filename)
     named = {name.removesuffix(SUFFIX): tensor for name, tensor in entries.items()}
     if not named or not all(name.partition("/")[0] in networks for name in named):
         return named
@@ -37,18 +40,22 @@ def variables_of(path: Path, networks: Collection[str]) -> dict[str, Any]:
     return parts
 
 
-def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Tensor:
-    with archive.open(entry) as file:
-        version = format.read_magic(file)
-        read = {(1, 0): format.read_array_header_1_0, (2, 0): format.read_array_header_2_0}.get(version)
-        if read is None:
-            raise ValueError(f"{entry.filename} is a .npy file of version {version}")
-        shape, in_columns, dtype = read(file)
-        if dtype.kind not in "fiub":
-            raise ValueError(f"{entry.filename} holds {dtype}, not numbers; leave it out")
-        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > entry.file_size:
-            raise ValueError(f"{entry.filename} declares the shape {list(shape)}, which the file does not hold")
-        flat = np.frombuffer(file.read(), dtype, math.prod(shape))
+def array_of(file: IO[bytes], size: int, name: str) -> Tensor:
+    """The array of an opened .npy file of so many bytes, as a tensor.
+
+    Raises ValueError where it is none, holds anything but real numbers, or declares more than it holds. Damaged bytes
+    may raise any other Exception.
+    """
+    version = format.read_magic(file)
+    read = {(1, 0): format.read_array_header_1_0, (2, 0): format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"{name} is a .npy file of version {version}")
+    shape, in_columns, dtype = read(file)
+    if dtype.kind not in "fiub":
+        raise ValueError(f"{name} holds {dtype}, not numbers; leave it out")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"{name} declares the shape {list(shape)}, which the file does not hold")
+    flat = np.frombuffer(file.read(), dtype, math.prod(shape))
     values = flat.reshape(shape, order="F" if in_columns else "C")
     return torch.from_numpy(np.array(values, dtype.newbyteorder("="), order="C"))
 

@@ -176,14 +176,7 @@ class Sampler:
     def images(self, batch: range) -> Tensor:
         """uint8 [len(batch), 3, resolution, resolution], made at once. Raises NotFinite."""
         latents, labels = self.latents(batch.start, len(batch)), self.labels(batch.start, len(batch))
-        draws = self.draws(batch.start, len(batch))
-        try:
-            return self.of_latents(latents, labels, draws)
-        except NotFinite as error:
-            message = (
-                "the generator's images are not finite (NaN or infinite pixels); use weights from before it diverged"
-            )
-            raise NotFinite(message, error.pixels) from error
+        return self.of_latents(latents, labels, self.draws(batch.start, len(batch)))
 
     def latents(self, start: int, count: int) -> Tensor:
         """[count, latent_dim] of those sample indices, on the generator's device."""
@@ -222,15 +215,15 @@ class Sampler:
         """uint8 [count, 3, resolution, resolution] of latents [count, latent_dim] with labels and draws. Raises
         NotFinite."""
         if is_style_based(self.generator):
-            return to_uint8(self._synthesis(self.styles(latents, labels), draws), SPACES[self.pixel_space])
+            return self._shown(self._synthesis(self.styles(latents, labels), draws))
         with torch.no_grad():
-            return to_uint8(self.generator(latents, *conditions(labels), **draws), SPACES[self.pixel_space])
+            return self._shown(self.generator(latents, *conditions(labels), **draws))
 
     def of_styles(self, styles: Tensor) -> Tensor:
         """uint8 [count, 3, resolution, resolution] of w [count, style_dim] or w+. Raises NotFinite."""
         device = next(self.generator.parameters()).device
         parts = styles.to(device).split(self.batch)
-        return torch.cat([to_uint8(self._synthesis(part), SPACES[self.pixel_space]) for part in parts])
+        return torch.cat([self._shown(self._synthesis(part)) for part in parts])
 
     @torch.no_grad()
     def pixels(self, styles: Tensor, transform: Tensor | None = None) -> Tensor:
@@ -252,6 +245,16 @@ class Sampler:
     @torch.no_grad()
     def _synthesis(self, styles: Tensor, draws: Mapping[str, Tensor] | None = None) -> Tensor:
         return self.generator.synthesis(for_all_layers(styles, self.generator), **(draws or {}))
+
+    def _shown(self, images: Tensor) -> Tensor:
+        """uint8. Raises NotFinite, which says what to do."""
+        try:
+            return to_uint8(images, SPACES[self.pixel_space])
+        except NotFinite as error:
+            message = (
+                "the generator's images are not finite (NaN or infinite pixels); use weights from before it diverged"
+            )
+            raise NotFinite(message, error.pixels) from error
 
     def protocol(self) -> dict[str, Any]:
         """What a result says of the generated images."""

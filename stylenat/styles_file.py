@@ -1,5 +1,6 @@
 """Styles as a NumPy file: what one command saves, another draws."""
 
+import io
 from pathlib import Path
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from registry import UserError
 from stylenat.files import read_bounded, whole_file
+from stylenat.npz import array_of
 
 BYTES = 2**31
 
@@ -28,16 +30,14 @@ def read_styles(path: Path, generator: nn.Module) -> Tensor:
     Raises:
         UserError: the file cannot be read, or holds something else.
     """
-    import io
-
-    import numpy as np
-
     try:
-        held = np.load(io.BytesIO(read_bounded(path, BYTES)), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        data = read_bounded(path, BYTES)
+        held = array_of(io.BytesIO(data), len(data), path.name)
+    except Exception as error:  # NumPy's reader raises almost anything on damaged bytes.
+        lines = (getattr(error, "strerror", None) or str(error)).splitlines()
+        reason = lines[0] if lines else type(error).__name__
         raise UserError(f"{path} is not a readable NPY file of styles: {reason}") from error
-    if not isinstance(held, np.ndarray) or held.dtype.kind != "f":
+    if not held.is_floating_point():
         raise UserError(f"{path} does not hold an array of floating-point numbers")
     length = generator.mapping(
         torch.zeros(1, generator.latent_dim, device=next(generator.parameters()).device),
@@ -49,7 +49,7 @@ def read_styles(path: Path, generator: nn.Module) -> Tensor:
             f"{path} has the shape {list(held.shape)}; the generator takes [count, {length}] or "
             f"[count, {generator.num_styles}, {length}]"
         )
-    styles = torch.from_numpy(held.astype("float32"))
+    styles = held.float()
     if not styles.isfinite().all():
         raise UserError(f"{path} holds numbers that are not finite")
     return styles

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from registry import Experiment, Registry, load_experiment
+from registry import Experiment, Registry, UserError, load_experiment
 from stylenat import weights
 from stylenat.classes import Classes
 from stylenat.draws import conditions
-from stylenat.model import Model, as_classes, as_seeds, latents_at
+from stylenat.model import EXPORTED, Model, as_classes, as_seeds, latents_at
 from stylenat.pixels import SPACES, Name, to_pixels_with_graph
 from stylenat.sampling import Sampler, default_batch, for_all_layers, is_style_based, sampler_of
 
@@ -88,12 +88,14 @@ def opened(
         prog, argv: the command, to print it with what it lacks.
 
     Raises:
-        UserError: there are no weights, they do not fit their config, or a plugin is missing.
+        UserError: there are no weights, they do not fit their config, a plugin is missing, or it is an export.
     """
     from stylenat.commands._command import experiments_folder
     from stylenat.commands._plugins import loaded_plugins
 
-    folder = weights.weights_folder(path)
+    if (path / EXPORTED).is_file():
+        raise UserError(f"{path} is an export for stylenat.load and other programs; give the run that it was made from")
+    folder = weights.weights_folder(path, weights.generator_files(average))
     config = weights.config_of(folder)
     registry = loaded_plugins(plugins, [config.parent], prog, argv)
     experiment = load_experiment(registry, [str(config)], search_path=[experiments_folder()])

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from registry import UserError
-from stylenat.files import partial, whole_file
+from stylenat.files import partial, whole_file, whole_folder
 from stylenat.grids import save_png
 
 CODECS = {
@@ -27,8 +27,8 @@ def check(path: Path) -> None:
     """Raises UserError where the file cannot be made on this machine, before anything is computed."""
     if path.suffix.lower() in CODECS and find_spec("imageio_ffmpeg") is None:
         raise UserError(
-            f"{path.suffix} needs imageio-ffmpeg, which is not installed: pip install 'stylenat[video]'; a name that "
-            "ends in .gif, or a folder for PNGs, needs nothing"
+            f"{path.suffix} needs imageio-ffmpeg, which is not installed: pip install 'stylenat[video]'; .gif needs "
+            "nothing"
         )
 
 
@@ -63,9 +63,9 @@ def write(path: Path, frames: Iterable[Tensor], fps: int) -> int:
         elif path.suffix.lower() == ".gif":
             _gif(path, counted, fps)
         else:
-            path.mkdir(parents=True, exist_ok=True)
-            for i, frame in enumerate(counted):
-                save_png(path / f"frame-{i:06d}.png", frame)
+            with whole_folder(path) as folder:
+                for i, frame in enumerate(counted):
+                    save_png(folder / f"frame-{i:06d}.png", frame)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     return counted.count

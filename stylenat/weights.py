@@ -6,11 +6,11 @@ A weights folder holds ``config.gin``, ``manifest.json`` (as a checkpoint's) and
 
 import hashlib
 import json
+import os
 import pickle
 import re
-import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from registry import UserError
 from registry.wording import printable
-from stylenat import checkpoint, persistent_pickle
+from stylenat import checkpoint, persistent_pickle, ranks
 from stylenat.classes import Classes, must_have_classes, read_classes
-from stylenat.files import read_bounded, save_tensors
+from stylenat.files import read_bounded, save_tensors, whole_folder
 from stylenat.npz import variables_of
 from stylenat.pixels import Name, must_be_of_space
 from stylenat.untrusted import refusal, tensors_of, unpickled
@@ -192,27 +192,48 @@ def _state(value: Any) -> dict[str, Tensor]:
     return found
 
 
-def weights_folder(path: Path) -> Path:
+def weights_folder(path: Path, needed: checkpoint.Needed | None = None) -> Path:
     """The folder with the weights that RUN means: the newest checkpoint of a run, or the folder itself; verified.
+
+    Args:
+        needed: the files that will be read, see ``checkpoint.verify``; None for all.
 
     Raises UserError when there are none, or they are damaged.
     """
     folder: Path | None = path
+    verified = False
     if not path.exists():
         raise UserError(f"{path} does not exist: give a run, one of its checkpoints or imported weights")
     if not (path / checkpoint.MANIFEST).exists():
         if (path / "checkpoints").is_symlink():
             raise UserError(f"{path / 'checkpoints'} is a link; give the run or the checkpoint that it leads to")
-        folder = checkpoint.newest_for_all(path / "checkpoints", lambda line: print(printable(line), file=sys.stderr))
+        checkpoints = path / "checkpoints"
+        folder = checkpoint.newest_for_all(checkpoints, lambda line: print(printable(line), file=sys.stderr), needed)
+        verified = ranks.rank() == 0
     if folder is None and (path / "checkpoints").is_dir():
         raise UserError(f"{path} has no undamaged checkpoint yet; train on with the command that made it")
     if folder is None:
         raise UserError(f"{path} is not a folder of weights: give a run, one of its checkpoints or imported weights")
     try:
-        checkpoint.verify(folder)
+        if not verified:
+            checkpoint.verify(folder, needed)
     except checkpoint.Damaged as error:
         raise UserError(f"{error}; import it again or choose another checkpoint") from error
     return folder
+
+
+def generator_files(average: str | None) -> checkpoint.Needed:
+    """Those that ``generator_of`` reads, and the config of a folder of weights."""
+
+    def needed(files: Collection[str]) -> Collection[str]:
+        return {f"{_network({Path(file).stem for file in files}, average)}.safetensors", "config.gin"}
+
+    return needed
+
+
+def _network(names: Collection[str], average: str | None) -> str:
+    """The network that ``average`` means, of a folder with these."""
+    return average if average is not None else "ema" if "ema" in names else "generator"
 
 
 def config_of(folder: Path) -> Path:
@@ -245,7 +266,7 @@ def generator_of(folder: Path, build: Callable[[], nn.Module], average: str | No
     there = [name for name in names if name in ("ema", "generator") or name.startswith("ema-")]
     if not there:
         raise UserError(f"{folder} has no generator")
-    name = average if average is not None else "ema" if "ema" in there else "generator"
+    name = _network(there, average)
     if name not in there:
         raise UserError(f"{folder} has no average {name!r}; it has {', '.join(there)}")
     with torch.random.fork_rng(devices=[]):
@@ -294,6 +315,8 @@ def check_finite(state: Mapping[str, Tensor], network: nn.Module, where: str) ->
     """
     parameters = {name for name, _ in network.named_parameters()}
     for name, tensor in state.items():
+        if tensor.sum().isfinite():  # One pass, and NaN and infinities reach it. So may an overflow, which is no fault.
+            continue
         bad = ~tensor.isfinite() if name in parameters else tensor.isnan()
         if count := int(bad.sum()):
             raise UserError(
@@ -336,27 +359,20 @@ def write(
 
     Raises UserError when the folder exists and is not empty, or cannot be written.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if os.path.lexists(directory) and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory} exists and is not an empty folder; choose another --out")
-    temporary = directory.with_name(f".partial-{directory.name}")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name, state in states.items():
-            tensors = {key: tensor.contiguous() for key, tensor in state.items()}
-            save_tensors(tensors, temporary / f"{name}.safetensors")
-        for name, text in texts.items():
-            (temporary / name).write_text(text, encoding="utf-8")
-        sums = {path.name: checksum(path) for path in sorted(temporary.iterdir())}
-        whole = {"format_version": checkpoint.FORMAT_VERSION, **manifest, "sha256": sums}
-        (temporary / checkpoint.MANIFEST).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
-        if directory.exists():
-            directory.rmdir()
-        temporary.rename(directory)
+        with whole_folder(directory) as folder:
+            for name, state in states.items():
+                tensors = {key: tensor.contiguous() for key, tensor in state.items()}
+                save_tensors(tensors, folder / f"{name}.safetensors")
+            for name, text in texts.items():
+                (folder / name).write_text(text, encoding="utf-8")
+            sums = {path.name: checksum(path) for path in sorted(folder.iterdir())}
+            whole = {"format_version": checkpoint.FORMAT_VERSION, **manifest, "sha256": sums}
+            (folder / checkpoint.MANIFEST).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {directory}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # What a failure of any kind left.
 
 
 def checksum(path: Path) -> str:

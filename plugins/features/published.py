@@ -75,7 +75,7 @@ def found(published: Published, given: str | None, download: bool) -> Path:
 def _how(published: Published) -> str:
     return (
         f"fetch {published.url} (sha256 {published.sha256}) and bind {published.selector} = 'FILE', or give it to "
-        "tools/evaluate.py with --extractor-weights FILE"
+        "tools/evaluate.py or tools/memorisation.py with --extractor-weights FILE"
     )
 
 

@@ -40,14 +40,22 @@ def window_axis(size: int, window: int, shift: int) -> tuple[Tensor, Tensor]:
     return same, offset.masked_fill(~same, 0)
 
 
+def strided_axis(size: int, stride: int) -> tuple[Tensor, Tensor]:
+    """Of attention to all tokens that are multiples of ``stride`` away, without a bias table: as
+    ``neighborhood_axis``."""
+    position = torch.arange(size) % stride
+    seen = position[:, None] == position[None, :]
+    return seen, torch.zeros_like(seen, dtype=torch.long)
+
+
 def weights_of(
-    q: Tensor, k: Tensor, queries: Tensor, scale: float, bias: Tensor, on_axis: tuple[Tensor, Tensor]
+    q: Tensor, k: Tensor, queries: Tensor, scale: float, bias: Tensor | None, on_axis: tuple[Tensor, Tensor]
 ) -> Tensor:
     """Attention weights [batch, heads, queries, height, width] of some queries of a square map.
 
     Args:
         q, k: [batch, height, width, heads, head_dim]; queries: int64 [queries, 2], row and column.
-        bias: [heads, span, span], added to the logits.
+        bias: [heads, span, span], added to the logits; None for none.
         on_axis: what a query sees on one axis, and the bias table's index, [query, key] each; the same for rows and
             columns.
     """
@@ -55,7 +63,8 @@ def weights_of(
     y, x = queries.to(q.device).unbind(1)
     batch, height, width, heads, _ = k.shape
     logits = scale * torch.einsum("bqhd,byxhd->bhqyx", q[:, y, x], k)
-    logits = logits + bias[:, offset[y][:, :, None], offset[x][:, None, :]]
+    if bias is not None:
+        logits = logits + bias[:, offset[y][:, :, None], offset[x][:, None, :]]
     logits = logits.masked_fill(~(seen[y][:, :, None] & seen[x][:, None, :]), -torch.inf)
     return softmax(logits.flatten(3)).view(batch, heads, len(y), height, width)
 

@@ -23,6 +23,9 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         found, unknown = self.parse_known_args(args, namespace)
+        # argparse takes optional positional arguments with the first one only: `RUN --steps 5 PHOTO` has one too many.
+        if unknown and any(action.nargs in ("?", "*") and not action.option_strings for action in self._actions):
+            found, unknown = self.parse_known_intermixed_args(args, namespace)
         if unknown:
             options = {option for action in self._actions for option in action.option_strings}
             guess = did_you_mean(unknown[0].partition("=")[0], options)

@@ -19,6 +19,7 @@ from stylenat.data.identity import differences, identity
 from stylenat.evaluation.baselines import baselines
 from stylenat.evaluation.cache import StatisticsCache, statistics_folder
 from stylenat.evaluation.evaluate import Evaluation, Evaluator, check_images, usable, warnings_for
+from stylenat.evaluation.extractors import provide
 from stylenat.evaluation.one_class import mean_over_classes, of_class
 from stylenat.evaluation.progress import ProgressLine
 from stylenat.evaluation.records import append_evaluation
@@ -68,7 +69,8 @@ def evaluate_run(
     if threads is not None:
         torch.set_num_threads(threads)
     metrics = experiment.value("train.metrics")
-    _provide(metrics, arguments)
+    sources = [metric.needs for metric in metrics if hasattr(metric, "needs")]
+    provide(sources, arguments.extractor_weights, arguments.download)
     metrics = usable(metrics, _say)
     if not metrics:
         raise UserError("there is nothing to measure: bind train.metrics, for instance with --gin metrics/offline.gin")
@@ -195,21 +197,6 @@ def _prepare(dataset: Dataset, arguments: argparse.Namespace, trained_on: Any) -
     must_agree({f"data set, {name}": str(value) for name, value in images.items()})
     if arguments.data is None and isinstance(trained_on, dict) and (lines := differences(trained_on, images)):
         _say(f"note: the real images are not those of the training: {'; '.join(lines)}")
-
-
-def _provide(metrics: Sequence[Any], arguments: argparse.Namespace) -> None:
-    """Gives the extractors the weights' files, and leave to fetch the others. Raises UserError for a file of no use."""
-    sources = [metric.needs for metric in metrics if hasattr(metric, "needs")]
-    for path in arguments.extractor_weights:
-        if not path.is_file():
-            raise UserError(f"--extractor-weights: there is no file {path}")
-        state = weights.read(path).states.get("", {})
-        if not any([source.take(path, state) for source in sources if hasattr(source, "take")]):
-            names = ", ".join(sorted({source.name for source in sources if hasattr(source, "take")})) or "none"
-            raise UserError(f"{path} holds weights of none of the extractors that the metrics use ({names})")
-    for source in sources:
-        if arguments.download and hasattr(source, "download"):
-            source.download = True
 
 
 def _dataset(registry: Registry, experiment: Any, data: Path | None, resolution: int) -> Dataset:

@@ -2,7 +2,9 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +15,8 @@ if TYPE_CHECKING:
 
     from stylenat.trained import Opened
 
-MOST = 1_000_000
-"""Images a command."""
+MOST, MOST_AT_ONCE = 1_000_000, 4096
+"""Images a command, and in one batch: memory that runs out on a CPU ends the process without a word."""
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,12 @@ def add_truncation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--class", dest="number", type=int, metavar="K", help="class-conditional generator: only class K"
     )
+
+
+def check_batch_argument(batch: int | None) -> None:
+    """Raises UserError for a number of images at once that is none."""
+    if batch is not None and not 1 <= batch <= MOST_AT_ONCE:
+        raise UserError(f"--batch must be 1 to {MOST_AT_ONCE}; got {batch}")
 
 
 def check_truncation_argument(psi: float | None) -> None:
@@ -85,20 +93,44 @@ def parsed_seeds(text: str, option: str = "--seeds") -> list[int]:
 
 
 def new_folder(path: Path) -> Path:
-    """An output folder that is to be written. Raises UserError where it exists and is not an empty folder."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    """An output folder that is to be written. Raises UserError where it exists and is not an empty folder, or nothing
+    can be written there."""
+    if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists and is not an empty folder; choose another --out")
+    must_be_writable(path)
     return path
+
+
+def must_be_writable(path: Path, option: str = "--out") -> None:
+    """Raises UserError where nothing can be written at this path, before anything is computed for it."""
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise UserError(f"{option} {path}: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {path}: the folder {there} cannot be written to")
+
+
+@contextmanager
+def new_folder_at(path: Path) -> Iterator[Path]:
+    """A folder to fill, whose files appear at ``path`` when all are complete. An ``OSError`` becomes UserError."""
+    from stylenat.files import whole_folder
+
+    try:
+        with whole_folder(path) as folder:
+            yield folder
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def new_file(path: Path, suffixes: Sequence[str] = (), option: str = "--out") -> Path:
     """An output file that is to be written. Raises UserError where it exists, or its suffix is not one of these."""
     if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f"{option} {path} must end in {', '.join(suffixes)}")
-    if path.exists():
+    if os.path.lexists(path):
         raise UserError(f"{path} exists; choose another {option}")
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write {path.name} to; make it first")
+    must_be_writable(path.parent, option)
     return path
 
 

@@ -14,6 +14,7 @@ from stylenat.commands._generator import (
     add_truncation,
     check_truncation_argument,
     new_folder,
+    new_folder_at,
     note_of,
     opened_on_device,
     parsed_seeds,
@@ -72,7 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from stylenat.attention.shown import shows_attention
     from stylenat.commands._attention_figure import overlay, plain, save_figure, table
     from stylenat.evaluation.progress import ProgressLine
-    from stylenat.files import whole_file
     from stylenat.grids import save_png
 
     if not any(map(shows_attention, generator.modules())):
@@ -89,23 +89,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         line.close()
     groups = mean_statistics([groups for _, groups in found])
     where = "mean over queries" if pixel is None else f"query at ({pixel[1]}, {pixel[0]})"
-    try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
+    with new_folder_at(arguments.out) as folder:
         origin = opened.origin(sampler) | {"seeds": seeds, "query": pixel and [pixel[1], pixel[0]], "queries": QUERIES}
-        with whole_file(arguments.out / "samples.json") as file:
-            file.write(note_of(origin))
+        (folder / "samples.json").write_bytes(note_of(origin))
         for seed, (image, of_it) in zip(seeds, found, strict=True):
             name = f"seed-{seed:06d}"
             for suffix in (".png", ".pdf"):
-                save_figure(arguments.out / f"{name}{suffix}", image, of_it, f"sample {seed}, {where}")
+                save_figure(folder / f"{name}{suffix}", image, of_it, f"sample {seed}, {where}")
             for group in of_it if arguments.overlays else ():
                 for head, weights in zip(group.heads, group.maps, strict=True):
                     file_name = f"{name}-layer{group.layer:02d}-head{head:02d}.png"
-                    save_png(arguments.out / file_name, overlay(image, weights, group.query))
-        with whole_file(arguments.out / "attention.json") as file:
-            file.write(json.dumps(plain(groups), indent=2).encode() + b"\n")
-    except OSError as error:
-        raise UserError(f"cannot write to {arguments.out}: {error.strerror or error}") from error
+                    save_png(folder / file_name, overlay(image, weights, group.query))
+        (folder / "attention.json").write_text(json.dumps(plain(groups), indent=2) + "\n", encoding="utf-8")
     print(table(groups))
     print(printable(f"figures of {len(seeds)} sample(s) and attention.json in {arguments.out}"))
     return 0

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from registry import UserError
 from registry.wording import printable
 from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command
+from stylenat.commands._generator import check_batch_argument, must_be_writable, new_folder_at
 
 if TYPE_CHECKING:
     from stylenat.exporting import Graph
@@ -56,10 +58,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     out: Path = arguments.out
-    if out.exists():
+    if os.path.lexists(out):
         raise UserError(f"{out} exists; choose another folder")
-    if arguments.batch is not None and not 1 <= arguments.batch <= 2**16:
-        raise UserError(f"--batch must be 1 to {2**16}; got {arguments.batch}")
+    must_be_writable(out, "OUT")
+    check_batch_argument(arguments.batch)
     if arguments.batch is not None and arguments.format == "safetensors":
         raise UserError("--batch applies to graphs; leave it out with --format safetensors")
     if arguments.format == "onnx" and (
@@ -75,17 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.format == "safetensors":
         _weights(found, manifest, arguments)
         return 0
-    temporary = out.with_name(f".partial-{out.name}")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write = _torch if arguments.format == "torch" else _onnx
-        _graphs(found, manifest, arguments, temporary, write)
-        temporary.rename(out)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with new_folder_at(out) as folder:
+        _graphs(found, manifest, arguments, folder, _torch if arguments.format == "torch" else _onnx)
     print(printable(f"written to {out}"))
     return 0
 

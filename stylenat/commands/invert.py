@@ -9,7 +9,7 @@ from registry import UserError
 from registry.wording import printable
 from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command
-from stylenat.commands._generator import add_run, new_folder, note_of, opened_on_device
+from stylenat.commands._generator import add_run, new_folder, new_folder_at, note_of, opened_on_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from stylenat.evaluation.progress import ProgressLine
-    from stylenat.files import whole_file
     from stylenat.grids import image_grid, save_png
     from stylenat.inversion import invert
     from stylenat.sampling import must_be_style_based
@@ -108,18 +107,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "psnr_db": round(found.psnr, 3) if found.psnr < float("inf") else None,
         "smallest_loss": found.loss,
     }
-    try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
+    with new_folder_at(arguments.out) as folder:
         for name, picture in (("target", target), ("inverted", image)):
-            save_png(arguments.out / f"{name}.png", picture)
-        save_png(arguments.out / "grid.png", image_grid(torch.stack([target, image]), 2))
-        save_styles(arguments.out / "styles.npy", found.styles[None])
-        with whole_file(arguments.out / "inversion.json") as file:
-            file.write(note_of(facts))
-    except OSError as error:
-        raise UserError(f"cannot write to {arguments.out}: {error.strerror or error}") from error
-    if film is not None:
-        video.write(film, frames, 30)
+            save_png(folder / f"{name}.png", picture)
+        save_png(folder / "grid.png", image_grid(torch.stack([target, image]), 2))
+        save_styles(folder / "styles.npy", found.styles[None])
+        (folder / "inversion.json").write_bytes(note_of(facts))
+        if film is not None:
+            video.write(folder / film.name, frames, 30)
     print(printable(f"PSNR {found.psnr:.1f} dB; styles.npy, grid.png and inversion.json in {arguments.out}"))
     return 0
 

@@ -15,6 +15,7 @@ from stylenat.commands._generator import (
     add_truncation,
     check_truncation_argument,
     new_folder,
+    new_folder_at,
     opened_on_device,
     parsed_seeds,
 )
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   python tools/memorisation.py runs/NAME --out memorised
-  python tools/memorisation.py runs/NAME --seeds 0-255 --data faces.lmdb --features inception --out memorised
+  python tools/memorisation.py runs/NAME --seeds 0-255 --data faces.lmdb --features inception \\
+      --extractor-weights weights-inception-2015-12-05-6726825d.pth --out memorised
 
 For each sample the nearest training image, or mirrored training image, is found in three spaces: pixels (at 64x64 at
 most), Haar wavelets without the mean, and an extractor's features. DIR/nearest.png shows the samples that are nearest
@@ -51,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--features", default="random_convolution", metavar="NAME", help="extractor (default: %(default)s)"
     )
+    extractor = "the extractor's weights; repeatable"
+    parser.add_argument("--extractor-weights", type=Path, action="append", default=[], metavar="FILE", help=extractor)
     add_truncation(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     return parser
@@ -69,11 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from stylenat.evaluation import nearest as spaces
+    from stylenat.evaluation.extractors import provide
     from stylenat.evaluation.progress import ProgressLine
-    from stylenat.files import whole_file
     from stylenat.grids import labelled_rows, save_png
 
     extractor = opened.registry.find(f"features.{arguments.features}").load()()
+    provide([extractor], arguments.extractor_weights)
     if hasattr(extractor, "check"):
         extractor.check()
     real = training_images(opened, arguments.data)
@@ -98,14 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = {f"seed {seeds[i]}": torch.stack([c[n] for c in columns.values()]) for n, i in enumerate(order.tolist())}
     numbers = {name: _plain(near, seeds) for name, near in found.items()}
     facts: dict[str, Any] = {"weights_sha256": opened.sha256, "training_images": len(real), "spaces": numbers}
-    try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        save_png(arguments.out / "nearest.png", labelled_rows(rows, list(columns)))
-        _histograms(arguments.out / "distances.png", found)
-        with whole_file(arguments.out / "memorisation.json") as file:
-            file.write(json.dumps(facts, indent=2).encode() + b"\n")
-    except OSError as error:
-        raise UserError(f"cannot write to {arguments.out}: {error.strerror or error}") from error
+    with new_folder_at(arguments.out) as folder:
+        save_png(folder / "nearest.png", labelled_rows(rows, list(columns)))
+        _histograms(folder / "distances.png", found)
+        (folder / "memorisation.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     for name, near in found.items():
         share = f"{near.closer:.0%} of {len(seeds)} samples are nearer to a training image"
         print(printable(f"{name}: {share} than 95 % of training images to another (5 % expected)"))

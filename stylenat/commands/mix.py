@@ -13,6 +13,7 @@ from stylenat.commands._generator import (
     add_truncation,
     check_truncation_argument,
     new_folder,
+    new_folder_at,
     note_of,
     opened_on_device,
     parsed_seeds,
@@ -55,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from stylenat.evaluation.progress import ProgressLine
-    from stylenat.files import whole_file
     from stylenat.grids import image_grid, save_png
     from stylenat.sampling import for_all_layers, must_be_style_based
     from stylenat.walks import mixed
@@ -74,17 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         line.close()
     images = torch.cat(table).cpu()
     origin = opened.origin(sampler) | {"rows": rows, "columns": columns, "layers": layers}
-    try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        with whole_file(arguments.out / "samples.json") as file:
-            file.write(note_of(origin))
+    with new_folder_at(arguments.out) as folder:
+        (folder / "samples.json").write_bytes(note_of(origin))
         for i, row in enumerate(rows, start=1):
             for j, column in enumerate(columns, start=1):
                 image = images[i * (len(columns) + 1) + j]
-                save_png(arguments.out / f"mix-{row:06d}-{column:06d}.png", image)
-        save_png(arguments.out / "grid.png", image_grid(images, len(columns) + 1))
-    except OSError as error:
-        raise UserError(f"cannot write to {arguments.out}: {error.strerror or error}") from error
+                save_png(folder / f"mix-{row:06d}-{column:06d}.png", image)
+        save_png(folder / "grid.png", image_grid(images, len(columns) + 1))
     print(printable(f"{len(rows) * len(columns)} mixtures and grid.png in {arguments.out}"))
     return 0
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -75,9 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = prepared(arguments.source, data, [side], workers=arguments.workers)
     report(data, result)
     if result.count < LEAST:
+        if not result.unchanged:  # Otherwise it would be taken for the images of the next call.
+            shutil.rmtree(data)
+        where = f"{data}, which an earlier command made," if result.unchanged else arguments.source
         raise UserError(
-            f"{arguments.source} has {result.count} usable image(s), from which nothing can be learnt; give at least "
-            f"{LEAST}, better hundreds"
+            f"{where} has {result.count} usable image(s), from which nothing can be learnt; give at least {LEAST}, "
+            "better hundreds"
         )
     for line in _remarks(data, result.count, result.manifest.get("enlarged", 0)):
         print(printable(line))

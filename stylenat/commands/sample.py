@@ -12,7 +12,9 @@ from stylenat.commands._command import command
 from stylenat.commands._generator import (
     add_run,
     add_truncation,
+    check_batch_argument,
     check_truncation_argument,
+    must_be_writable,
     new_file,
     opened_on_device,
     parsed_seeds,
@@ -45,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
     )
     add_run(parser)
-    parser.add_argument("--seeds", default="0-15", metavar="A-B,C", help="sample indices (default: %(default)s)")
+    parser.add_argument("--seeds", metavar="A-B,C", help="sample indices (default: 0-15)")
     add_truncation(parser)
     parser.add_argument(
         "--truncation-cutoff", type=int, metavar="N", help="truncate the first N styles only (default: all)"
@@ -73,14 +75,14 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    seeds = parsed_seeds(arguments.seeds)
+    seeds = parsed_seeds("0-15" if arguments.seeds is None else arguments.seeds)
     check_truncation_argument(arguments.truncation_psi)
-    if arguments.batch is not None and arguments.batch < 1:
-        raise UserError(f"--batch must be at least 1; got {arguments.batch}")
+    check_batch_argument(arguments.batch)
     if arguments.out is None and not arguments.throughput:
         raise UserError("name a folder for the images with --out DIR, or measure with --throughput")
     if arguments.styles is not None:
         for value, option in (
+            (arguments.seeds, "--seeds"),
             (arguments.truncation_psi, "--truncation-psi"),
             (arguments.truncation_cutoff, "--truncation-cutoff"),
             (arguments.number, "--class"),
@@ -90,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise UserError(f"{option} does not apply to --styles, which are drawn as they are")
     if arguments.save_styles is not None:
         new_file(arguments.save_styles, [".npy"], "--save-styles")
+    if arguments.out is not None:
+        must_be_writable(arguments.out)
     opened, device = opened_on_device(arguments, "sample", argv)
     return _throughput(opened, device) if arguments.throughput else _draw(arguments, opened, device, seeds)
 
@@ -145,9 +149,10 @@ def _draw(arguments: argparse.Namespace, opened: "Opened", device: "torch.device
                 single = arguments.out / f"samples.{arguments.format}"
                 if arguments.format == "npy":
                     write_array(single, source, missing, generator.resolution, progress)
+                    out.write_note()
                 else:
+                    out.write_note()  # First: an interrupted LMDB is continued.
                     write_lmdb(single, source, missing, generator.resolution, origin, progress)
-                out.write_note()
             if arguments.save_styles is not None:
                 save_styles(arguments.save_styles, source.styles_at(seeds))
     except NotFinite as error:

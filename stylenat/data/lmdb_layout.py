@@ -57,8 +57,8 @@ def looks_like_lmdb(path: Path) -> bool:
         return file.read(20)[16:20] == b"\xde\xc0\xef\xbe"
 
 
-_environments: WeakValueDictionary[str, lmdb.Environment] = WeakValueDictionary()
-_identities: dict[str, tuple[int, ...]] = {}
+_environments: WeakValueDictionary[bytes, lmdb.Environment] = WeakValueDictionary()
+_identities: dict[bytes, tuple[int, ...]] = {}
 
 
 def open_readonly(path: Path) -> lmdb.Environment:
@@ -70,7 +70,8 @@ def open_readonly(path: Path) -> lmdb.Environment:
     Raises lmdb.Error when it is missing, damaged or shorter than it says: reading beyond a file's end would kill
     the process.
     """
-    place, file = str(path.resolve()), path / "data.mdb" if path.is_dir() else path
+    # As bytes: a name need not be text.
+    place, file = os.fsencode(path.resolve()), path / "data.mdb" if path.is_dir() else path
     status = file.stat()
     if not stat.S_ISREG(status.st_mode):  # To open a named pipe would wait for ever.
         raise lmdb.InvalidError("not a regular file")

@@ -71,7 +71,7 @@ class Writer:
                 self.close()
                 raise UserError(f"another process is preparing {self.path}; wait for it or stop it") from None
             self._drop_a_stump()
-            self._environment = lmdb.open(str(self.partial), map_size=2**42, lock=False, mode=0o666)
+            self._environment = lmdb.open(os.fsencode(self.partial), map_size=2**42, lock=False, mode=0o666)
             self._held.callback(self._environment.close)  # Which drops an open transaction.
             self._refuse_if_cut()
             self._transaction = self._environment.begin(write=True)

@@ -3,7 +3,8 @@
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from contextlib import suppress
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,23 @@ def write_array(
     """
     if path.exists():
         raise UserError(f"{path} exists; choose another --out")
+    drawn = _drawn(images, indices, progress)
+    first = list(islice(drawn, 1))  # Without it nothing is made, such as of a generator that diverged.
+    new = not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(indices), resolution, resolution, 3)}
             np.lib.format.write_array_header_1_0(file, header)
-            for _, image in _drawn(images, indices, progress):
+            for _, image in chain(first, drawn):
                 file.write(image.contiguous().numpy().tobytes())
     except OSError as error:
         again = "; free some space and run the same command again" if disk_full(error, path.parent) else ""
         raise UserError(f"cannot write {path}: {error.strerror or error}{again}") from error
+    finally:
+        if new and not path.exists():
+            with suppress(OSError):
+                path.parent.rmdir()
 
 
 def write_lmdb(

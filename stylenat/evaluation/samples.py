@@ -44,7 +44,7 @@ class SampleFolder:
         stem: how the names of the files begin.
 
     Raises:
-        UserError: the folder has images of another origin, or of none that is known.
+        UserError: the folder has images of another origin or of none that is known, or holds something else.
     """
 
     def __init__(self, folder: Path, origin: Mapping[str, Any], kind: str = "png", stem: str = "seed") -> None:
@@ -53,6 +53,10 @@ class SampleFolder:
         noted = _noted(folder)
         if noted is None and any(folder.glob(f"{stem}-*.{kind}")):
             raise UserError(f"{folder} has images but no {NOTE}, so their origin is unknown; choose another --out")
+        if noted is None and folder.is_dir() and any(folder.iterdir()):
+            raise UserError(
+                f"{folder} is not empty and has no {NOTE}, so it holds something else; choose another --out"
+            )
         other = [name for name in self._note if noted is not None and noted.get(name) != self._note[name]]
         if other:
             raise UserError(f"{folder} has images of another {' and '.join(other)} ({NOTE}); choose another --out")

@@ -26,12 +26,17 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("bindings", "groups"),
-    [((), ["full", "k7 d1", "k7 d1", "k7 d2"]), (SWIN, ["full", "w4 s0", "w4 s2"]), (FULL, ["full", "w4 s0", "w4 s2"])],
-    ids=["neighborhood", "shifted windows", "full"],
+    ("gin", "bindings", "groups"),
+    [
+        ("quickstart.gin", (), ["full", "k7 d1", "k7 d1", "k7 d2"]),
+        ("quickstart.gin", SWIN, ["full", "w4 s0", "w4 s2"]),
+        ("quickstart.gin", FULL, ["full", "w4 s0", "w4 s2"]),
+        ("hit_quickstart.gin", (), ["4x4 blocks", "stride 4"]),
+    ],
+    ids=["neighborhood", "shifted windows", "full", "multi-axis"],
 )
-def test_every_group_has_a_row_and_a_map(bindings, groups, here):
-    weights_folder(Path("model"), "quickstart.gin", *bindings)
+def test_every_group_has_a_row_and_a_map(gin, bindings, groups, here):
+    weights_folder(Path("model"), gin, *bindings)
     argv = ["model", "--seeds", "3", "--query", "5,9", "--overlays"]
     assert attention_maps([*argv, "--out", "one"]) == 0
     assert attention_maps([*argv, "--out", "two"]) == 0
@@ -52,13 +57,13 @@ def test_every_group_has_a_row_and_a_map(bindings, groups, here):
 
 def test_bad_input_is_one_line(here, capsys):
     weights_folder(Path("model"))
-    weights_folder(Path("hit"), "hit_quickstart.gin")
+    weights_folder(Path("r3gan"), "r3gan_quickstart.gin")
     for argv, message in [
         (["model", "--query", "16,0"], "--query takes a pixel X,Y, each 0 to 15"),
         (["model", "--query", "middle"], "--query takes a pixel"),
         (["model", "--query", "1,1", "--mean"], "contradict each other"),
         (["model", "--seeds", "x"], "--seeds takes numbers"),
-        (["hit"], "HiT has no attention layer that shows its maps"),
+        (["r3gan"], "R3Generator has no attention layer that shows its maps"),
     ]:
         assert attention_maps([*argv, "--out", "out"]) == 2
         assert message in capsys.readouterr().err
@@ -81,9 +86,9 @@ def test_the_tracker_adds_scalars_of_the_average_and_leaves_the_run_as_it_is(tmp
     tracker.step_ended(run=made, step=4, scalars=again)
     assert all(scalars[name] == value for name, value in again.items())
     check_tracker(AttentionStatistics(), tmp_path / "checked")
-    hit = stylenat.load(weights_folder(tmp_path / "hit", "hit_quickstart.gin")).generator
+    r3gan = stylenat.load(weights_folder(tmp_path / "r3gan", "r3gan_quickstart.gin")).generator
     with pytest.raises(UserError, match="leave @tracker.attention"):
-        tracker.run_started(run=Run("run", "run", tmp_path, 4, 4, "", {}, {}, networks={"ema": hit}))
+        tracker.run_started(run=Run("run", "run", tmp_path, 4, 4, "", {}, {}, networks={"ema": r3gan}))
 
 
 def test_a_run_with_the_tracker_trains_to_the_same_weights(tiny, everything):

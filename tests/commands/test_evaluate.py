@@ -141,7 +141,7 @@ def lmdb_of(side, path):
             "text.pth is not read",
         ),
         (["RUN", "--gin", "metrics/fid50k.gin", "--extractor-weights", "other.pth"], "none of the extractors"),
-        (["RUN", "--extractor-weights", "other.pth"], "none of the extractors that the metrics use (none)"),
+        (["RUN", "--extractor-weights", "other.pth"], "none of the extractors that are used (none)"),
         (["RUN", "--gin", "metrics/fid50k.gin", "--extractor-weights", "half.pth"], "does not fit Inception"),
         (["RUN", "--out", "nowhere/here.jsonl"], "there is no folder nowhere"),
     ],

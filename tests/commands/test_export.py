@@ -13,6 +13,7 @@ import stylenat
 from stylenat import exporting
 from stylenat.classes import Classes
 from stylenat.commands.export import main as export
+from stylenat.commands.sample import main as sample
 from stylenat.exported import ExportedModel
 
 CONDITIONAL = ["generator.style.num_classes = 3", "discriminator.wavelet.num_classes = 3"]
@@ -92,6 +93,39 @@ def test_bad_input_is_one_line_and_leaves_nothing(here, monkeypatch, capsys):
     assert export(["model", "out"]) == 2
     assert "nothing is written" in capsys.readouterr().err
     assert sorted(Path.cwd().rglob("*")) == before
+
+
+def test_a_damaged_export_is_one_line_that_names_the_file(here, capsys):
+    weights_folder(Path("model"), "r3gan_quickstart.gin")
+    assert export(["model", "out"]) == 0
+    for main in (sample, export):
+        assert main(["out", "--out", "drawn"] if main is sample else ["out", "again"]) == 2
+        assert "out is an export for stylenat.load and other programs" in capsys.readouterr().err
+    text, program = Path("out/model.json").read_text(), Path("out/generator.pt2").read_bytes()
+    facts = json.loads(text)
+    without = {name: value for name, value in facts.items() if name != "seed"}
+    for damaged, message in [
+        (without, "seed"),
+        (facts | {"format_version": 99}, "it has format 99; this version reads up to"),
+        (facts | {"resolution": "16"}, "not numbers"),
+        (facts | {"batch": 0}, "not numbers"),
+        (facts | {"class_names": 3}, "cannot be read"),
+        (facts | {"num_styles": 6, "style_dim": 4, "mean_style": [[1.0]]}, "mean style does not fit"),
+        ([facts], "cannot be read"),
+    ]:
+        Path("out/model.json").write_text(json.dumps(damaged))
+        with pytest.raises(ValueError, match=message) as error:
+            stylenat.load("out")
+        assert "model.json" in str(error.value) and "\n" not in str(error.value)
+    Path("out/model.json").write_text(text)
+    for damage in (program[: len(program) // 2], b"", b"PK" + program[2:200]):
+        Path("out/generator.pt2").write_bytes(damage)
+        with pytest.raises(ValueError, match="generator.pt2 cannot be read") as error:
+            stylenat.load("out")
+        assert "\n" not in str(error.value)
+    Path("out/generator.pt2").unlink()
+    with pytest.raises(ValueError, match="--format torch wrote"):
+        stylenat.load("out")
 
 
 def test_truncation_pulls_towards_the_mean_style_of_each_images_class():

@@ -10,6 +10,7 @@ from PIL import Image
 from weights_folders import weights_folder
 
 import stylenat
+from registry import UserError
 from stylenat.commands.invert import main as invert
 from stylenat.commands.sample import main as sample
 from stylenat.inversion import invert as inverted
@@ -55,6 +56,19 @@ def test_psnr_is_that_of_the_definition():
     assert psnr(zero, zero + 1) == pytest.approx(20 * np.log10(255))
 
 
+def test_a_video_that_fails_leaves_nothing_and_the_photo_may_come_last(here, monkeypatch, capsys):
+    Image.new("RGB", (20, 30)).save("photo.png")
+    before = sorted(Path.cwd().rglob("*"))
+
+    def fails(path, frames, fps):
+        raise UserError("no encoder")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("stylenat.video.write", fails)
+        assert invert(["model", "--steps", "1", "--video", "gif", "--out", "out", "photo.png"]) == 2
+    assert "no encoder" in capsys.readouterr().err and sorted(Path.cwd().rglob("*")) == before
+
+
 def test_bad_input_is_one_line_and_leaves_nothing(here, capsys):
     weights_folder(Path("r3gan"), "r3gan_quickstart.gin")
     Path("text.png").write_text("no image")
@@ -63,6 +77,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(here, capsys):
     for argv, message in [
         (["model", "text.png"], "text.png cannot be used: does not decode"),
         (["model", "missing.png"], "missing.png cannot be used: No such file"),
+        (["model", "photo.png", "--out", "photo.png/out"], "photo.png is not a folder"),
         (["model"], "give either a PHOTO or --sample SEED"),
         (["model", "photo.png", "--steps", "0"], "--steps must be"),
         (["model", "photo.png", "--vgg16-weights", "x"], "needs both"),
@@ -70,6 +85,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(here, capsys):
         (["model", "photo.png", "--class", "1"], "has no classes"),
         (["r3gan", "photo.png"], "inversion needs a generator with styles; R3Generator has none"),
     ]:
-        assert invert([*argv, "--out", "out"]) == 2, argv
+        assert invert(["--out", "out", *argv]) == 2, argv
         assert message in capsys.readouterr().err
     assert sorted(Path.cwd().rglob("*")) == before

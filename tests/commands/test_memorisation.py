@@ -68,6 +68,8 @@ def test_a_generator_whose_samples_are_the_data_has_memorised_it(tmp_path, monke
         (["--features", "nothing"], "nothing"),
         (["--seeds", "a"], "--seeds takes numbers"),
         (["--data", "nowhere.lmdb"], "nowhere.lmdb"),
+        (["--extractor-weights", "w.pth"], "--extractor-weights: there is no file w.pth"),
+        (["--extractor-weights", "model/ema.safetensors"], "holds weights of none of the extractors that are used"),
     ]:
         assert memorisation([*argv, *extra, "--out", "out"]) == 2
         assert message in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """``tools/mix.py`` and ``tools/interpolate.py``: mixtures and walks have the samples' own images at their ends."""
 
 import json
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,13 @@ from PIL import Image
 from weights_folders import weights_folder
 
 import stylenat
+from stylenat.commands.export import main as export
 from stylenat.commands.interpolate import main as interpolate
+from stylenat.commands.invert import main as invert
 from stylenat.commands.mix import main as mix
+from stylenat.commands.sample import main as sample
+from stylenat.networks.generator import StyleGenerator
+from stylenat.video import tiled
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +122,43 @@ def test_a_video_has_every_frame_and_both_sides_even(here, suffix):
     facts = next(frames)
     assert facts["size"] == (256, 256) and len(list(frames)) == 8
     assert [p.name for p in Path.cwd().iterdir()] == [f"walk.{suffix}"]
+
+
+@pytest.mark.parametrize("out", ["frames", "new/frames", "walk.gif"])
+def test_an_interrupted_walk_leaves_nothing(here, monkeypatch, out):
+    frames = []
+
+    def interrupted(frame, columns):
+        frames.append(frame)
+        if len(frames) == 3:
+            raise KeyboardInterrupt
+        return tiled(frame, columns)
+
+    if out == "walk.gif":
+        Path("new").mkdir()
+    before = sorted(Path.cwd().rglob("*"))
+    monkeypatch.setattr("stylenat.video.tiled", interrupted)
+    assert interpolate([here, "--seeds", "0,1", "--frames", "4", "--out", out]) == 75
+    assert len(frames) == 3 and sorted(Path.cwd().rglob("*")) == before
+
+
+def test_images_that_are_not_finite_are_one_line_with_the_remedy_and_leave_nothing(here, monkeypatch, capsys):
+    diverged = lambda self, styles: styles.new_full((styles.shape[0], 3, 16, 16), nan)  # noqa: E731
+    monkeypatch.setattr(StyleGenerator, "synthesis", diverged)
+    for main, argv in [
+        (mix, ["--out", "out"]),
+        (interpolate, ["--out", "out"]),
+        (interpolate, ["--out", "walk.gif"]),
+        (sample, ["--out", "out"]),
+        (sample, ["--out", "out", "--format", "npy"]),
+        (invert, ["--sample", "3", "--out", "out"]),
+    ]:
+        assert main([here, *argv]) == 2, argv
+        line = line_of(capsys)
+        assert "images are not finite (NaN or infinite pixels); use weights from before it diverged" in line
+    assert export([here, "out"]) == 2
+    assert "synthesis: differs from the network by nan" in line_of(capsys)
+    assert not list(Path.cwd().iterdir())
 
 
 def test_a_video_without_imageio_ffmpeg_is_one_line(here, monkeypatch, capsys):

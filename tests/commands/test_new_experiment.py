@@ -115,3 +115,4 @@ def test_bad_input_is_one_line_and_leaves_no_gin_file(photos, quick, arguments, 
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and message in error[0], error
     assert [path.name for path in Path(".").glob("*.gin")] == ["taken64.gin"]
+    assert not Path("data/few64.lmdb").exists()  # More photos may come into the folder.

@@ -190,6 +190,14 @@ def test_every_format_holds_the_same_pixels(folder, kind):
     assert json.loads(Path(kind, "samples.json").read_text()) == json.loads(Path("png/samples.json").read_text())
 
 
+def test_the_name_of_an_lmdb_need_not_be_text(folder):
+    out = os.fsdecode(b"\xff")
+    assert sample(["run", "--seeds", "0-3", "--format", "lmdb", "--out", out]) == 0
+    data = LmdbDataset(f"{out}/samples.lmdb", 16)
+    data.prepare()
+    assert len(data) == 4
+
+
 def test_an_lmdb_of_samples_goes_on_where_it_was_stopped(folder, monkeypatch):
     images = Sampler.images
 
@@ -201,6 +209,8 @@ def test_an_lmdb_of_samples_goes_on_where_it_was_stopped(folder, monkeypatch):
     argv = ["run", "--seeds", "0-11", "--format", "lmdb", "--out"]
     with monkeypatch.context() as patch:
         patch.setattr(Sampler, "images", stopping)
+        assert sample(["run", "--seeds", "0-11", "--format", "npy", "--out", "whole"]) == 75
+        assert not Path("whole").exists()
         assert sample([*argv, "out"]) == 75
     assert not Path("out/samples.lmdb").exists()
     made = []
@@ -209,6 +219,17 @@ def test_an_lmdb_of_samples_goes_on_where_it_was_stopped(folder, monkeypatch):
     assert sample([*argv, "whole"]) == 0
     for name in ("out", "whole"):
         assert evaluate(["run", "--data", f"{name}/samples.lmdb"]) == 0
+
+
+@pytest.mark.parametrize("kind", ["png", "npy", "lmdb"])
+def test_a_folder_that_holds_something_else_is_left_alone(folder, kind, capsys):
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("mine")
+    assert sample(["run", "--seeds", "0", "--format", kind, "--out", "mine"]) == 2
+    assert "mine is not empty and has no samples.json, so it holds something else" in line_of(capsys)
+    assert sample(["run", "--seeds", "0", "--format", kind, "--out", "mine/thesis.txt/out"]) == 2
+    assert "mine/thesis.txt is not a folder" in line_of(capsys)
+    assert [path.name for path in Path("mine").iterdir()] == ["thesis.txt"]
 
 
 def test_saved_styles_are_drawn_again(folder, capsys):
@@ -225,21 +246,31 @@ def test_saved_styles_are_drawn_again(folder, capsys):
 def test_wrong_styles_are_one_line(folder, capsys):
     np.save("short.npy", np.zeros((2, 3), "float32"))
     np.save("words.npy", np.array(["a"]))
+    np.save("whole.npy", np.zeros((1, 64), "int64"))
+    with open("short_file.npy", "wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 64)}
+        np.lib.format.write_array_header_1_0(file, header)
     np.save("nan.npy", np.full((1, 64), np.nan))
+    np.save("large.npy", np.full((1, 64), 1e300))
     np.save("objects.npy", np.array([{}]), allow_pickle=True)
     Path("text.npy").write_text("no")
     for name, message in [
         ("short", "has the shape [2, 3]; the generator takes [count, 64] or [count, 6, 64]"),
-        ("words", "floating-point numbers"),
+        ("words", "not numbers"),
+        ("whole", "floating-point numbers"),
+        ("short_file", "declares the shape [1000000000000, 64], which the file does not hold"),
         ("nan", "not finite"),
         ("objects", "not a readable NPY file"),
         ("text", "not a readable NPY file"),
         ("missing", "No such file"),
+        ("large", "not finite"),
     ]:
         assert sample(["run", "--styles", f"{name}.npy", "--out", "out"]) == 2
         assert message in line_of(capsys)
     assert sample(["run", "--styles", "nan.npy", "--out", "out", "--truncation-psi", "0.5"]) == 2
     assert "--truncation-psi does not apply to --styles" in line_of(capsys)
+    assert sample(["run", "--styles", "nan.npy", "--out", "out", "--seeds", "0-3"]) == 2
+    assert "--seeds does not apply to --styles" in line_of(capsys)
     assert not Path("out").exists()
 
 
@@ -298,10 +329,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, capsys):
         (["run", "--seeds", "x"], "--seeds takes numbers and ranges"),
         (["run", "--seeds", "0-1000000"], "more than 1000000 images"),
         (["nowhere"], "nowhere does not exist: give a run"),
-        (["run", "--batch", "0"], "--batch must be at least 1; got 0"),
+        (["run", "--batch", "0"], "--batch must be 1 to 4096; got 0"),
+        (["run", "--batch", "1000000"], "--batch must be 1 to 4096; got 1000000"),
         (["run", "--truncation-psi", "nan"], "must be finite"),
         (["run", "--truncation-cutoff", "7"], "cutoff is 7; the generator has 6 styles"),
-        (["run", "--out", "file"], "cannot write to file: File exists"),
+        (["run", "--out", "file"], "--out file: file is not a folder"),
     ]:
         assert sample([argv[0], "--out", "out", *argv[1:]]) == 2
         assert message in line_of(capsys)

@@ -27,7 +27,7 @@ def styled(tmp_path_factory):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """Without attention that shows its maps, without classes."""
-    return weights_folder(tmp_path_factory.mktemp("hit") / "model", "hit_quickstart.gin")
+    return weights_folder(tmp_path_factory.mktemp("r3gan") / "model", "r3gan_quickstart.gin")
 
 
 def conditional(folder: Path) -> Path:

@@ -13,6 +13,8 @@ SMALL = {
     "stylegan2_quickstart.gin": [],
     "r3gan_quickstart.gin": [],
     "hit_quickstart.gin": [],
+    "stylegan3_quickstart.gin": [],
+    "stylegan_xl_faces8.gin": [],
 }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from registry import UserError
-from stylenat.files import cache_folder, open_in_folder, partial, read_bounded, whole_file
+from stylenat.files import cache_folder, open_in_folder, partial, read_bounded, whole_file, whole_folder
 
 
 def test_reading_is_bounded_and_takes_regular_files_only(tmp_path):
@@ -56,6 +56,32 @@ def test_a_file_may_have_the_longest_name(tmp_path, name):
     with whole_file(tmp_path / name) as file:
         file.write(b"content")
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("there", ["nothing", "an empty folder", "a link to one", "the current folder"])
+def test_the_files_of_a_folder_appear_together_or_not_at_all(tmp_path, monkeypatch, there):
+    folder, other = tmp_path / "run" / "out", tmp_path / "other"
+    if there != "nothing":
+        folder.parent.mkdir()
+        other.mkdir()
+        folder.symlink_to(other) if there == "a link to one" else folder.mkdir()
+    if there == "the current folder":
+        monkeypatch.chdir(folder)
+        folder = Path()
+    before = sorted(tmp_path.rglob("*"))
+    for error in (KeyboardInterrupt, UserError):
+        with pytest.raises(error), whole_folder(folder) as unfinished:
+            (unfinished / "one").write_text("1")
+            raise error
+        assert sorted(tmp_path.rglob("*")) == before
+    with whole_folder(folder) as unfinished:
+        (unfinished / "one").write_text("1")
+        assert not (folder / "one").exists()
+    assert [path.name for path in folder.iterdir()] == ["one"]
+    assert (other / "one").exists() is (there == "a link to one")
+    assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
+    with pytest.raises(OSError, match="not empty"), whole_folder(folder):
+        pass
 
 
 def test_a_user_without_a_home_has_a_cache_of_the_processs_own(tmp_path, monkeypatch):

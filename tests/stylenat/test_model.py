@@ -1,5 +1,6 @@
 """``stylenat.load``: a trained model in one line, with the images of ``tools/sample.py``."""
 
+import shutil
 import subprocess
 import sys
 
@@ -11,8 +12,10 @@ from weights_folders import weights_folder
 
 import stylenat
 from registry import UserError
+from stylenat import checkpoint
 from stylenat.classes import Classes
 from stylenat.commands.sample import main as sample
+from stylenat.weights import check_finite
 
 CONDITIONAL = ["generator.style.num_classes = 3", "discriminator.wavelet.num_classes = 3"]
 
@@ -79,6 +82,38 @@ def test_wrong_seeds_and_classes_are_refused(folder):
         model.sample([0], classes=0)
     with pytest.raises(UserError, match="does not exist"):
         stylenat.load(folder / "nowhere")
+
+
+def test_a_run_is_read_no_further_than_its_generator(folder, tmp_path, monkeypatch):
+    """The checksums of a checkpoint of FFHQ-256, optimizer included, take seconds, and its generator's a tenth."""
+    run, state = tmp_path / "run", stylenat.load(folder).generator.state_dict()
+    (run / "checkpoints").mkdir(parents=True)
+    shutil.copy(folder / "config.gin", run)
+    other = {name: tensor + 1 for name, tensor in state.items()}
+    for step in (1, 2):
+        saved = checkpoint.save(run / "checkpoints", step, {"generator": other, "ema": state}, {"images": 1})
+    hashed, own = [], checkpoint._checksum
+    monkeypatch.setattr(checkpoint, "_checksum", lambda path: (hashed.append(path), own(path))[1])
+    assert torch.equal(stylenat.load(run).sample(3), stylenat.load(folder).sample(3))
+    assert [path for path in hashed if run in path.parents] == [saved / "ema.safetensors"]
+    (saved / "ema.safetensors").write_bytes(b"")
+    assert stylenat.load(run).opened.folder.name == "step-000000001"
+    assert stylenat.load(run, average="generator").opened.folder.name == "step-000000002"
+    with pytest.raises(UserError, match="ema.safetensors is missing or damaged"):
+        stylenat.load(saved)
+    (saved / "state.pt").unlink()
+    with pytest.raises(UserError, match="state.pt is missing or damaged"):
+        stylenat.load(saved, average="generator")
+
+
+@pytest.mark.parametrize("values, bad", [([3e38, 3e38], 0), ([torch.inf, -torch.inf], 2), ([0.0, torch.nan], 1)])
+def test_weights_that_are_not_finite_are_counted_and_large_ones_are_none(values, bad):
+    network = torch.nn.Linear(2, 1)
+    state = network.state_dict() | {"weight": torch.tensor([values])}
+    if not bad:
+        return check_finite(state, network, "file")
+    with pytest.raises(UserError, match=f"file: {bad} of 2 values of weight are not finite"):
+        check_finite(state, network, "file")
 
 
 def test_loading_imports_neither_kornia_nor_aim_and_importing_the_package_no_torch(folder):

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stylenat.attention.shown import strided_axis, weights_of, window_axis
+from stylenat.interfaces import Shown
 from stylenat.networks.batch_norm import BatchNorm
 from stylenat.networks.mlp import mlp
 
@@ -123,7 +125,15 @@ class CrossAttention(Attention):
 
 
 class MultiAxisAttention(Attention):
-    """The first half of the heads attends within a block, the second across blocks (section 3.2)."""
+    """The first half of the heads attends within a block, the second across blocks (section 3.2).
+
+    Args:
+        side: of a block in pixels.
+    """
+
+    def __init__(self, channels: int, heads: int, kind: AttentionName, side: int) -> None:
+        super().__init__(channels, channels, heads, kind)
+        self.side = side
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, blocks, pixels, channels] to the same shape."""
@@ -143,6 +153,32 @@ class MultiAxisAttention(Attention):
         regional = [part(t, slice(0, half)).flatten(0, 1) for t in (q, k, v)]
         dilated = [part(t, slice(half, None)).transpose(1, 2).flatten(0, 1) for t in (q, k, v)]
         return regional, dilated
+
+    def qkv(self, x: Tensor) -> Tensor:
+        """See ``interfaces.ShowsAttention``: queries, keys and values of all heads one behind the other, of a square
+        map."""
+        side = self.side * round(x.shape[1] ** 0.5)
+        return unblocked(torch.cat([t.flatten(3) for t in self.projected(x, x)], dim=3), side, side)
+
+    def shown(self, qkv: Tensor, queries: Tensor) -> list[Shown]:
+        """See ``interfaces.ShowsAttention``."""
+        heads, half, size = qkv.unflatten(-1, (-1, self.width)), self.heads // 2, qkv.shape[1]
+        q, k = heads[..., : self.heads, :], heads[..., self.heads : self.heads + self.shared_heads, :]
+        k = k.expand_as(q)  # The one head that multi-query attention has.
+        axes = {
+            f"{self.side}x{self.side} blocks": window_axis(size, self.side, 0),
+            f"stride {self.side}": strided_axis(size, self.side),
+        }
+        found = []
+        for number, (label, on_axis) in enumerate(axes.items()):
+            own = slice(number * half, (number + 1) * half)
+            weights = weights_of(q[..., own, :], k[..., own, :], queries, self.width**-0.5, None, on_axis)
+            found.append(Shown(label, weights))
+        return found
+
+    def describe(self) -> str:
+        half, side = self.heads // 2, self.side
+        return f"{half} heads in {side}x{side} blocks, {half} across blocks (stride {side})"
 
 
 class MLP(nn.Module):
@@ -183,14 +219,12 @@ class SelfBlock(nn.Module):
 
     def __init__(self, channels: int, heads: int, kind: AttentionName, norm: Norm, side: int) -> None:
         super().__init__()
-        self.side = side
         self.norm = norm(channels)
-        self.attention = MultiAxisAttention(channels, channels, heads, kind)
+        self.attention = MultiAxisAttention(channels, heads, kind, side)
         self.mlp = MLP(channels, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mlp(x + self.attention(self.norm(x)))
 
     def describe(self) -> str:
-        half = self.attention.heads // 2
-        return f"{half} heads in {self.side}x{self.side} blocks, {half} across blocks (stride {self.side})"
+        return self.attention.describe()

@@ -177,7 +177,7 @@ class HiT(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """[batch, latent_dim] to [batch, 3, resolution, resolution]."""
-        x = self.first(latents).view(len(latents), FIRST, FIRST, -1)
+        x = self.first(latents).view(latents.shape[0], FIRST, FIRST, -1)
         tokens, image = self.tokens(latents), None
         for stage in self.stages:
             x, image = stage(x, tokens, image)

@@ -66,7 +66,7 @@ class Block(nn.Module):
             styles: [batch, layers + 1, style_dim], the last for ToRGB; noise: of each layer, see StyledConvolution.
         """
         if x is None:
-            x = self.conv1(self.const.expand(len(styles), -1, -1, -1), styles[:, 0], noise[0])
+            x = self.conv1(self.const.expand(styles.shape[0], -1, -1, -1), styles[:, 0], noise[0])
         elif self.skip is not None:
             skipped = self.skip(x, HALF)
             x = self.conv0(x, styles[:, 0], noise[0])

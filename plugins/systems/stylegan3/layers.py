@@ -43,8 +43,9 @@ def modulated(
             out = torch.rsqrt(into.square() @ squares.t() + eps)
     into = into if input_gain is None else into * input_gain
     pad = weight.shape[-1] - 1
-    if not torch.is_grad_enabled() and weight.numel() * len(x) < x.numel():
-        # Fewer numbers to scale than in the images.
+    by_weight = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if by_weight and weight.numel() * len(x) < x.numel():
+        # Fewer numbers to scale than in the images; a traced graph would be of this batch size alone.
         weight = weight * into[:, None, :, None, None] * (1 if out is None else out[:, :, None, None, None])
         every = None if bias is None else bias.repeat(len(x)).to(x.dtype)
         image = x.reshape(1, -1, *x.shape[2:])

@@ -81,7 +81,8 @@ def last(image):
 def test_parity_of_multi_axis_attention(file, name):
     data = file(f"hit_attention_{name}")
     config = data["config"]
-    layer = MultiAxisAttention(config["input_dim"], config["input_dim"], config["num_heads"], config["attn_type"])
+    side = round(data["queries"].shape[2] ** 0.5)
+    layer = MultiAxisAttention(config["input_dim"], config["num_heads"], config["attn_type"], side)
     pairs = attention_pairs(layer, "", "")
     loaded(layer, pairs, data["state_dict"])
     x = data["queries"].clone().requires_grad_()

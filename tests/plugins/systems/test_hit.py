@@ -17,6 +17,7 @@ from plugins.systems.hit.generator import HiT
 from plugins.systems.hit.layout import DiscriminatorLayout, GeneratorLayout
 from registry import UserError, load_experiment, load_plugins
 from stylenat import weights
+from stylenat.attention.shown import observed, spread_queries
 from stylenat.commands._command import CORE, experiments_folder
 from stylenat.commands.export_weights import main as export_weights
 from stylenat.commands.import_weights import main as import_weights
@@ -79,10 +80,10 @@ def test_shuffled_is_the_pixel_shuffle_with_the_offset_before_the_channel():
 
 def test_the_first_half_of_the_heads_sees_its_block_and_the_second_its_place_in_all_blocks():
     torch.manual_seed(0)
-    layer, side = MultiAxisAttention(8, 8, 4, "multi_head").double(), 2
+    layer, side = MultiAxisAttention(8, 4, "multi_head", 2).double(), 2
     torch.nn.init.eye_(layer.output.weight)  # Heads stay apart.
     for linear in (layer.query, layer.key, layer.value):
-        torch.nn.init.normal_(linear.weight)
+        torch.nn.init.normal_(linear.weight, std=0.3)  # No weight vanishes in softmax.
     x = torch.randn(1, 6, 6, 8, dtype=torch.double)
 
     def out(image):
@@ -94,6 +95,26 @@ def test_the_first_half_of_the_heads_sees_its_block_and_the_second_its_place_in_
     regional, dilated = changed[0, ..., :4].any(-1), changed[0, ..., 4:].any(-1)
     assert {tuple(place) for place in regional.nonzero().tolist()} == {(y, x) for y in (2, 3) for x in (2, 3)}
     assert {tuple(place) for place in dilated.nonzero().tolist()} == {(y, x) for y in (0, 2, 4) for x in (1, 3, 5)}
+
+
+@pytest.mark.parametrize("kind", ["multi_query", "multi_head"])
+@torch.no_grad()
+def test_the_maps_that_are_shown_times_the_values_are_the_layers_result(kind):
+    layer, height = MultiAxisAttention(16, 4, kind, 4), 12
+    for parameter in layer.parameters():
+        parameter.normal_(std=0.5)
+    x = torch.randn(2, height, height, 16)
+    queries = spread_queries(height, height**2)
+    with observed(layer, lambda side: queries) as found:
+        out = layer(blocked(x, 4))
+    (((within, across),),) = found.values()
+    assert [within.label, across.label] == ["4x4 blocks", "stride 4"]
+    assert within.weights.shape == (2, 2, height**2, height, height)
+    assert [int((s.weights[0, 0, 0] > 0).sum()) for s in (within, across)] == [16, 9]
+    weights = torch.cat([within.weights, across.weights], dim=1)
+    values = layer.value(x).unflatten(-1, (-1, 4)).expand(-1, -1, -1, 4, -1)
+    heads = torch.einsum("bhqyx,byxhd->bqhd", weights, values).reshape(2, height, height, 16)
+    torch.testing.assert_close(layer.output(heads), unblocked(out, height, height), atol=1e-5, rtol=1e-4)
 
 
 def test_weights_are_drawn_from_a_normal_cut_at_two_deviations():
