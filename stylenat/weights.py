@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from registry import UserError
-from registry.wording import printable
+from registry.wording import printable, reason
 from stylenat import checkpoint, persistent_pickle
 from stylenat.classes import Classes, must_have_classes, read_classes
 from stylenat.files import read_bounded, save_tensors
@@ -116,7 +116,7 @@ def read(path: Path) -> Stored:
     if not states and _state(held):
         return Stored({"": _state(held)}, container, skipped)
     if not states:
-        some = ", ".join(map(str, list(held)[:5]))
+        some = ", ".join(map(str, list(held)[:5])) or "nothing"
         raise UserError(f"{path} has no weights under {', '.join(NAMES)} or {', '.join(CONTAINERS)}; it has {some}")
     space = held.get("pixel_space")
     others = [str(name) for name in held if name not in (*NAMES, "pixel_space")]
@@ -130,8 +130,7 @@ def _pickled(path: Path) -> Stored:
     except persistent_pickle.Refused as error:
         raise UserError(f"{path} is not read: {error}; save its networks' state_dict() with torch.save") from error
     except Exception as error:  # Damaged bytes may raise almost anything.
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a readable pickle: {first}") from error
+        raise UserError(f"{path} is damaged, or no pickle of networks ({reason(error)}); get the file again") from error
     known = {NAMES.get(name, name): network for name, network in contents.networks.items() if name in ("", *NAMES)}
     if not known:
         some = ", ".join(printable(name, 40) for name in [*contents.networks, *contents.others][:5])
@@ -146,6 +145,8 @@ def loaded(path: Path) -> Any:
 
     Raises UserError when it cannot be read, or would run code.
     """
+    if path.is_file() and not path.stat().st_size:
+        raise UserError(f"{path} is empty; get the file again")
     try:
         if path.suffix == ".safetensors":
             return tensors_of(path)
@@ -156,8 +157,7 @@ def loaded(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} is not read: {refusal(error)}; save it again with tensors only") from error
     except Exception as error:  # The unpickler raises almost anything on damaged bytes.
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a readable checkpoint: {first}") from error
+        raise UserError(f"{path} is damaged, or no checkpoint ({reason(error)}); get the file again") from error
 
 
 def _by_network(held: Mapping[str, Any]) -> Mapping[str, Any]:
