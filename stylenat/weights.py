@@ -258,7 +258,7 @@ def _load_into(network: nn.Module, file: Path, what: str) -> None:
     """Raises UserError where the file's tensors are of another network, or not finite."""
     state = checkpoint.weights(file.parent, file.stem)
     if unfit := _unfit(state, network):
-        there, here = _resolution(file.parent), getattr(network, "resolution", None)
+        there, here = recorded_resolution(file.parent), getattr(network, "resolution", None)
         other = f"they are of resolution {there}, and this is {here}: " if there and here and there != here else ""
         raise UserError(f"{file} does not fit {what}: {other}{unfit}")
     check_finite(state, network, str(file))
@@ -277,7 +277,7 @@ def _unfit(state: Mapping[str, Tensor], network: nn.Module) -> str | None:
     return "; ".join(lines) or None
 
 
-def _resolution(folder: Path) -> int | None:
+def recorded_resolution(folder: Path) -> int | None:
     """What the config beside the weights says of the generator's side, for a message; None where it does not."""
     try:
         text = read_bounded(config_of(folder), 2**20).decode(errors="replace")
@@ -285,6 +285,14 @@ def _resolution(folder: Path) -> int | None:
         return None
     found = re.search(r"^generator\.\w+\.resolution = (\d{1,5})$", text, re.MULTILINE)
     return int(found[1]) if found else None
+
+
+def check_resolution(path: Path, network: nn.Module) -> None:
+    """Raises UserError where a folder of ours says that its networks are of another resolution."""
+    there = recorded_resolution(weights_folder(path)) if path.is_dir() else None
+    here = getattr(network, "resolution", None)
+    if there and here and there != here:
+        raise UserError(f"{path} has resolution {there}, and the experiment's network resolution {here}; bind the same")
 
 
 def check_finite(state: Mapping[str, Tensor], network: nn.Module, where: str) -> None:
