@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from registry import UserError
-from registry.wording import printable
+from registry.wording import printable, reason
 from stylenat import checkpoint, persistent_pickle, ranks
 from stylenat.classes import Classes, must_have_classes, read_classes
 from stylenat.files import read_bounded, save_tensors, whole_folder
@@ -116,7 +116,7 @@ def read(path: Path) -> Stored:
     if not states and _state(held):
         return Stored({"": _state(held)}, container, skipped)
     if not states:
-        some = ", ".join(map(str, list(held)[:5]))
+        some = ", ".join(map(str, list(held)[:5])) or "nothing"
         raise UserError(f"{path} has no weights under {', '.join(NAMES)} or {', '.join(CONTAINERS)}; it has {some}")
     space = held.get("pixel_space")
     others = [str(name) for name in held if name not in (*NAMES, "pixel_space")]
@@ -130,8 +130,7 @@ def _pickled(path: Path) -> Stored:
     except persistent_pickle.Refused as error:
         raise UserError(f"{path} is not read: {error}; save its networks' state_dict() with torch.save") from error
     except Exception as error:  # Damaged bytes may raise almost anything.
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a readable pickle: {first}") from error
+        raise UserError(f"{path} is damaged, or no pickle of networks ({reason(error)}); get the file again") from error
     known = {NAMES.get(name, name): network for name, network in contents.networks.items() if name in ("", *NAMES)}
     if not known:
         some = ", ".join(printable(name, 40) for name in [*contents.networks, *contents.others][:5])
@@ -146,6 +145,8 @@ def loaded(path: Path) -> Any:
 
     Raises UserError when it cannot be read, or would run code.
     """
+    if path.is_file() and not path.stat().st_size:
+        raise UserError(f"{path} is empty; get the file again")
     try:
         if path.suffix == ".safetensors":
             return tensors_of(path)
@@ -156,8 +157,7 @@ def loaded(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} is not read: {refusal(error)}; save it again with tensors only") from error
     except Exception as error:  # The unpickler raises almost anything on damaged bytes.
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a readable checkpoint: {first}") from error
+        raise UserError(f"{path} is damaged, or no checkpoint ({reason(error)}); get the file again") from error
 
 
 def _by_network(held: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -279,7 +279,7 @@ def _load_into(network: nn.Module, file: Path, what: str) -> None:
     """Raises UserError where the file's tensors are of another network, or not finite."""
     state = checkpoint.weights(file.parent, file.stem)
     if unfit := _unfit(state, network):
-        there, here = _resolution(file.parent), getattr(network, "resolution", None)
+        there, here = recorded_resolution(file.parent), getattr(network, "resolution", None)
         other = f"they are of resolution {there}, and this is {here}: " if there and here and there != here else ""
         raise UserError(f"{file} does not fit {what}: {other}{unfit}")
     check_finite(state, network, str(file))
@@ -298,7 +298,7 @@ def _unfit(state: Mapping[str, Tensor], network: nn.Module) -> str | None:
     return "; ".join(lines) or None
 
 
-def _resolution(folder: Path) -> int | None:
+def recorded_resolution(folder: Path) -> int | None:
     """What the config beside the weights says of the generator's side, for a message; None where it does not."""
     try:
         text = read_bounded(config_of(folder), 2**20).decode(errors="replace")
@@ -306,6 +306,14 @@ def _resolution(folder: Path) -> int | None:
         return None
     found = re.search(r"^generator\.\w+\.resolution = (\d{1,5})$", text, re.MULTILINE)
     return int(found[1]) if found else None
+
+
+def check_resolution(path: Path, network: nn.Module) -> None:
+    """Raises UserError where a folder of ours says that its networks are of another resolution."""
+    there = recorded_resolution(weights_folder(path)) if path.is_dir() else None
+    here = getattr(network, "resolution", None)
+    if there and here and there != here:
+        raise UserError(f"{path} has resolution {there}, and the experiment's network resolution {here}; bind the same")
 
 
 def check_finite(state: Mapping[str, Tensor], network: nn.Module, where: str) -> None:

@@ -77,7 +77,9 @@ def import_weights(arguments: argparse.Namespace) -> int:
         kind = "generator" if name == "ema" else name
         layout = OWN if _names(state, networks[kind]) else layout_of(state, registry, kind)
         must_be_of_space(stored.pixel_space or space_of(known.get(layout)), space, str(arguments.checkpoint))
-        if layout != OWN:
+        if layout == OWN:
+            weights.check_resolution(arguments.checkpoint, networks[kind])
+        else:
             check_dimensions(state, networks[kind], known[layout], f"{name} of {arguments.checkpoint}")
         found = to_ours(state, networks[kind], known.get(layout))
         states[name] = found.check(f"{name} of {arguments.checkpoint} (layout {layout})")

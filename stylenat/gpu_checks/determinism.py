@@ -23,7 +23,7 @@ def rows(device: torch.device) -> Iterator[Row]:
 
 
 def _compared(asked: bool, device: torch.device) -> dict[str, Value]:
-    with deterministic(asked, set()):
+    with deterministic(asked):
         found = [_weights(device), _weights(device)]
         taken = seconds(_step(*_begun(device)), device, repeats=3, warm_up=1)
     return {"equal bits": all(map(torch.equal, *found)), "ms": 1e3 * taken}

@@ -8,37 +8,47 @@ import torch
 
 from registry import UserError
 
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 WORKSPACES = (":4096:8", ":16:8")
 """Of cuBLAS, with which its products are reproducible."""
 VARYING = {"flex": "the gradient of its bias", "natten": "its gradients"}
 """Attention backends that sum in varying order, and what of them."""
 
 
-@contextmanager
-def deterministic(asked: bool, attention: set[str]) -> Iterator[None]:
-    """A context in which PyTorch uses deterministic algorithms alone, if asked.
+def check_determinism(asked: bool, attention: set[str], device: torch.device) -> None:
+    """Before anything is written: whether what is known beforehand has a deterministic form, if asked.
 
     Args:
         attention: names of the backends that the networks take.
 
     Raises:
-        UserError: something in use has no deterministic form: a backend, the workspace of cuBLAS, or any operator of a
-            plugin when it runs.
+        UserError: a backend, or the workspace of cuBLAS, has none.
     """
     if not asked:
-        yield
         return
     for name in sorted(attention & VARYING.keys()):
         raise UserError(
             f"train.deterministic: attention backend {name!r} sums {VARYING[name]} in varying order; name another one "
             "or bind train.deterministic = False"
         )
-    # Read when cuBLAS is first used.
-    workspace = os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", WORKSPACES[0])
-    if workspace not in WORKSPACES:
+    workspace = os.environ.get(WORKSPACE, WORKSPACES[0])
+    if device.type == "cuda" and workspace not in WORKSPACES:
         raise UserError(
-            f"train.deterministic needs CUBLAS_WORKSPACE_CONFIG to be one of {WORKSPACES}; it is {workspace}"
+            f"train.deterministic needs {WORKSPACE} to be {' or '.join(WORKSPACES)}; it is {workspace!r}: unset it"
         )
+
+
+@contextmanager
+def deterministic(asked: bool) -> Iterator[None]:
+    """A context in which PyTorch uses deterministic algorithms alone, if asked.
+
+    Raises:
+        UserError: an operator of a plugin has no deterministic form and runs.
+    """
+    if not asked:
+        yield
+        return
+    os.environ.setdefault(WORKSPACE, WORKSPACES[0])  # Read when cuBLAS is first used.
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False

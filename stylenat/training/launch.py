@@ -25,7 +25,7 @@ from stylenat.networks.neighborhoods import neighborhoods
 from stylenat.networks.notes import notes
 from stylenat.training.agreement import facts_of, must_agree, must_share
 from stylenat.training.compilation import check_compilation
-from stylenat.training.determinism import deterministic
+from stylenat.training.determinism import check_determinism, deterministic
 from stylenat.training.forward import PRECISIONS, use_tf32
 from stylenat.training.loop import sampler, train
 from stylenat.training.memorised import nearest_training_images
@@ -89,6 +89,7 @@ def run_experiment(
     check_images(settings.metrics, settings.dataset, settings.evaluation_samples)
 
     attention = attention_backends(state.generator, settings.precision)
+    check_determinism(settings.deterministic, attention, device)
 
     # Before the folder is claimed: bad weights leave nothing behind.
     initial, own = None, directory / "checkpoints"
@@ -168,7 +169,7 @@ def run_experiment(
         if attention:
             console.print(printable(f"attention on {device}: {', '.join(sorted(attention))}"))
         until_the_end.enter_context(training_memory(settings, state, device, directory))
-        until_the_end.enter_context(deterministic(settings.deterministic, attention))
+        until_the_end.enter_context(deterministic(settings.deterministic))
         status, evaluation = train(settings, state, run, hook, deadline)
         if status == "stopped" and ranks.rank() == 0:
             mark_preempted(directory, state.step)

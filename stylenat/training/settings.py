@@ -126,6 +126,14 @@ class Training:
             raise UserError(
                 f"train.precision = {self.precision!r}, but the device 'mps' takes 'float32' only; bind that"
             )
+        if self.cuda_graphs and self.compile != "inductor":
+            raise UserError(
+                "train.cuda_graphs needs train.compile = 'inductor', which makes the graphs; bind both or neither"
+            )
+        if self.cuda_graphs and self.device in ("cpu", "mps"):
+            raise UserError(
+                f"train.cuda_graphs is for CUDA, and train.device is {self.device!r}; bind train.cuda_graphs = False"
+            )
         if self.keep_best is not None and not self.metrics:
             raise UserError(f"train.keep_best = {self.keep_best!r}, but train.metrics has none; bind it there")
         check_calls(self.loss, tuple(self.regularizers), self.augmentation)

@@ -82,6 +82,13 @@ def test_a_state_by_itself_and_weights_of_this_project_are_found_too(tiny, capsy
     first, *others = (load_file(f"{name}/ema.safetensors") for name in ("bare", "file", "folder"))
     assert all(torch.equal(first[key], other[key]) for other in others for key in first)
 
+    larger = [
+        name for side in ("generator.style", "discriminator.wavelet") for name in ("--bind", f"{side}.resolution = 32")
+    ]
+    assert import_weights(["bare", *tiny, *larger, "--out", "other"]) == 2
+    assert "bare has resolution 16, and the experiment's network resolution 32" in capsys.readouterr().err
+    assert not Path("other").exists()
+
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_weights_saved_from_a_compiled_or_wrapped_network_are_imported(tiny, prefix):

@@ -70,7 +70,10 @@ def signals(
         UserError: no layer is left that is not critical.
     """
     if layers <= critical:
-        raise UserError(f"a generator of {layers} layers, {critical} of them critically sampled, has none to grow in")
+        raise UserError(
+            f"{critical} of {layers} layers are critically sampled, and none is left to grow in; bind at least "
+            f"{critical + 1} layers without RGB"
+        )
     first_cutoff, first_stopband = (2.0, STOPBAND) if start is None else (start.cutoff, start.cutoff + start.half_width)
     last_cutoff = resolution / 2
     last_stopband = last_cutoff * 2**0.3

@@ -38,7 +38,12 @@ class ClassEmbeddings:
             tensors = [value for value in held.values() if isinstance(value, Tensor)]
             held = held.get("embed", tensors[0] if len(tensors) == 1 else None)
         if not isinstance(held, Tensor) or held.ndim != 2 or not held.is_floating_point():
-            raise UserError(f"{selector}: {path} holds no table of embeddings [classes, length]")
+            raise UserError(
+                f"{selector}: {path} holds no table of floating-point embeddings [classes, length]; save one "
+                "tensor, or one called embed, with torch.save or as .safetensors"
+            )
+        if not held.isfinite().all():
+            raise UserError(f"{selector}: {path} holds embeddings that are not finite; compute them again")
         self.values = held
 
     @torch.no_grad()

@@ -46,6 +46,9 @@ class StyleGANXLGenerator(AliasFreeGenerator):
         embeddings: file of the values that a stem's table begins from (``plugins.systems.stylegan_xl.embeddings``);
             None for random ones. The table is trained.
 
+    Attributes:
+        shared: options of the kept layers that no tensor's shape shows, and that a stage has as its stem has them.
+
     Raises:
         UserError: stages that do not lead to the resolution, or more classes than embeddings.
     """
@@ -97,6 +100,12 @@ class StyleGANXLGenerator(AliasFreeGenerator):
             num_classes,
         )
         self.plan, self.stem, self.embeddings, self.mean_style_decay = plan, stem, embeddings, mean_style_decay
+        self.shared = {
+            "margin": margin,
+            "radial_filters": radial_filters,
+            "conv_clamp": conv_clamp,
+            "mapping_lr_multiplier": mapping_lr_multiplier,
+        }
         if embedding_rows and not num_classes:
             table = torch.randn(embedding_rows, embedding_dim)
             self.unused_embeddings = nn.Parameter(table, requires_grad=False)

@@ -1,5 +1,6 @@
 """From the run of one stage to the beginning of the next: which weights are copied, and whether they fit."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,16 @@ def take(generator: nn.Module, stem: str | None) -> dict[str, object]:
             f"{SELECTOR} at {generator.resolution}x{generator.resolution} continues a stage at {before}x{before}: bind "
             f"{SELECTOR}.stem to its run, such as 'runs/NAME', or train.initial_weights to weights of all layers"
         )
-    folder = weights.weights_folder(Path(stem))
+    try:
+        folder = weights.weights_folder(Path(stem))
+        config = weights.config_of(folder)
+    except UserError as error:
+        raise UserError(
+            f"{SELECTOR}.stem = {stem!r} cannot be used: {error}; train the stage at {before}x{before} first, or bind "
+            "its run"
+        ) from error
     must_be_of_space(weights.manifest_of(folder).get("pixel_space"), "symmetric", str(folder))
-    _check_config(folder, before)
+    _check_config(folder, config, before, generator.shared)
     file = next((path for name in ("ema", "generator") if (path := folder / f"{name}.safetensors").is_file()), None)
     if file is None:
         raise UserError(f"{SELECTOR}.stem: {folder} has no generator")
@@ -69,9 +77,8 @@ def _is_kept(name: str, kept: int) -> bool:
     return part != "layers" or int(rest.partition(".")[0]) < kept
 
 
-def _check_config(folder: Path, resolution: int) -> None:
-    """Raises UserError unless the folder's config is of this generator, at this resolution."""
-    config = weights.config_of(folder)
+def _check_config(folder: Path, config: Path, resolution: int, shared: Mapping[str, object]) -> None:
+    """Raises UserError unless the folder's config is of this generator, at this resolution, with these options."""
     try:
         statements = read_text(read_bounded(config, CONFIG_BYTES).decode(), str(config))
     except (OSError, ValueError) as error:
@@ -84,3 +91,9 @@ def _check_config(folder: Path, resolution: int) -> None:
             f"{SELECTOR}.stem: {folder} is of resolution {values['resolution']}, and this stage continues one of "
             f"{resolution}; bind the run of that stage, or another growth"
         )
+    for name, value in shared.items():
+        if values.get(name, value) != value:
+            raise UserError(
+                f"{SELECTOR}.stem: {folder} has {name} = {values[name]!r}, and this stage {value!r}, with which the "
+                f"kept layers compute something else; bind {SELECTOR}.{name} = {values[name]!r}"
+            )

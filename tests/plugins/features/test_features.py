@@ -203,8 +203,8 @@ class Trap:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is not a readable checkpoint"),
-        (b"text", "is not a readable checkpoint"),
+        (b"", "is empty; get the file again"),
+        (b"text", "is damaged, or no checkpoint"),
         (Trap(), "is not read: it holds [a-z]+.system, which could run code"),
         ([1, 2], "does not hold a network's tensors"),
         ({"cls_token": torch.zeros(1)}, r"does not hold Inception \(features.inception\)'s weights"),

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from plugins.backbones.convolution import Convolution
 from plugins.systems.stylegan_xl.diffaug import DRAWS, augmented
 from plugins.systems.stylegan_xl.discriminator import ProjectedDiscriminator
+from plugins.systems.stylegan_xl.embeddings import ClassEmbeddings
 from plugins.systems.stylegan_xl.generator import StyleGANXLGenerator
 from plugins.systems.stylegan_xl.guidance import ClassifierGuidance
 from plugins.systems.stylegan_xl.layout import Generator
@@ -358,7 +359,9 @@ def test_a_stage_refuses_what_it_cannot_begin_from_in_one_line(quick, capsys):
         return lines[0]
 
     stem = "--bind", "generator.stylegan_xl.stem = 'runs/a'"
-    assert "runs/a does not exist" in refused(*stage(16), *stem)
+    said = refused(*stage(16), *stem)
+    assert "generator.stylegan_xl.stem = 'runs/a' cannot be used: runs/a does not exist" in said
+    assert "train the stage at 8x8 first" in said
     assert "bind generator.stylegan_xl.stem to its run" in refused(
         *stage(16), "--bind", "generator.stylegan_xl.stem = None"
     )
@@ -369,6 +372,8 @@ def test_a_stage_refuses_what_it_cannot_begin_from_in_one_line(quick, capsys):
         *stage(16), *stem, *wider
     )
     assert "is of resolution 8, and this stage continues one of 16" in refused(*stage(32), *stem)
+    clamped = "--bind", "generator.stylegan_xl.conv_clamp = 1.0"
+    assert "has conv_clamp = 256.0, and this stage 1.0" in refused(*stage(16), *stem, *clamped)
     assert "has 4 layers with ToRGB, and this stage continues 5" in refused(
         *stage(16), *stem, "--bind", "generator.stylegan_xl.stem_layers = 4"
     )
@@ -380,3 +385,17 @@ def test_a_stage_refuses_what_it_cannot_begin_from_in_one_line(quick, capsys):
     )
     line = refused(*stage(8), *absent, "--bind", "backbone.timm.weights = 'absent.pth'")
     assert "there is no file absent.pth" in line or "timm, which is not installed" in line
+
+
+@pytest.mark.parametrize(
+    "held, message",
+    [
+        (torch.zeros(3, 4, dtype=torch.int32), "holds no table of floating-point embeddings"),
+        (torch.zeros(4), "holds no table of floating-point embeddings"),
+        (torch.full((3, 4), torch.nan), "holds embeddings that are not finite"),
+    ],
+)
+def test_files_that_are_no_embeddings_are_refused(held, message, tmp_path):
+    torch.save(held, tmp_path / "file.pt")
+    with pytest.raises(UserError, match=message):
+        ClassEmbeddings(str(tmp_path / "file.pt"), "generator.stylegan_xl.embeddings")

@@ -102,14 +102,22 @@ def test_inductor_takes_both_networks_as_one_graph(experiment):
 
 
 def test_what_cannot_be_compiled_here_is_refused_in_one_line(experiment, monkeypatch):
-    with pytest.raises(UserError, match="cuda_graphs needs train.compile = 'inductor'"):
-        compilation.check_compilation(experiment(cuda_graphs=True), CPU)
     with pytest.raises(UserError, match="is for CUDA, and the run is on cpu"):
-        compilation.check_compilation(experiment(cuda_graphs=True, compile="inductor"), CPU)
-    monkeypatch.setenv("CXX", "/nonexistent/g++")
-    with pytest.raises(UserError, match="needs a compiler on this machine .CXX=/nonexistent"):
-        compilation.check_compilation(experiment(compile="inductor"), CPU)
+        compilation.check_compilation(experiment(cuda_graphs=True, compile="inductor", device="auto"), CPU)
+    for compiler in ("/nonexistent/g++", "false", "true", "g++ -nostdinc", "'"):
+        monkeypatch.setenv("CXX", compiler)
+        with pytest.raises(UserError, match="needs a compiler on this machine and Python's headers, and CXX = "):
+            compilation.check_compilation(experiment(compile="inductor"), CPU)
     compilation.check_compilation(experiment(compile="aot_eager"), CPU)
+    monkeypatch.setenv("CXX", "g++ -O0")
+    compilation.check_compilation(experiment(compile="inductor"), CPU)
+
+
+def test_settings_that_contradict_each_other_are_refused_on_any_machine(experiment):
+    with pytest.raises(UserError, match="cuda_graphs needs train.compile = 'inductor'"):
+        experiment(cuda_graphs=True)
+    with pytest.raises(UserError, match="cuda_graphs is for CUDA, and train.device is 'cpu'"):
+        experiment(cuda_graphs=True, compile="inductor", device="cpu")
 
 
 def test_graphs_are_asked_of_inductor_and_their_outputs_are_copied(experiment, monkeypatch):

@@ -17,7 +17,8 @@ from registry import UserError, load_experiment, load_plugins
 from stylenat.commands._command import ASIDE, CORE, experiments_folder
 from stylenat.commands.run import main
 from stylenat.pixels import to_networks
-from stylenat.training.determinism import deterministic
+from stylenat.training import launch
+from stylenat.training.determinism import check_determinism, deterministic
 from stylenat.training.state import TrainingState
 from stylenat.training.step import iteration
 
@@ -90,7 +91,7 @@ def test_no_operator_of_a_step_varies(experiment, augmentation):
         augmentation=ada if augmentation == "ada" else DiffAugment(),
         regularizers=[R1(interval=4), BalancedConsistency()],
     )
-    with pretended_gpu(), deterministic(True, {"triton"}):
+    with pretended_gpu(), deterministic(True):
         state = TrainingState(settings, torch.device("cuda", 0))
         for step in range(2):
             images = torch.stack([settings.dataset[8 * step + i] for i in range(8)]).to("cuda")
@@ -112,7 +113,7 @@ def test_no_operator_of_any_shipped_experiments_steps_varies():
             settings.augmentation = AdaptiveAugmentation("bgcfnc", initial_p=0.6)
         count = getattr(settings.generator(), "num_classes", 0)
         settings.dataset = Images(count)
-        with pretended_gpu(), deterministic(True, {"triton"}):
+        with pretended_gpu(), deterministic(True):
             state = TrainingState(settings, torch.device("cuda", 0))
             state.find_classes()
             parts = state.generator, *state.generator.modules(), state.discriminator, settings.augmentation
@@ -136,7 +137,7 @@ def test_the_deterministic_adjoint_of_sampling_is_pytorchs():
     images = torch.randn(2, 3, 5, 4, generator=random, dtype=torch.float64, requires_grad=True)
     found = []
     for asked in (False, True):
-        with deterministic(asked, set()):
+        with deterministic(asked):
             out = _Warp.apply(images, grid)
             (slope,) = torch.autograd.grad(out.square().sum(), images, create_graph=True)
             (second,) = torch.autograd.grad(slope.square().sum(), images)
@@ -149,7 +150,7 @@ def test_deterministic_reflection_is_that_of_padding():
     images = torch.randn(2, 3, 5, 5, dtype=torch.float64, requires_grad=True)
     found = []
     for asked in (False, True):
-        with deterministic(asked, set()):
+        with deterministic(asked):
             wide = reflected(images, 11)
             (slope,) = torch.autograd.grad((wide * torch.arange(27.0)).square().sum(), images)
         found += [(wide.detach(), slope)]
@@ -158,15 +159,21 @@ def test_deterministic_reflection_is_that_of_padding():
 
 
 def test_what_varies_is_refused(monkeypatch):
-    with pytest.raises(UserError, match="backend 'flex' sums the gradient of its bias"), deterministic(True, {"flex"}):
-        pass
+    with pytest.raises(UserError, match="backend 'flex' sums the gradient of its bias"):
+        check_determinism(True, {"flex"}, torch.device("cuda"))
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":1:1")
-    with pytest.raises(UserError, match="CUBLAS_WORKSPACE_CONFIG"), deterministic(True, set()):
-        pass
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-    with pytest.raises(UserError, match="put_ has no deterministic form; leave out"), deterministic(True, set()):
+    with pytest.raises(UserError, match="CUBLAS_WORKSPACE_CONFIG to be :4096:8 or :16:8; it is ':1:1'"):
+        check_determinism(True, set(), torch.device("cuda"))
+    check_determinism(True, set(), torch.device("cpu"))
+    with pytest.raises(UserError, match="put_ has no deterministic form; leave out"), deterministic(True):
         raise RuntimeError("put_ does not have a deterministic implementation, but you set ...")
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_what_varies_is_refused_before_the_run_folder_is_made(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(launch, "attention_backends", lambda *networks: {"flex"})
+    assert main([*tiny, "--run-dir", "run", "--bind", "train.deterministic = True"]) == 2
+    assert "sums the gradient of its bias" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_a_run_is_deterministic_if_asked_and_no_longer_afterwards(tiny, tmp_path):
