@@ -5,7 +5,7 @@
 
 ``tools/evaluate.py`` itself, in a process of its own for each row: as many generated images as real ones (synthetic),
 32x32, of the quickstart's generator at that size after one iteration. The largest evaluation without weights is made
-again, killed (SIGKILL) once half of its vectors are kept, and continued; its values must be equal. Inception is slow on
+again, killed (SIGKILL) once some of its vectors are kept, and continued; its values must be equal. Inception is slow on
 a CPU, so it is measured at two counts, and a line extrapolates both to 50,000.
 """
 

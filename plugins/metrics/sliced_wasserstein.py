@@ -74,7 +74,7 @@ class _Patches:
             patches = level.all().to(level.device).float().view(-1, 3, 49)
             mean = patches.mean(dim=(0, 2), keepdim=True)
             deviation = patches.std(dim=(0, 2), keepdim=True).clamp_min(1e-3)
-            yield ((patches - mean) / deviation).flatten(1)
+            yield patches.sub_(mean).div_(deviation).flatten(1)  # In place: of 8192 images they are 308 MB a level.
 
 
 class SlicedWasserstein:
