@@ -12,13 +12,14 @@ from plugins.metrics.frechet import FID
 from plugins.metrics.kernel import KID
 from plugins.metrics.manifold import DensityCoverage, PrecisionRecall
 from plugins.metrics.path_length import PerceptualPathLength, Steps, _arc
-from plugins.metrics.sliced_wasserstein import MOST, SlicedWasserstein
+from plugins.metrics.sliced_wasserstein import MOST, SlicedWasserstein, _quantiles
 from plugins.metrics.spectrum import AzimuthalPower, Spectrum
 from registry import UserError
 from stylenat.evaluation.accumulators import Rows
 from stylenat.evaluation.evaluate import Evaluator, metric_protocol
 from stylenat.evaluation.manifold import density_and_coverage, precision_and_recall, tiles
 from stylenat.testing.contract import pictures
+from stylenat.training.live_memory import LiveMemory
 
 
 @pytest.mark.parametrize("metric, better", [
@@ -332,3 +333,12 @@ def test_the_way_in_z_is_an_arc_of_normal_latents_length():
 def test_images_alone_have_no_path_length():
     with pytest.raises(UserError, match="measures a generator"):
         Steps(squared_distance, "w", "end", 1e-2).along(copies(pictures(4, 16)), 0, 16)
+
+
+def test_memory_of_swd_is_that_of_some_directions_at_a_time():
+    samples, directions = torch.randn(4000, 147), torch.randn(147, 256)
+    with LiveMemory() as memory:
+        found = _quantiles(samples, directions)
+    assert memory.peak < 4 * 4000 * 256 / 2
+    ordered = (samples @ directions).sort(dim=0).values
+    torch.testing.assert_close(found[:, 0], ordered[(torch.tensor(0.5) / 512 * 4000).long()], rtol=1e-4, atol=1e-4)
