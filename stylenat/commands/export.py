@@ -131,7 +131,13 @@ def _onnx(program: Any, graph: "Graph", folder: Path, batch: int | None) -> tupl
 
     path = folder / f"{graph.name}.onnx"
     write_onnx(program, graph, path)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except (states.InvalidGraph, states.NotImplemented) as error:  # Such as bfloat16, which its convolutions lack.
+        what = " ".join(str(error).split())
+        raise UserError(f"onnxruntime cannot run the {graph.name}, so nothing is written: {what[:300]}") from error
 
     def call(*inputs: torch.Tensor) -> torch.Tensor:
         given = {name: t.numpy() for name, t in zip(graph.inputs, inputs, strict=True)}
