@@ -33,9 +33,8 @@ GROUPS = {
 }
 WITHOUT_WEIGHTS = [f"metric.{name}.features = @features.random_convolution()" for name in
                    ("kid", "precision_recall", "density_coverage")]  # fmt: skip
-WITH_INCEPTION = ", ".join(
-    f"@metric.{name}()" for name in ("fid", "kid", "precision_recall", "density_coverage", "inception_score")
-)
+WITH_INCEPTION = "@metric.fid(), @metric.kid(), @metric.inception_score()"
+"""Not the metrics of neighbours, whose time grows with the square: ``metrics.py`` measures them."""
 
 
 def stylenat(command: str, *arguments: str, bind: list[str]) -> list[str]:
@@ -74,10 +73,11 @@ class Evaluations:
 
     def __init__(self, work: Path, folder: Path) -> None:
         self.work, self.folder = work, folder
+        self.options: list[str] = []
 
     def command(self, metrics: str, samples: int, cache: Path, bind: list[str]) -> list[str]:
         counts = ["--samples", str(samples), "--real-samples", str(samples)]
-        where = ["--cache", str(cache), "--out", str(self.work / "metrics.jsonl")]
+        where = ["--cache", str(cache), "--out", str(self.work / "metrics.jsonl"), *self.options]
         return stylenat("evaluate", str(self.folder), *counts, *where, bind=[f"train.metrics = [{metrics}]", *bind])
 
     def measured(self, metrics: str, samples: int, bind: list[str]) -> tuple[Watched, dict[str, float]]:
@@ -140,10 +140,10 @@ def inception(evaluations: Evaluations, counts: list[int]) -> None:
 
     torch.manual_seed(0)
     weights = with_random_weights(evaluations.work).weights
-    bind, rows = [f"features.inception.weights = '{weights}'"], []
+    evaluations.options, rows = ["--extractor-weights", str(weights)], []
     for samples in counts:
-        done, _ = evaluations.measured(WITH_INCEPTION, samples, bind)
-        rows.append(row("fid, kid, precision_recall, density_coverage, inception_score", samples, done))
+        done, _ = evaluations.measured(WITH_INCEPTION, samples, [])
+        rows.append(row("fid, kid, inception_score", samples, done))
     few, many = rows
     along = (FULL - few["images"]) / (many["images"] - few["images"])
     full = {key: few[key] + along * (many[key] - few[key]) for key in ("seconds", "MiB")}
