@@ -209,7 +209,7 @@ class StyleGenerator(nn.Module):
 
     def synthesis(self, styles: Tensor) -> Tensor:
         """w+ [batch, num_styles, style_dim] to images [batch, 3, resolution, resolution], normalised space."""
-        x = self.constant.expand(len(styles), -1, -1, -1)
+        x = self.constant.expand(styles.shape[0], -1, -1, -1)
         largest = max(3 * site.channels * site.resolution**2 for sites in self.sites for site in sites)
         with shared_memory(x, largest):
             return self._from_stage(0, x, None, styles)

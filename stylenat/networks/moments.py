@@ -18,8 +18,10 @@ def moments(tokens: Tensor) -> tuple[Tensor, Tensor]:
     Returns two tensors [batch, 1, channels].
     """
     batch, count, channels = tokens.shape
-    rows = max(1, PIECE // 4 // (batch * channels))
-    if tokens.device.type != "cpu" or torch.compiler.is_compiling() or count <= rows:
+    # A compiler's sizes may be symbols, and it joins the operations itself.
+    plain = tokens.device.type != "cpu" or torch.compiler.is_compiling()
+    rows = count if plain else max(1, PIECE // 4 // (batch * channels))
+    if plain or count <= rows:
         variance, mean = torch.var_mean(tokens, dim=1, keepdim=True, correction=0)
         return variance, mean
     near = tokens[:, :rows].mean(dim=1, keepdim=True)

@@ -58,14 +58,14 @@ def test_training_loses_nothing(forge, disk, survived, kills, everything, monkey
     arguments = ["--gin", "quickstart.gin", *(part for bind in binds for part in ("--bind", bind))]
     whole = forge("run", [*arguments, "--run-dir", "whole"])
     assert whole["code"] == 0, forge.said()
-    reference = everything(Path("whole"))
-    # What is finished before it was ended often enough is begun anew.
-    for number in range(kills):
+    reference, longest = everything(Path("whole")), 0.6 * whole["seconds"]
+    # What is finished before it was ended often enough is begun anew, and ended sooner: statistics are kept by now.
+    for number in range(4 * kills):
         if survived.total() >= kills:
             break
         run = ["--run-dir", f"parts-{number}"]
         left = kills - survived.total()
-        ended_again_and_again(forge, disk, survived, left, 0.6 * whole["seconds"], "run", [*arguments, *run])
+        ended_again_and_again(forge, disk, survived, left, longest * 0.7**number, "run", [*arguments, *run])
         assert everything(Path(run[1])) == reference
         assert not list(Path(run[1]).rglob(".partial*")) and not Path(run[1], "PREEMPTED").exists()
     assert survived.total() >= kills
@@ -90,12 +90,12 @@ def test_preparing_data_loses_nothing(forge, disk, survived, kills, tmp_path, mo
         manifest = open_layout(Path(out))[1].manifest
         return {name: manifest[name] for name in ("count", "skipped", "content_sha256")}
 
-    reference = content("whole.lmdb")
-    for number in range(kills):
+    reference, longest = content("whole.lmdb"), 0.6 * whole["seconds"]
+    for number in range(4 * kills):
         if survived.total() >= kills:
             break
         out, left = f"parts-{number}.lmdb", kills - survived.total()
-        ended_again_and_again(forge, disk, survived, left, 0.6 * whole["seconds"], "prepare", prepare(out))
+        ended_again_and_again(forge, disk, survived, left, longest * 0.7**number, "prepare", prepare(out))
         assert content(out) == reference
         assert not list(Path(".").glob(f".{out}*"))
         for file in Path(out).iterdir():  # Room for the next.

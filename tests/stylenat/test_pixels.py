@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stylenat import pixels
@@ -30,6 +30,7 @@ def test_pixels_come_back_from_the_networks_space():
 
 
 @pytest.mark.parametrize("way", ["kernel", "PyTorch"])
+@settings(suppress_health_check=[HealthCheck.too_slow])  # The first example may wait for the kernels' compilation.
 @given(st.integers(1, 70), st.integers(1, 70), st.sampled_from(sorted(FORMATS)), st.booleans())
 def test_an_image_is_placed_to_the_bit_from_any_memory_format(way, height, width, layout, mirrored):
     if way == "kernel" and isinstance(KERNELS, str):
