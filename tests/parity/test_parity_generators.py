@@ -87,7 +87,7 @@ def test_parity_of_whole_generators_gradients(recorded, measure, known, name):
     assert strict >= len(theirs) / 3  # The rule itself holds for the rest: no blanket excuse.
 
 
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if "256" in name else ()) for name in FULL])
 def test_parity_of_full_size_generators(recorded, measure, known, all_threads, name):
     """The recording is as near to exact arithmetic as this project's own float32.
 
