@@ -17,8 +17,8 @@ netem, which not every kernel has.
 """
 
 import argparse
+import json
 import os
-import pickle
 import statistics
 import subprocess
 import sys
@@ -124,7 +124,7 @@ def measure(rank: int, side: Side, iterations: int, folder: str) -> None:
     ranks.wait_for_all()
     found.seconds = (time.perf_counter() - began) / iterations
     if rank == 0:
-        Path(folder, "found").write_bytes(pickle.dumps(found))
+        Path(folder, "found.json").write_text(json.dumps(vars(found)))
     if side.processes is not None:
         distributed.destroy_process_group()
 
@@ -133,7 +133,8 @@ def run(side: Side, iterations: int) -> Found:
     with tempfile.TemporaryDirectory() as folder:
         arguments = (side, iterations, folder)
         multiprocessing.start_processes(measure, arguments, nprocs=side.processes or 1, start_method="spawn")
-        return pickle.loads(Path(folder, "found").read_bytes())
+        found = json.loads(Path(folder, "found.json").read_text())
+    return Found(found["seconds"], found["sending"], [(name, size) for name, size in found["messages"]])
 
 
 def ring(messages: list[tuple[str, int]], processes: int, bytes_per_second: float, latency: float) -> float:
