@@ -62,7 +62,8 @@ class HydraBlock(nn.Module):
             qkv.out_features,
             shared=True,
         )
-        attended, proj = as_tokens(self.attention.attended(as_map(projections, x))), self.attention.proj
+        heads = projections.view(*x.shape[:3], 3, self.attention.num_heads, -1)
+        attended, proj = self.attention.attended(heads).reshape(tokens.shape), self.attention.proj
         tokens = assembled(
             lambda samples, some, out: plus(
                 linear(proj, part(attended, samples, some), out), part(tokens, samples, some)

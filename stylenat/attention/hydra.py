@@ -47,16 +47,16 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, height, width, channels] to the same."""
-        return self.proj(self.attended(self.qkv(x)))
+        return self.proj(self.attended(self._heads(self.qkv(x))).flatten(3))
 
     def attended(self, qkv: Tensor) -> Tensor:
-        """From q, k and v [batch, height, width, 3 * channels] to what the heads see, [batch, height, width, channels],
-        before the last projection. Without a graph it may overwrite them."""
+        """From q, k and v [batch, height, width, 3, heads, head_dim] to what the heads see, [batch, height, width,
+        heads, head_dim], before the last projection. Without a graph it may overwrite them."""
         raise NotImplementedError
 
     def _heads(self, qkv: Tensor) -> Tensor:
         """[batch, height, width, 3 * channels] to [batch, height, width, 3, heads, head_dim], a view."""
-        return qkv.unflatten(-1, (3, self.num_heads, -1))
+        return qkv if qkv.ndim == 6 else qkv.unflatten(-1, (3, self.num_heads, -1))
 
 
 class HydraAttention(_Attention):
@@ -116,13 +116,11 @@ class HydraAttention(_Attention):
         return {choose(self.backend, q, call.kernel_size, call.dilation, table).name for call in self._calls}
 
     def attended(self, qkv: Tensor) -> Tensor:
-        qkv = self._heads(qkv)
         first, table, q = self.groups[0], self.relative_position_bias[0], qkv[:, :, :, 0]
         backend = choose(self.backend, q, first.kernel_size, first.dilation, table)
         takes_all = all(backend.unsupported(q, c.kernel_size, c.dilation, table) is None for c in self._calls[1:])
         if hasattr(backend, "grouped") and takes_all:  # Every group into one output, and into one gradient.
-            heads = backend.grouped(qkv, self.groups, list(self.relative_position_bias), self.scale)
-            return heads.flatten(3)
+            return backend.grouped(qkv, self.groups, list(self.relative_position_bias), self.scale)
         q, k, v = qkv.unbind(3)
         out = []
         for i, call in enumerate(self._calls):
@@ -138,7 +136,7 @@ class HydraAttention(_Attention):
                 )
             )
         heads = torch.cat(out, dim=3) if len(out) > 1 else out[0]
-        return (heads if self.back is None else heads.index_select(3, self.back)).flatten(3)
+        return heads if self.back is None else heads.index_select(3, self.back)
 
     def shown(self, qkv: Tensor, queries: Tensor) -> list[Shown]:
         """See ``interfaces.ShowsAttention``."""
@@ -211,11 +209,12 @@ class FullAttention(_Attention):
         return f"{self.num_heads} heads over all tokens (100%)"
 
     def attended(self, qkv: Tensor) -> Tensor:
-        # [batch, heads, tokens, head_dim]
-        q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in self._heads(qkv).unbind(3))
-        bias = self.relative_position_bias.flatten(1)[:, self.index]
-        weights = softmax(self.scale * q @ k.transpose(-2, -1) + bias)
-        return (weights @ v).transpose(1, 2).reshape(*qkv.shape[:3], -1)
+        batch, height, width, _, heads, head_dim = qkv.shape
+        # [batch * heads, tokens, head_dim]: few tokens, so that on a GPU the number of operations is what counts.
+        q, k, v = qkv.permute(3, 0, 4, 1, 2, 5).reshape(3, batch * heads, height * width, head_dim).unbind(0)
+        bias = self.relative_position_bias.flatten(1)[:, self.index].repeat(batch, 1, 1)
+        weights = softmax(torch.baddbmm(bias, q, k.transpose(1, 2), alpha=self.scale))
+        return torch.bmm(weights, v).view(batch, heads, height, width, head_dim).permute(0, 2, 3, 1, 4)
 
     def shown(self, qkv: Tensor, queries: Tensor) -> list[Shown]:
         """See ``interfaces.ShowsAttention``."""

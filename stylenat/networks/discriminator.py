@@ -1,6 +1,8 @@
 """StyleSwin's wavelet discriminator (arXiv 2112.10762, section 3.4): Haar bands of an image pyramid."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,14 +32,14 @@ def _uniform(*shape: int) -> Tensor:
 
 
 def _activated(x: Tensor, weight: Tensor, bias: Tensor, **options: int) -> Tensor:
-    """Convolution by a weight that has the gain of ``leaky_relu``, and the rest of it in place: one map, not three."""
-    return F.leaky_relu(F.conv2d(x, weight, bias * GAIN, **options), SLOPE, inplace=True)
+    """Convolution by weight and bias that have the gain of ``leaky_relu``, and its rest in place: not three maps."""
+    return F.leaky_relu(F.conv2d(x, weight, bias, **options), SLOPE, inplace=True)
 
 
 class Convolution(nn.Module):
     """3x3 convolution, bias, leaky ReLU; with ``downsample`` a blur before it and stride 2.
 
-    This and the other layers here are given their weight, which the network has normalised: ``weights``.
+    This and the other layers here are given the weight and the bias that the network has made of theirs: ``weights``.
     """
 
     gain = GAIN
@@ -48,23 +50,23 @@ class Convolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.blur = Blur(padding=2) if downsample else None
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if self.blur is not None:
-            return _activated(self.blur(x), weight, self.bias, stride=2)
-        return _activated(x, weight, self.bias, padding=1)
+            return _activated(self.blur(x), weight, bias, stride=2)
+        return _activated(x, weight, bias, padding=1)
 
 
 class Block(nn.Sequential):
     """Two convolutions; the second halves the side."""
 
-    def forward(self, x: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        return self[1](self[0](x, first), second)
+    def forward(self, x: Tensor, first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+        return self[1](self[0](x, *first), *second)
 
 
 class FromWavelet(nn.Module):
     """The image's Haar bands (12 channels at half the side) through a 1x1 convolution.
 
-    Both are linear, so that they run as one 2x2 convolution of stride 2 on the image.
+    Both are linear, so that they run as one 2x2 convolution of stride 2 on the image: ``on_pixels``.
     """
 
     gain = GAIN
@@ -77,9 +79,14 @@ class FromWavelet(nn.Module):
         taps = torch.einsum("byx,cd->bcdyx", haar_filters(), torch.eye(3)).reshape(12, 12)
         self.register_buffer("taps", taps, persistent=False)
 
-    def forward(self, images: Tensor, weight: Tensor) -> Tensor:
-        """[batch, 3, side, side] to [batch, channels, side / 2, side / 2]."""
-        return _activated(images, (weight.view(-1, 12) @ self.taps).view(-1, 3, 2, 2), self.bias, stride=2)
+    def on_pixels(self, weights: Sequence[Tensor]) -> Sequence[Tensor]:
+        """From weights on bands [channels, 12, 1, 1] to those on pixels [channels, 3, 2, 2]."""
+        joined = torch.cat(list(weights)).view(-1, 12) @ self.taps
+        return joined.view(-1, 3, 2, 2).split([len(weight) for weight in weights])
+
+    def forward(self, images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """[batch, 3, side, side] to [batch, channels, side / 2, side / 2]; weight: ``on_pixels``."""
+        return _activated(images, weight, bias, stride=2)
 
 
 class Linear(nn.Module):
@@ -92,8 +99,25 @@ class Linear(nn.Module):
         self.weight = _weight(_uniform(out_features, in_features), spectral_norm)
         self.bias = nn.Parameter(torch.zeros(out_features))
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(x, weight, self.bias)
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.linear(x, weight, bias)
+
+
+class _WithGain(torch.autograd.Function):
+    """Each tensor times ``GAIN``: one operation for all of them, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        outs = torch._foreach_mul(tensors, GAIN)
+        # A frozen layer's gradient is not computed.
+        ctx.mark_non_differentiable(*(out for i, out in enumerate(outs) if not ctx.needs_input_grad[i]))
+        ctx.set_materialize_grads(False)
+        return tuple(outs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        found = iter(torch._foreach_mul([grad for grad in grads if grad is not None], GAIN))
+        return tuple(None if grad is None else next(found) for grad in grads)
 
 
 def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
@@ -169,7 +193,9 @@ class WaveletDiscriminator(nn.Module):
         self.logit = Linear(width[4], 1, spectral_norm)
         layers = [m for m in self.modules() if isinstance(m, Convolution | FromWavelet | Linear)]
         self.spectral = SpectralNorms([m.weight for m in layers], [m.gain for m in layers]) if spectral_norm else None
-        self._weighted = tuple(layers)  # Not registered a second time.
+        # Not registered a second time.
+        self._weighted = tuple(layers)
+        self._activated = tuple(layer for layer in layers if layer.gain == GAIN)
         self.num_classes = num_classes
         self.embed = EqualLinear(num_classes, width[4]) if num_classes else None
 
@@ -200,7 +226,7 @@ class WaveletDiscriminator(nn.Module):
         """[batch, 3, resolution, resolution] and labels [batch, num_classes] to logits [batch, 1]."""
         weights = self.weights()
         x = self._features(images, weights)
-        logit = self.logit(x, weights[self.logit])
+        logit = self.logit(x, *weights[self.logit])
         if self.embed is None:
             return logit
         embedded = self.embed(given(labels, self.num_classes))
@@ -210,22 +236,30 @@ class WaveletDiscriminator(nn.Module):
         """[batch, 3, resolution, resolution] to the features [batch, channels] that the logit is linear in."""
         return self._features(images, self.weights())
 
-    def weights(self) -> dict[nn.Module, Tensor]:
-        """Of each layer, normalised, with its gain. In training each call is a power iteration."""
-        if self.spectral is not None:
-            return dict(zip(self._weighted, self.spectral(), strict=True))
-        return {layer: layer.weight(layer.gain) for layer in self._weighted}
+    def weights(self) -> dict[nn.Module, tuple[Tensor, Tensor]]:
+        """Of each layer the weight, normalised, and the bias, both with the layer's gain.
 
-    def _features(self, images: Tensor, weights: dict[nn.Module, Tensor]) -> Tensor:
+        In training each call is a power iteration.
+        """
+        normalised = self.spectral() if self.spectral is not None else [m.weight(m.gain) for m in self._weighted]
+        weights = dict(zip(self._weighted, normalised, strict=True))
+        of_bands = [weights[layer] for layer in self.from_wavelet]
+        weights |= dict(zip(self.from_wavelet, self.from_wavelet[0].on_pixels(of_bands), strict=True))
+        biases = {layer: layer.bias for layer in self._weighted}
+        with_gain = _WithGain.apply(*(layer.bias for layer in self._activated))
+        biases |= dict(zip(self._activated, with_gain, strict=True))
+        return {layer: (weights[layer], biases[layer]) for layer in self._weighted}
+
+    def _features(self, images: Tensor, weights: dict[nn.Module, tuple[Tensor, Tensor]]) -> Tensor:
         self.check_batch(images.shape[0] * ranks.world_size())
-        x = self.from_wavelet[0](images, weights[self.from_wavelet[0]])
+        x = self.from_wavelet[0](images, *weights[self.from_wavelet[0]])
         for block, from_wavelet in zip(self.blocks, self.from_wavelet[1:], strict=True):
             # The reference inverts the Haar transform, blurs and transforms again; the first two cancel.
             images = self.halve(images)
-            x = block(x, *(weights[layer] for layer in block)) + from_wavelet(images, weights[from_wavelet])
+            x = block(x, *(weights[layer] for layer in block)) + from_wavelet(images, *weights[from_wavelet])
         x = minibatch_stddev(x, self.stddev_group)
-        x = self.final_convolution(x, weights[self.final_convolution])
-        x = self.final_linear(x.flatten(1), weights[self.final_linear])
+        x = self.final_convolution(x, *weights[self.final_convolution])
+        x = self.final_linear(x.flatten(1), *weights[self.final_linear])
         if self.activation_bias is not None:
             x = x + self.activation_bias
         return leaky_relu(x)

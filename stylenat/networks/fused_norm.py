@@ -60,7 +60,7 @@ def _no_compiler() -> str | None:
 
 def outputs(x: Tensor, modulation: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Room for what ``forward`` writes."""
-    return x.new_empty(x.shape, dtype=dtype), x.new_empty((x.shape[0], 2, x.shape[-1]), dtype=torch.float32)
+    return x.new_empty(x.shape, dtype=dtype), x.new_empty((modulation.shape[0], 2, x.shape[-1]), dtype=torch.float32)
 
 
 def gradients(grad: Tensor, x: Tensor, modulation: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,7 +75,7 @@ def forward(
     from stylenat.networks import fused_norm_kernels as kernels
 
     out, statistics = outputs(x, modulation, eps, dtype)
-    x = _tokens(x)
+    x = _rows(x, modulation)
     cut = cut or cut_for(*x.shape)
     sizes, strides = (*x.shape[1:], cut.chunk), x.stride()[:2]
     grid, alone, partial = _grid(x, cut)
@@ -96,7 +96,7 @@ def backward(
     from stylenat.networks import fused_norm_kernels as kernels
 
     found = gradients(grad, x, modulation, statistics)
-    grad, x = _tokens(grad), _tokens(x)
+    grad, x = _rows(grad, modulation), _rows(x, modulation)
     cut = cut or cut_for(*x.shape)
     sizes, strides = (*x.shape[1:], cut.chunk), (*grad.stride()[:2], *x.stride()[:2])
     grid, alone, partial = _grid(x, cut)
@@ -118,7 +118,12 @@ def _grid(x: Tensor, cut: Cut) -> tuple[tuple[int], bool, Tensor]:
     return (batch * chunks * -(-channels // cut.block),), chunks == 1, partial
 
 
-def _tokens(x: Tensor) -> Tensor:
-    """[batch, tokens, channels] with rows of stride 1; a copy only where it must be."""
-    x = x.flatten(1, -2)
+def tokens_of(x: Tensor, modulation: Tensor) -> Tensor:
+    """[batch, ..., channels] or [batch * tokens, channels] as [batch, tokens, channels]."""
+    return x.unflatten(0, (modulation.shape[0], -1)) if x.ndim == 2 else x.flatten(1, -2)
+
+
+def _rows(x: Tensor, modulation: Tensor) -> Tensor:
+    """``tokens_of`` with rows of stride 1; a copy only where it must be."""
+    x = tokens_of(x, modulation)
     return x if x.stride(2) == 1 else x.contiguous()

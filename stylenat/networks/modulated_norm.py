@@ -9,6 +9,7 @@ from torch import Tensor
 
 from stylenat.attention.shape import without_data
 from stylenat.networks import fused_norm
+from stylenat.networks.fused_norm import tokens_of
 from stylenat.networks.moments import moments
 
 
@@ -19,7 +20,7 @@ def modulated_norm(x: Tensor, modulation: Tensor, eps: float) -> Tensor:
     the operator rounds its result to autocast's precision, as the product that follows would.
 
     Args:
-        x: [batch, ..., channels]; modulation: [batch, 2 * channels], gamma before beta.
+        x: [batch, ..., channels] or [batch * tokens, channels]; modulation: [batch, 2 * channels], gamma before beta.
     """
     return (fused if _usable(x, modulation) else plain)(x, modulation, eps)
 
@@ -39,7 +40,7 @@ def fused(x: Tensor, modulation: Tensor, eps: float) -> Tensor:
 def plain(x: Tensor, modulation: Tensor, eps: float) -> Tensor:
     """``modulated_norm`` by PyTorch's own operators."""
     dtype = torch.float64 if torch.float64 in (x.dtype, modulation.dtype) else torch.float32
-    out = _Plain.apply(x.flatten(1, -2).to(dtype), *_halves(modulation, dtype), eps)
+    out = _Plain.apply(tokens_of(x, modulation).to(dtype), *_halves(modulation, dtype), eps)
     return out if x.ndim == 3 else out.view(x.shape)
 
 
@@ -118,7 +119,7 @@ class _Fused(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         x, modulation, statistics = ctx.saved_tensors
         if torch.is_grad_enabled():  # A second derivative is wanted.
-            out = _differentiable(x.flatten(1, -2).float(), *_halves(modulation, torch.float32), ctx.eps)
+            out = _differentiable(tokens_of(x, modulation).float(), *_halves(modulation, torch.float32), ctx.eps)
             return (*_twice(out.to(grad.dtype).view(grad.shape), (x, modulation), grad), None, None)
         return (*torch.ops.stylenat.modulated_norm_backward(grad, x, modulation, statistics), None, None)
 
@@ -133,13 +134,13 @@ _library.define(
 
 
 def _forward_on_cpu(x: Tensor, modulation: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    out, *statistics = _normalised(x.flatten(1, -2).float(), *_halves(modulation, torch.float32), eps)
+    out, *statistics = _normalised(tokens_of(x, modulation).float(), *_halves(modulation, torch.float32), eps)
     return out.to(dtype).view(x.shape), torch.cat(statistics, dim=1)
 
 
 def _backward_on_cpu(grad: Tensor, x: Tensor, modulation: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor]:
     gamma, _ = _halves(modulation, torch.float32)
-    grad, tokens = (t.flatten(1, -2).float() for t in (grad, x))
+    grad, tokens = (tokens_of(t, modulation).float() for t in (grad, x))
     grad_x, *halves = _gradients(grad, tokens, gamma, *statistics.split(1, dim=1))
     return grad_x.to(x.dtype).view(x.shape), torch.cat(halves, dim=2)[:, 0].to(modulation.dtype)
 

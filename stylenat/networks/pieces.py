@@ -72,14 +72,15 @@ def shared_memory(like: Tensor, count: int) -> Iterator[None]:
 def as_tokens(x: Tensor) -> Tensor:
     """[batch, height, width, channels] as [batch, tokens, channels] on a CPU, for pieces.
 
-    A GPU has no pieces, and every view costs its host as much time as an operator.
+    A GPU has no pieces, and every view costs its host as much time as an operator: [batch * tokens, channels], which
+    linear layers take as it is.
     """
-    return x.flatten(1, 2) if x.device.type == "cpu" else x
+    return x.flatten(1, 2) if x.device.type == "cpu" else x.flatten(0, 2)
 
 
 def as_map(x: Tensor, like: Tensor) -> Tensor:
     """``as_tokens`` undone: of the height and width of ``like``."""
-    return x if x.ndim == like.ndim else x.view(*like.shape[:3], -1)
+    return x.view(*like.shape[:3], -1)
 
 
 def part(x: Tensor, samples: slice, some: slice) -> Tensor:

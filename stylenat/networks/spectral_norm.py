@@ -104,7 +104,7 @@ class _Divided(torch.autograd.Function):
         # A frozen layer's gradient is not computed.
         ctx.mark_non_differentiable(*(out for i, out in enumerate(outs) if not ctx.needs_input_grad[5 + i]))
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(index, *us, *vs, *factors, *weights, *outs)
+        ctx.save_for_backward(index, *us, *vs, *factors, *weights)
         ctx.gains = gains
         return outs
 
@@ -112,7 +112,7 @@ class _Divided(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None):
         index, *saved = ctx.saved_tensors
         count = len(ctx.gains)
-        us, vs, factors, weights, outs = (saved[i * count : (i + 1) * count] for i in range(5))
+        us, vs, factors, weights = (saved[i * count : (i + 1) * count] for i in range(4))
         found: list[Tensor | None] = [None] * count
         used = [i for i, grad in enumerate(grads) if grad is not None]
         if torch.is_grad_enabled():  # A second derivative is wanted: through differentiable pieces.
@@ -121,14 +121,14 @@ class _Divided(torch.autograd.Function):
                 divided = weights[i] * (ctx.gains[i] / sigma)
                 (found[i],) = torch.autograd.grad(divided, weights[i], grads[i], create_graph=True)
             return None, None, None, None, None, *found
-        # d sigma = u^T (d weight) v
-        flat = [grads[i].flatten(1) for i in used]
-        along = [torch.dot(grad.flatten(), outs[i].flatten()) for i, grad in zip(used, flat, strict=True)]
+        # gain / sigma * (grad - <grad, weight> / sigma * u v^T)
+        products = torch._foreach_mul([grads[i] for i in used], [weights[i] for i in used])
+        along = torch.stack([product.sum() for product in products]) * torch.stack([factors[i] for i in used])
         if index is not None and len(used) == count:
-            scaled = (torch.cat(us) * torch.stack(along)[index]).split([len(u) for u in us])
+            scaled = (torch.cat(us) * along[index]).split([len(u) for u in us])
         else:
-            scaled = [us[i] * value for i, value in zip(used, along, strict=True)]
-        for i, grad, vector in zip(used, flat, scaled, strict=True):
-            gradient = torch.addr(grad, vector, vs[i], alpha=-1 / ctx.gains[i]).mul_(factors[i])
+            scaled = [us[i] * value for i, value in zip(used, along.unbind(), strict=True)]
+        for i, vector in zip(used, scaled, strict=True):
+            gradient = torch.addr(grads[i].flatten(1), vector, vs[i], alpha=-1 / ctx.gains[i]).mul_(factors[i])
             found[i] = gradient if weights[i].ndim == 2 else gradient.view(weights[i].shape)
         return None, None, None, None, None, *found

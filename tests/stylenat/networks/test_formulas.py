@@ -224,9 +224,32 @@ def test_the_wavelet_channels_are_bands_of_three_colours(band, colour, expected)
         layer.weight.weight[0, 3 * band + colour] = 1 / layer.weight.scale
     image = torch.full((1, 3, 2, 2), 7.0)
     image[0, colour] = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    torch.testing.assert_close(
-        layer(image, layer.weight(layer.gain)), leaky_relu(torch.tensor(expected)).view(1, 1, 1, 1)
-    )
+    (weight,) = layer.on_pixels([layer.weight(layer.gain)])
+    torch.testing.assert_close(layer(image, weight, layer.bias), leaky_relu(torch.tensor(expected)).view(1, 1, 1, 1))
+
+
+def test_biases_of_activated_layers_have_the_gain_of_the_activation_and_those_of_linear_layers_none():
+    """As in ``leaky_relu(convolution(x) + bias)``, with derivatives; a frozen layer's bias gets none."""
+    network = WaveletDiscriminator(resolution=16, channels=[4, 4], stddev_group=1).double()
+    layers = [*network.from_wavelet, *network.blocks[0], network.final_convolution, network.final_linear, network.logit]
+    for layer in layers:
+        nn.init.normal_(layer.bias)
+    network.freeze(1)
+    found = {layer: bias for layer, (_, bias) in network.weights().items()}
+    assert set(found) == set(layers)
+    slopes = [torch.randn_like(layer.bias) for layer in layers]
+    total = sum((slope * found[layer].square()).sum() for slope, layer in zip(slopes, layers, strict=True))
+    trained = [i for i, layer in enumerate(layers) if layer.bias.requires_grad]
+    assert len(layers) - len(trained) == 3
+    grads = torch.autograd.grad(total, [layers[i].bias for i in trained], create_graph=True)
+    seconds = torch.autograd.grad(sum(g.sum() for g in grads), [layers[i].bias for i in trained])
+    for i, grad, second in zip(trained, grads, seconds, strict=True):
+        gain = 1.0 if layers[i] in (network.final_linear, network.logit) else 2**0.5
+        torch.testing.assert_close(found[layers[i]], gain * layers[i].bias)
+        torch.testing.assert_close(grad, 2 * gain**2 * slopes[i] * layers[i].bias)
+        torch.testing.assert_close(second, 2 * gain**2 * slopes[i])
+    for i in set(range(len(layers))) - set(trained):
+        assert not found[layers[i]].requires_grad
 
 
 def test_minibatch_stddev_is_the_mean_deviation_of_every_group():
@@ -242,9 +265,9 @@ def test_the_projection_of_each_image_on_its_own_class_is_added_to_its_logit():
     network = WaveletDiscriminator(resolution=8, channels=[4], stddev_group=1, num_classes=3).double().eval()
     images, labels = torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.eye(3, dtype=torch.float64)[[0, 2, 1, 0]]
     features = network.features(images)
-    weight = network.weights()[network.logit]
+    made = network.weights()[network.logit]
     expected = [
-        network.logit(f, weight) + network.embed(y) @ f / len(f) ** 0.5 for f, y in zip(features, labels, strict=True)
+        network.logit(f, *made) + network.embed(y) @ f / len(f) ** 0.5 for f, y in zip(features, labels, strict=True)
     ]
     torch.testing.assert_close(network(images, labels), torch.stack(expected), rtol=1e-9, atol=1e-9)
 

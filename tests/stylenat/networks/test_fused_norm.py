@@ -11,6 +11,9 @@ import torch
 from pretended_gpu import pretended_gpu
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from plugins.blocks.hydra import HydraBlock
+from plugins.partitions.split import Split
+from registry import AttentionSite
 from stylenat.networks import fused_norm, modulated_norm
 from stylenat.networks.fused_norm import LEAST, MOST, Cut, cut_for
 from stylenat.networks.layers import AdaIN
@@ -123,6 +126,23 @@ def test_strided_inputs_are_read_where_they_are():
         assert all(error(a, b) < 2e-6 for a, b in zip(ours, exact, strict=True))
 
 
+@pytest.mark.parametrize("function", [modulated_norm.plain, modulated_norm.fused, "kernels"])
+def test_the_tokens_of_a_batch_may_be_the_rows_of_a_matrix(function):
+    x, modulation, grad = (t.requires_grad_() for t in made(3, 20, 7))
+    found = []
+    for shape in (x.shape, (60, 7)):
+        if function == "kernels":
+            with torch.no_grad():
+                found.append(fused(x.view(shape), modulation, grad.view(shape)))
+                continue
+        out = function(x.view(shape), modulation, EPS)
+        first = torch.autograd.grad(out, (x, modulation), grad.view(shape), create_graph=True)
+        found.append([out, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), (x, modulation, grad))])
+        assert out.shape == shape
+    for rows, tokens in zip(*reversed(found), strict=True):
+        torch.testing.assert_close(rows.flatten(), tokens.flatten())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_operators_on_a_cpu_are_the_kernels_formula(dtype):
     x, modulation, grad = made(2, 30, 7, dtype=dtype, modulation=dtype)
@@ -166,11 +186,11 @@ def test_a_second_derivative_of_the_operator_goes_through_differentiable_pieces(
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def results(device, dtype=torch.float32):
+def results(device, dtype=torch.float32, made=lambda: AdaIN(6, 5), side=(3, 4), channels=6):
     """Of a layer: the result, and the gradients of its inputs and parameters."""
     torch.manual_seed(0)
-    layer = AdaIN(6, 5).to(device, dtype)
-    x, style, grad = (torch.randn(*size).to(device, dtype) for size in ((2, 3, 4, 6), (2, 5), (2, 3, 4, 6)))
+    layer, shape = made().to(device, dtype), (2, *side, channels)
+    x, style, grad = (torch.randn(*size).to(device, dtype) for size in (shape, (2, 5), shape))
     given = [x.requires_grad_(), style.requires_grad_()]
     out = layer(*given)
     return [t.detach().cpu() for t in (out, *torch.autograd.grad(out, [*given, *layer.parameters()], grad))]
@@ -205,6 +225,20 @@ def test_a_layer_on_a_gpu_is_one_operator_and_its_gradient_another(compiler):
         on_gpu = results("cuda")
     assert seen.names == ["modulated_norm", "modulated_norm_backward"]
     for ours, theirs in zip(on_gpu, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("resolution", [4, 8])
+def test_a_block_on_a_gpu_whose_tokens_are_rows_of_a_matrix_is_the_block_on_a_cpu(resolution, compiler):
+    def block():
+        site = AttentionSite(resolution, 4, 16, 0)
+        return HydraBlock(site=site, style_dim=5, partition=Split(3), mlp_ratio=2)
+
+    given = {"made": block, "side": (resolution, resolution), "channels": 16}
+    on_cpu = results("cpu", **given)
+    with pretended_gpu():
+        on_gpu = results("cuda", **given)
+    for ours, theirs in zip(on_gpu, on_cpu, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 

@@ -81,5 +81,5 @@ def test_an_iteration_of_ffhq256_gives_the_gpu_few_operations():
                 iteration(state, iter([(images.to("cuda"), None)]))
     assert (settings.batch_size, state.generator.num_styles) == (4, 14)
     # Counts, and so equal on every machine. The first version's, counted likewise: 6,410 and 5,404.
-    assert count.operations <= 3040
-    assert count.views <= 3010
+    assert count.operations <= 2840
+    assert count.views <= 2320
