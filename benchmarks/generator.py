@@ -18,6 +18,7 @@ from torch import Tensor
 
 from registry import load_experiment, load_plugins
 from stylenat.commands._command import CORE, experiments_folder
+from stylenat.reused_memory import reuse_freed_memory
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
 from stylenat.training.step import descend, iteration
@@ -55,8 +56,11 @@ def main() -> None:
     parser.add_argument("--train", action="store_true", help="one training iteration as well (minutes)")
     parser.add_argument("--attached", action="store_true", help="and the discriminator's step with fakes not detached")
     parser.add_argument("--profile", action="store_true", help="where a forward at batch 1 spends its time")
+    parser.add_argument("--fresh", action="store_true", help="memory from the system for every tensor, as by default")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if not arguments.fresh:
+        reuse_freed_memory()
     experiment = load_experiment(load_plugins(core=CORE), ["ffhq256.gin"], BINDS, search_path=[experiments_folder()])
     table = Table(title=f"{arguments.threads} threads, minimum / median of {arguments.repeats}")
     for column in ("what", "seconds an image", "reference", "x published", "x its products' time", "peak memory"):

@@ -117,6 +117,10 @@ class Generator(Protocol):
     ``train.initial_weights``. It may take weights from elsewhere, such as another run, and returns plain values to
     record in ``environment.json``, or None. Raises UserError where they are missing or do not fit.
 
+    Optional method ``lower_precision()``: called once, for ``--precision bf16`` on a CPU. It changes weights to
+    bfloat16, so that images are made faster without a graph, and returns True, or changes nothing and returns False;
+    then autocast is used.
+
     Any module of a network may have ``note``, one line that is printed when a run begins and by a dry run.
     """
 

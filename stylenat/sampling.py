@@ -63,6 +63,11 @@ def must_be_style_based(generator: nn.Module, what: str) -> None:
         raise UserError(f"{what} needs a generator with styles; {type(generator).__name__} has none")
 
 
+def sampled_in(generator: nn.Module) -> str:
+    """The precision of its images: that of its parameters, or the lower one."""
+    return getattr(generator, "sampled_in", str(next(generator.parameters()).dtype).removeprefix("torch."))
+
+
 def keeps_mean_style(generator: nn.Module) -> bool:
     """Whether it has a running mean of its styles, in ``mean_style``."""
     return getattr(generator, "mean_style", None) is not None
@@ -258,7 +263,7 @@ class Sampler:
 
     def protocol(self) -> dict[str, Any]:
         """What a result says of the generated images."""
-        precision = str(next(self.generator.parameters()).dtype).removeprefix("torch.")
+        precision = sampled_in(self.generator)
         truncated = self.truncation_psi != 1
         return {
             "seed": self.seed,

@@ -14,7 +14,7 @@ from stylenat.classes import Classes
 from stylenat.draws import conditions
 from stylenat.model import EXPORTED, Model, as_classes, as_seeds, latents_at
 from stylenat.pixels import SPACES, Name, to_pixels_with_graph
-from stylenat.sampling import Sampler, default_batch, for_all_layers, is_style_based, sampler_of
+from stylenat.sampling import Sampler, default_batch, for_all_layers, is_style_based, sampled_in, sampler_of
 
 
 @dataclass
@@ -67,6 +67,8 @@ class Opened:
             "seed": self.seed,
             "truncation_psi": sampler.truncation_psi,
         }
+        if (precision := sampled_in(sampler.generator)) != "float32":
+            origin["precision"] = precision
         if sampler.truncation_cutoff is not None:
             origin["truncation_cutoff"] = sampler.truncation_cutoff
         if sampler.classes is not None:

@@ -35,7 +35,7 @@ def test_the_gin_folder_never_shadows_gin_config():
 
 
 FLOORS = [
-    ("files", "free_memory", "draws", "random_streams",
+    ("files", "free_memory", "reused_memory", "draws", "random_streams",
      "classes", "ranks", "devices", "native", "interfaces",
      "pixels", "grids", "video", "walks",
      "untrusted", "npz", "checkpoint", "pickle_data", "pickle_calls", "persistent_pickle"),
@@ -43,7 +43,7 @@ FLOORS = [
     ("networks", "receptive_field"),
     ("data",),
     ("weights",),
-    ("sampling", "styles_file", "inversion"),
+    ("sampling", "precision", "styles_file", "inversion"),
     ("evaluation",),
     ("training",),
     ("reference",),

@@ -85,6 +85,11 @@ class HydraBlock(nn.Module):
         attention = self.attention
         return attention.backends(self.resolution, dtype) if isinstance(attention, HydraAttention) else set()
 
+    def lower_precision(self) -> None:
+        """The weights of its products become bfloat16, for maps of bfloat16 without a graph."""
+        for layer in (self.attention.qkv, self.attention.proj, self.expand, self.contract):
+            layer.bfloat16()
+
     def describe(self) -> str:
         """The heads and their neighborhoods, for the dry run's table."""
         return self.attention.describe(self.resolution)

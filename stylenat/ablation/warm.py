@@ -132,7 +132,7 @@ def serve(pipe: Connection, parent: int, modules: Sequence[str]) -> None:
 def _become(parent: int, command: Sequence[str], log: str, cores: Sequence[int] | None) -> None:
     """Makes this fork what the command would be if it were started by itself, and runs it."""
     from stylenat.ablation.runners import open_log
-    from stylenat.attention.compiled import may_start_threads
+    from stylenat.native.threads import may_start_threads
 
     may_start_threads()
     _end_with(parent)

@@ -1,7 +1,6 @@
 """Backend ``compiled``: native/attention.cpp, a fused CPU kernel, forward and backward, with the bias's gradient."""
 
 import ctypes
-import os
 from collections.abc import Sequence
 
 import torch
@@ -10,11 +9,14 @@ from torch import Tensor
 from registry import HeadGroup
 from stylenat.attention.grouped import KERNELS, Biases, attend, each, sums_of
 from stylenat.native.build import library
+from stylenat.native.threads import threads
+
+DTYPES = (torch.float32, torch.bfloat16)
 
 
 class Compiled:
     """Backend ``compiled``, for float32 on a CPU with a C++ compiler. Twice differentiable, the second time through
-    ``tiled``. The same bits whatever the number of threads.
+    ``tiled``. The same bits whatever the number of threads. Without a graph also for bfloat16, computed as float32.
 
     Extra memory: two numbers a query and head, and for each thread about ``2 * kernel_size`` rows of one head
     (backward: 70 more, and the weights of one row of queries), whatever the height of the image.
@@ -25,8 +27,10 @@ class Compiled:
     def unsupported(self, q: Tensor, kernel_size: int, dilation: int, bias: Tensor | None) -> str | None:
         if q.device.type != "cpu":
             return f"it is for the CPU, and the tensors are on {q.device.type}"
-        if q.dtype != torch.float32 or (bias is not None and bias.dtype != torch.float32):
-            return f"it computes in float32, not in {q.dtype if q.dtype != torch.float32 else bias.dtype}"
+        if q.dtype not in DTYPES or (bias is not None and bias.dtype != torch.float32):
+            return f"it computes in float32, not in {q.dtype if q.dtype not in DTYPES else bias.dtype}"
+        if q.dtype != torch.float32 and torch.is_grad_enabled():
+            return f"it keeps no graph of {q.dtype}"
         if type(q) not in (Tensor, torch.nn.Parameter) or torch.compiler.is_exporting():
             return "it takes plain tensors, and this is a tracer's"
         return _why_not()
@@ -43,6 +47,11 @@ class Compiled:
         scale: float,
     ) -> Tensor:
         groups = [HeadGroup(q.shape[3], kernel_size, dilation)]
+        if q.dtype != torch.float32:
+            q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
+            out = q.new_empty(q.shape)
+            KERNELS[self.name].forward(groups, scale, (q, k, v), [bias], out, sums_of(q))
+            return out
         return attend(self.name, groups, scale, (q, k, v), [bias])
 
     def grouped(self, qkv: Tensor, groups: Sequence[HeadGroup], biases: Sequence[Tensor], scale: float) -> Tensor:
@@ -79,7 +88,8 @@ class _Kernels:
         for heads, group, bias in each(groups, biases):
             sizes = _Problem.of(out[..., heads, :], group, scale)
             table, scratch = _table(bias, group), _scratch(sizes, backward=False)
-            library().forward(
+            forward = library().forward if out.dtype == torch.float32 else library().forward_halves
+            forward(
                 ctypes.byref(sizes),
                 *(_view(t[..., heads, :]) for t in qkv),
                 _pointer(table),
@@ -149,7 +159,7 @@ class _Problem(ctypes.Structure):
     @classmethod
     def of(cls, q: Tensor, group: HeadGroup, scale: float) -> "_Problem":
         problem = cls(*q.shape, group.kernel_size, group.dilation, 1, scale)
-        problem.threads = max(1, min(_threads(), library().tasks(ctypes.byref(problem))))
+        problem.threads = max(1, min(threads(), library().tasks(ctypes.byref(problem))))
         return problem
 
 
@@ -164,25 +174,3 @@ def _pointer(t: Tensor) -> ctypes.c_void_p:
 
 def _scratch(problem: _Problem, backward: bool) -> Tensor:
     return torch.empty(library().scratch_floats(ctypes.byref(problem), int(backward)))
-
-
-# OpenMP's threads do not survive a fork; a forked process that started them again would hang.
-_forked = False
-
-
-def _remember_fork() -> None:
-    global _forked
-    _forked = True
-
-
-os.register_at_fork(after_in_child=_remember_fork)
-
-
-def may_start_threads() -> None:
-    """For a fork of a process that has computed nothing, so that no thread was lost."""
-    global _forked
-    _forked = False
-
-
-def _threads() -> int:
-    return 1 if _forked else torch.get_num_threads()

@@ -212,7 +212,7 @@ class FullAttention(_Attention):
         batch, height, width, _, heads, head_dim = qkv.shape
         # [batch * heads, tokens, head_dim]: few tokens, so that on a GPU the number of operations is what counts.
         q, k, v = qkv.permute(3, 0, 4, 1, 2, 5).reshape(3, batch * heads, height * width, head_dim).unbind(0)
-        bias = self.relative_position_bias.flatten(1)[:, self.index].repeat(batch, 1, 1)
+        bias = self.relative_position_bias.flatten(1)[:, self.index].repeat(batch, 1, 1).to(q.dtype)
         weights = softmax(torch.baddbmm(bias, q, k.transpose(1, 2), alpha=self.scale))
         return torch.bmm(weights, v).view(batch, heads, height, width, head_dim).permute(0, 2, 3, 1, 4)
 

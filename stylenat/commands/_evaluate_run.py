@@ -15,6 +15,7 @@ from registry import Experiment, Registry, UserError
 from registry.wording import printable
 from stylenat import checkpoint, weights
 from stylenat.classes import Classes
+from stylenat.commands._generator import to_precision
 from stylenat.data.identity import differences, identity
 from stylenat.evaluation.baselines import baselines
 from stylenat.evaluation.cache import StatisticsCache, statistics_folder
@@ -27,6 +28,7 @@ from stylenat.evaluation.table import metrics_table
 from stylenat.interfaces import Dataset
 from stylenat.random_streams import BLOCK
 from stylenat.ranks import rank
+from stylenat.reused_memory import reuse_freed_memory
 from stylenat.sampling import Sampler, default_batch, sampler_of
 from stylenat.training.agreement import facts_of, must_agree
 from stylenat.training.forward import use_tf32
@@ -75,6 +77,8 @@ def evaluate_run(
     if not metrics:
         raise UserError("there is nothing to measure: bind train.metrics, for instance with --gin metrics/offline.gin")
     device = pick_device(experiment.value("train.device"))
+    if device.type == "cpu":
+        reuse_freed_memory()
     use_tf32(experiment.value("train.tf32"))
     # All of the checkpoint is read now: training may go on meanwhile, and drop it.
     trackers, own = _trackers(experiment, folder), _weights(arguments, experiment, folder)
@@ -90,6 +94,7 @@ def evaluate_run(
         _say(f"note: {line}")
 
     own.generator.to(device)
+    to_precision(own.generator, arguments.precision, device)
     found = []
     for number in numbers:
         evaluator = _evaluator(arguments, of_class(dataset, number), metrics, device, facts)
@@ -108,7 +113,8 @@ def evaluate_run(
         evaluation = mean_over_classes(found)
         _report(evaluation, None, samples, False)
         _write(out, own.manifest, evaluation)
-    for tracker in trackers if arguments.number is None and not own.average else ():
+    measured_in_training = arguments.number is None and not own.average and arguments.precision == "float32"
+    for tracker in trackers if measured_in_training else ():
         tracker.record_evaluation(own.manifest.get("step"), evaluation.metrics, evaluation.details())
     return 0
 

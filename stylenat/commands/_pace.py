@@ -9,6 +9,7 @@ from stylenat.commands._choices import Pace
 from stylenat.comparison.throughput import cpu_seconds, share_of_others
 from stylenat.data.loader import ImageStream
 from stylenat.pixels import SPACES
+from stylenat.reused_memory import reuse_freed_memory
 from stylenat.training.forward import use_tf32
 from stylenat.training.loop import reals, sampler
 from stylenat.training.settings import Training
@@ -25,6 +26,8 @@ def pace(settings: Training, interval: int, device: torch.device) -> Pace:
     Args:
         settings: whose data set is there; interval: of R1, the only lazy term.
     """
+    if device.type == "cpu":
+        reuse_freed_memory()
     use_tf32(settings.tf32)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

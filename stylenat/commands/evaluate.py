@@ -10,6 +10,7 @@ from pathlib import Path
 from registry import UserError
 from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command, experiments_folder, one_of_several
+from stylenat.commands._generator import add_precision
 from stylenat.files import open_in_folder
 
 EXAMPLES = """examples:
@@ -50,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--samples", type=int, metavar="N", help="number of generated images (default: the run's)")
     parser.add_argument("--real-samples", type=int, metavar="N", help="only the first N real images (default: all)")
     parser.add_argument("--truncation-psi", type=float, metavar="PSI", help="1: no truncation")
+    add_precision(parser)
     parser.add_argument(
         "--batch",
         type=int,

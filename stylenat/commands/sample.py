@@ -10,6 +10,7 @@ from registry.wording import printable
 from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command
 from stylenat.commands._generator import (
+    add_precision,
     add_run,
     add_truncation,
     check_batch_argument,
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
     )
     add_run(parser)
+    add_precision(parser)
     parser.add_argument("--seeds", metavar="A-B,C", help="sample indices (default: 0-15)")
     add_truncation(parser)
     parser.add_argument(
@@ -174,12 +176,13 @@ def _throughput(opened: "Opened", device: "torch.device") -> int:
     import torch
 
     from stylenat.evaluation.throughput import cost, rates
+    from stylenat.sampling import sampled_in
 
     counted = cost(opened.experiment.value("train.generator"))
     side = opened.generator.resolution
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} thread(s)"
     print(f"{counted.parameters / 1e6:.2f} M parameters, {counted.macs / 1e9:.3g} GMACs an image of {side}x{side}")
-    print(f"{name}, {next(opened.generator.parameters()).dtype}".replace("torch.", ""))
+    print(f"{name}, {sampled_in(opened.generator)}")
     print("batch       images/s    spread  calls  peak MiB")
     try:
         for rate in rates(opened.generator):

@@ -57,7 +57,8 @@ class SampleFolder:
             raise UserError(
                 f"{folder} is not empty and has no {NOTE}, so it holds something else; choose another --out"
             )
-        other = [name for name in self._note if noted is not None and noted.get(name) != self._note[name]]
+        names = self._note | noted if noted is not None else ()  # Of either: what is not said is another value, too.
+        other = [name for name in names if noted.get(name) != self._note.get(name)]
         if other:
             raise UserError(f"{folder} has images of another {' and '.join(other)} ({NOTE}); choose another --out")
 

@@ -1,4 +1,5 @@
-// Neighborhood attention with a relative position bias on a CPU, float32: forward, and backward by recomputation.
+// Neighborhood attention with a relative position bias on a CPU: forward, and backward by recomputation. In float32; the
+// forward also reads and writes bfloat16, and computes as in float32.
 //
 // A vector holds neighbouring query columns of one row. All of them see the key dx places of the dilation d away at
 // the same distance in memory, dx * d, so that dilation costs nothing; only how many dx there are differs, at borders.
@@ -17,12 +18,14 @@ namespace {
 
 constexpr int BAND = 32;  // Rows of a task. Smaller: more tasks; larger: fewer rows read or computed twice.
 
-// A tensor [batch, row, column, head, dim], dim contiguous, strides in floats.
-struct View {
-    float* data;
+// A tensor [batch, row, column, head, dim] of floats or halves, dim contiguous, strides in numbers.
+template <class Number>
+struct ViewOf {
+    Number* data;
     int64_t batch, row, column, head;
-    float* at(int64_t b, int64_t y, int64_t h) const { return data + b * batch + y * row + h * head; }
+    Number* at(int64_t b, int64_t y, int64_t h) const { return data + b * batch + y * row + h * head; }
 };
+typedef ViewOf<float> View;
 
 struct Problem {
     int64_t batch, height, width, heads, dim, kernel, dilation, threads;
@@ -107,10 +110,11 @@ struct Columns {
 };
 
 // One row of one head, [column][dim] in memory, to [dim][column], times a factor.
-void to_lanes(const Problem& p, const View& view, const float* source, float factor, float* row) {
+template <class Number>
+void to_lanes(const Problem& p, const ViewOf<Number>& view, const Number* source, float factor, float* row) {
     const int64_t pitch = p.pitch(), column = view.column;
     for (int64_t x = 0; x < p.width; x += LANES) {
-        const float* from = source + x * column;
+        const Number* from = source + x * column;
         int64_t d = 0;
         for (; x + LANES <= p.width && d + LANES <= p.dim; d += LANES) {
             Lanes square[LANES];
@@ -119,7 +123,7 @@ void to_lanes(const Problem& p, const View& view, const float* source, float fac
             for (int i = 0; i < LANES; i++) store(row + (d + i) * pitch + x, square[i]);
         }
         for (int64_t i = 0; i < std::min<int64_t>(LANES, p.width - x); i++)
-            for (int64_t rest = d; rest < p.dim; rest++) row[rest * pitch + x + i] = from[i * column + rest] * factor;
+            for (int64_t rest = d; rest < p.dim; rest++) row[rest * pitch + x + i] = to_float(from[i * column + rest]) * factor;
     }
 }
 
@@ -134,7 +138,8 @@ struct Ring {
 
     float* key(int64_t i) const { return keys + i % p.kernel * p.row() + p.margin(); }
     float* value(int64_t i) const { return values + i % p.kernel * p.row() + p.margin(); }
-    void advance(const Task& task, const View& k, const View& v, int64_t first) {
+    template <class Number>
+    void advance(const Task& task, const ViewOf<Number>& k, const ViewOf<Number>& v, int64_t first) {
         for (int64_t i = std::max(end, first); i < first + p.kernel; i++) {
             const int64_t y = task.residue + i * p.dilation;
             to_lanes(p, k, k.at(task.b, y, task.head), 1, key(i));
@@ -215,8 +220,9 @@ struct Block {
 };
 
 // A block of queries' or keys' results, [dim][lane], times a factor, to [column][dim] in memory.
-void from_lanes(const Problem& p, const View& view, const float* lanes, int64_t pitch, const Block& block,
-                const Lanes& factor, float* target) {
+template <class Number>
+void from_lanes(const Problem& p, const ViewOf<Number>& view, const float* lanes, int64_t pitch, const Block& block,
+                const Lanes& factor, Number* target) {
     target += block.x * view.column;
     int64_t d = 0;
     for (; block.columns == LANES && d + LANES <= p.dim; d += LANES) {
@@ -227,11 +233,12 @@ void from_lanes(const Problem& p, const View& view, const float* lanes, int64_t 
     }
     for (int64_t i = 0; i < block.columns; i++)
         for (int64_t rest = d; rest < p.dim; rest++)
-            target[i * view.column + rest] = factor[i] * lanes[rest * pitch + i];
+            target[i * view.column + rest] = from_float<Number>(factor[i] * lanes[rest * pitch + i]);
 }
 
+template <class Number>
 void forward_block(const Problem& p, const Task& task, const Row& row, const Block& block, const float* bias,
-                   const View& out, float* logsum, Forward& work) {
+                   const ViewOf<Number>& out, float* logsum, Forward& work) {
     const int64_t n = block.count;
     Lanes largest = Lanes{} - INFINITY, weight = {};
     for (int64_t r = 0; r < p.kernel; r++) {
@@ -294,6 +301,29 @@ void backward_keys(const Problem& p, int64_t r, int64_t block, float* grad_k, fl
     mix(slopes, work.query + shift, p.pitch(), -p.dilation, p.dim, n, grad_k + block * LANES, p.pitch());
 }
 
+template <class Number>
+void attend(const Problem& p, const ViewOf<Number>& q, const ViewOf<Number>& k, const ViewOf<Number>& v,
+            const float* bias, const ViewOf<Number>& out, float* logsum, int64_t logsum_batch, float* scratch) {
+#pragma omp parallel num_threads(p.threads)
+    {
+        Forward work = workspace<Forward>(p, scratch);
+#pragma omp for schedule(dynamic)
+        for (int64_t index = 0; index < p.tasks(); index++) {
+            const Task task(p, index);
+            const float* table = bias + task.head * p.span() * p.span();
+            work.ring.end = 0;
+            for (int64_t i = task.first; i < task.last; i++) {
+                const Row row(p, task, i);
+                work.ring.advance(task, k, v, row.first);
+                to_lanes(p, q, q.at(task.b, row.y, task.head), p.scale, work.query);
+                float* log = logsum + task.b * logsum_batch + (2 * task.head * p.height + row.y) * p.width;
+                for (int64_t b = 0; b < p.blocks(); b++)
+                    forward_block(p, task, row, Block(p, work.columns, b), table, out, log, work);
+            }
+        }
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -309,25 +339,13 @@ int64_t scratch_floats(const Problem* p, int64_t backward) {
 // exponentials of scores less that one. Added up, a bias of -1e9 would round the logarithm away. logsum_batch: its stride.
 void forward(const Problem* problem, const View* q, const View* k, const View* v, const float* bias, const View* out,
              float* logsum, int64_t logsum_batch, float* scratch) {
-    const Problem& p = *problem;
-#pragma omp parallel num_threads(p.threads)
-    {
-        Forward work = workspace<Forward>(p, scratch);
-#pragma omp for schedule(dynamic)
-        for (int64_t index = 0; index < p.tasks(); index++) {
-            const Task task(p, index);
-            const float* table = bias + task.head * p.span() * p.span();
-            work.ring.end = 0;
-            for (int64_t i = task.first; i < task.last; i++) {
-                const Row row(p, task, i);
-                work.ring.advance(task, *k, *v, row.first);
-                to_lanes(p, *q, q->at(task.b, row.y, task.head), p.scale, work.query);
-                float* log = logsum + task.b * logsum_batch + (2 * task.head * p.height + row.y) * p.width;
-                for (int64_t b = 0; b < p.blocks(); b++)
-                    forward_block(p, task, row, Block(p, work.columns, b), table, *out, log, work);
-            }
-        }
-    }
+    attend(*problem, *q, *k, *v, bias, *out, logsum, logsum_batch, scratch);
+}
+
+// The same of halves.
+void forward_halves(const Problem* problem, const ViewOf<Half>* q, const ViewOf<Half>* k, const ViewOf<Half>* v,
+                    const float* bias, const ViewOf<Half>* out, float* logsum, int64_t logsum_batch, float* scratch) {
+    attend(*problem, *q, *k, *v, bias, *out, logsum, logsum_batch, scratch);
 }
 
 // Gradients of q, k and v, and the bias's [tasks, 2k-1, 2k-1], to be summed over the tasks of each head.

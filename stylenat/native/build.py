@@ -20,8 +20,8 @@ from pathlib import Path
 from stylenat.files import cache_folder
 from stylenat.native import kept
 
-SOURCES = [Path(__file__).with_name(name) for name in ("attention.cpp", "pixels.cpp")]
-HEADER = Path(__file__).with_name("lanes.h")
+SOURCES = [Path(__file__).with_name(name) for name in ("attention.cpp", "norm.cpp", "pixels.cpp")]
+HEADERS = [Path(__file__).with_name(name) for name in ("lanes.h", "numbers.h")]
 
 
 @cache
@@ -33,6 +33,10 @@ def library() -> ctypes.CDLL | str:
         address, number = ctypes.c_void_p, ctypes.c_int64
         for write in (kernels.write_floats, kernels.write_bytes):
             write.argtypes = [address, *[number] * 5, address, number, address, address]
+        kernels.moments.argtypes = [address] * 4
+        kernels.modulate.argtypes = [*[address] * 5, number, address, number]
+        kernels.gradient_sums.argtypes = [*[address] * 3, number, *[address] * 2]
+        kernels.gradient.argtypes = [*[address] * 3, number, *[address] * 5]
         return kernels
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
@@ -81,7 +85,7 @@ def _fingerprint(command: list[str]) -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     processor = sorted({line for line in lines if line.startswith(("flags", "Features", "model name", "CPU part"))})
     parts = [
-        *(file.read_text() for file in (*SOURCES, HEADER)),
+        *(file.read_text() for file in (*SOURCES, *HEADERS)),
         *(word for word in command[1:] if word not in map(str, SOURCES)),
         platform.machine(),
         platform.libc_ver()[0],

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "numbers.h"
+
 namespace {
 
 #ifdef __AVX512F__
@@ -20,6 +22,19 @@ typedef float Anywhere __attribute__((vector_size(LANES * 4), aligned(4), may_al
 
 inline Lanes load(const float* p) { return *reinterpret_cast<const Anywhere*>(p); }
 inline void store(float* p, Lanes x) { *reinterpret_cast<Anywhere*>(p) = x; }
+
+// bfloat16 in memory, as in numbers.h.
+typedef uint32_t Bits __attribute__((vector_size(LANES * 4)));
+typedef Half Halves __attribute__((vector_size(LANES * 2)));
+typedef Half HalvesAnywhere __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+
+inline Lanes load(const Half* p) {
+    return (Lanes)(__builtin_convertvector(Halves(*reinterpret_cast<const HalvesAnywhere*>(p)), Bits) << 16);
+}
+inline void store(Half* p, Lanes x) {
+    const Bits bits = (Bits)x, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    *reinterpret_cast<HalvesAnywhere*>(p) = __builtin_convertvector(x == x ? rounded : Bits{} + 0x7fc0, Halves);
+}
 
 inline float total(Lanes x) {
     float sum = 0;

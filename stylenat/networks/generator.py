@@ -119,7 +119,10 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, image: Tensor | None) -> Tensor:
         """x: [batch, side, side, channels]; image: [batch, 3, side or side / 2, ...] or None."""
-        rgb = F.linear(x, self.linear.weight, self.linear.bias + self.bias).permute(0, 3, 1, 2)
+        weight, bias = self.linear.weight, self.linear.bias + self.bias
+        rgb = F.linear(x, weight, bias.to(weight.dtype)).permute(0, 3, 1, 2)
+        if weight.dtype != bias.dtype:  # ``lower_precision``; the image is summed in float32.
+            rgb = rgb.to(bias.dtype)
         if image is None:
             return rgb
         return rgb + (self.upsample(image) if image.shape[-1] < rgb.shape[-1] else image)
@@ -223,6 +226,21 @@ class StyleGenerator(nn.Module):
                 return torch.cat([self._from_stage(i, *sample) for sample in samples])
             x, image = stage(x, [each[2 * i], each[2 * i + 1]], image)
         return image
+
+    def lower_precision(self) -> bool:
+        """See ``interfaces.Generator``: maps and products are bfloat16; styles, statistics, the softmax and the image
+        float32."""
+        blocks = [block for stage in self.stages for block in stage.blocks]
+        if not all(hasattr(block, "lower_precision") for block in blocks):
+            return False
+        for block in blocks:
+            block.lower_precision()
+        for stage in self.stages:
+            if stage.upsample is not None:
+                stage.upsample.bfloat16()
+            stage.to_rgb.linear.bfloat16()
+        self.constant.data = self.constant.data.bfloat16()
+        return True
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """z [batch, latent_dim] and labels [batch, num_classes] to images [batch, 3, resolution, resolution]."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylenat.networks.modulated_norm import modulated_norm
-from stylenat.networks.moments import moments
+from stylenat.networks.moments import modulated, moments
 from stylenat.networks.pieces import Scratch, as_map, as_tokens, assembled, without_graph
 
 SLOPE, GAIN = 0.2, math.sqrt(2)
@@ -90,8 +90,8 @@ class AdaIN(nn.Module):
 
         def normalised(samples: slice, some: slice, out: Tensor | None = None) -> Tensor:
             piece = tokens[samples, some]
-            centred = torch.sub(piece, mean[samples], out=scratch(piece, *piece.shape))
-            return torch.addcmul(beta[samples], centred, slope[samples], out=centred if out is None else out)
+            out = scratch(piece, *piece.shape) if out is None else out
+            return modulated(piece, mean[samples], slope[samples], beta[samples], out)
 
         return normalised
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from stylenat.attention.shape import without_data
 from stylenat.networks import fused_norm
 from stylenat.networks.fused_norm import tokens_of
-from stylenat.networks.moments import moments
+from stylenat.networks.moments import gradients, modulated, moments
 
 
 def modulated_norm(x: Tensor, modulation: Tensor, eps: float) -> Tensor:
@@ -59,20 +59,7 @@ def _normalised(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Ten
     """The result, the means and the inverse deviations; gamma, beta and the statistics are [batch, 1, channels]."""
     variance, mean = moments(x)
     inverse = torch.rsqrt(variance + eps)
-    # Centred first: a map's mean can be large beside its deviation.
-    return torch.addcmul(beta, x - mean, gamma * inverse), mean, inverse
-
-
-def _gradients(grad: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of x, gamma and beta."""
-    grad_beta = grad.sum(dim=1, keepdim=True)
-    centred = x - mean
-    # sum(grad * normalised x)
-    grad_gamma = (grad * centred).sum(dim=1, keepdim=True) * inverse
-    # dx = slope * (grad - mean(grad) - normalised x * mean(grad * normalised x))
-    slope = gamma * inverse
-    grad_x = torch.addcmul(slope * grad_beta / -x.shape[1], centred, slope * inverse * grad_gamma / -x.shape[1])
-    return grad_x.addcmul_(grad, slope), grad_gamma, grad_beta
+    return modulated(x, mean, gamma * inverse, beta), mean, inverse
 
 
 def _differentiable(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
@@ -102,7 +89,7 @@ class _Plain(torch.autograd.Function):
         if torch.is_grad_enabled():  # A second derivative is wanted.
             inputs = (x, gamma, beta)
             return (*_twice(_differentiable(*inputs, ctx.eps), inputs, grad), None)
-        return (*_gradients(grad, x, gamma, mean, inverse), None)
+        return (*gradients(grad, x, gamma, mean, inverse), None)
 
 
 class _Fused(torch.autograd.Function):
@@ -141,7 +128,7 @@ def _forward_on_cpu(x: Tensor, modulation: Tensor, eps: float, dtype: torch.dtyp
 def _backward_on_cpu(grad: Tensor, x: Tensor, modulation: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor]:
     gamma, _ = _halves(modulation, torch.float32)
     grad, tokens = (tokens_of(t, modulation).float() for t in (grad, x))
-    grad_x, *halves = _gradients(grad, tokens, gamma, *statistics.split(1, dim=1))
+    grad_x, *halves = gradients(grad, tokens, gamma, *statistics.split(1, dim=1))
     return grad_x.to(x.dtype).view(x.shape), torch.cat(halves, dim=2)[:, 0].to(modulation.dtype)
 
 

@@ -23,6 +23,7 @@ from stylenat.files import disk_full
 from stylenat.interfaces import Tracker
 from stylenat.networks.neighborhoods import neighborhoods
 from stylenat.networks.notes import notes
+from stylenat.reused_memory import reuse_freed_memory
 from stylenat.training.agreement import facts_of, must_agree, must_share
 from stylenat.training.compilation import check_compilation
 from stylenat.training.determinism import check_determinism, deterministic
@@ -78,6 +79,8 @@ def run_experiment(
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
+    if device.type == "cpu":
+        reuse_freed_memory()
     check_compilation(settings, device)
     use_tf32(settings.tf32)
     settings.metrics = usable(settings.metrics, lambda line: console.print(printable(line)))

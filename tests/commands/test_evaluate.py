@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from plugins.trackers.jsonl import JsonLines
 from stylenat import checkpoint
 from stylenat.commands._command import experiments_folder
 from stylenat.commands.evaluate import main
@@ -72,6 +73,19 @@ def test_checkpoints_and_imported_weights_are_measured_too(folder, what, capsys)
     (first, _), (theirs, _) = read_results(Path("here.jsonl")), read_results(folder / "run" / "metrics.jsonl")
     assert first.value == theirs.value
     assert first.step == (2 if what == "checkpoint" else None)
+
+
+def test_a_result_in_bfloat16_says_so_and_is_none_of_the_training(folder, monkeypatch):
+    told = []
+    monkeypatch.setattr(JsonLines, "record_evaluation", lambda self, *arguments: told.append(arguments), raising=False)
+    (trained, _) = read_results(folder / "run" / "metrics.jsonl")
+    assert main([str(folder / "run"), "--precision", "bf16"]) == 0
+    result = read_results(folder / "run" / "metrics.jsonl")[2]
+    assert [str(found) for found in differences(trained, result)] == ["generated.precision: float32 and bfloat16"]
+    assert 0 < abs(result.value - trained.value) < 0.05 * trained.value
+    assert not told
+    assert main([str(folder / "run")]) == 0
+    assert told
 
 
 def test_other_metrics_data_counts_and_truncation_and_what_then_differs(folder):

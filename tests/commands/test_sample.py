@@ -153,6 +153,22 @@ def test_images_of_another_origin_are_not_mixed(folder, capsys):
     assert {p: p.read_bytes() for p in Path("out").iterdir()} == {p: b for p, b in before.items() if p.suffix == ".png"}
 
 
+def test_images_in_bfloat16_are_near_and_of_another_origin(folder, capsys, monkeypatch):
+    monkeypatch.setattr("stylenat.precision.why_not_faster", lambda device: "no instructions")
+    assert sample([str(folder), "--seeds", "0-3", "--out", "exact", "--precision", "float32"]) == 0
+    assert sample([str(folder), "--seeds", "0-3", "--out", "near", "--precision", "bf16"]) == 0
+    assert "note: --precision bf16 is no faster here: no instructions" in capsys.readouterr().err
+    note = json.loads(Path("near/samples.json").read_text())
+    assert note["precision"] == "bfloat16" and "precision" not in json.loads(Path("exact/samples.json").read_text())
+    exact, near = (np.stack([pixels(f"{out}/seed-{i:06d}.png") for i in range(4)]) for out in ("exact", "near"))
+    difference = np.abs(exact.astype(int) - near.astype(int))
+    assert 0 < difference.mean() < 1 and difference.max() < 10
+    assert sample([str(folder), "--seeds", "0-7", "--out", "near"]) == 2
+    assert "near has images of another precision (samples.json); choose another --out" in line_of(capsys)
+    assert sample([str(folder), "--seeds", "0-7", "--out", "exact", "--precision", "bf16"]) == 2
+    assert "exact has images of another precision (samples.json)" in line_of(capsys)
+
+
 def test_a_cutoff_truncates_the_first_styles_only(folder):
     opened_run = opened(folder)
     none, all_of_them = opened_run.sampler(1.0), opened_run.sampler(0.5)

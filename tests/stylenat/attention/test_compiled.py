@@ -71,6 +71,27 @@ def test_outputs_and_gradients_agree_with_the_oracle_to_1e_5(shape, kernel_size,
 
 
 @needs_kernel
+@pytest.mark.parametrize("shape, kernel_size, dilation", [((2, 16, 18, 2, 32), 7, 2), ((1, 9, 19, 3, 5), 3, 3)])
+def test_bfloat16_is_computed_as_float32_and_rounded_once(shape, kernel_size, dilation):
+    q, k, v, bias = (t.detach() for t in tensors(shape, kernel_size))
+    halves = torch.stack((q, k, v), dim=3).bfloat16()
+    with torch.no_grad():
+        given = [*halves.unbind(3), bias]
+        out = op(given, kernel_size, dilation, "compiled")
+        exact = op([t.double() for t in given], kernel_size, dilation, "dense")
+        assert out.dtype == torch.bfloat16
+        torch.testing.assert_close(out.double(), exact, rtol=2**-8, atol=1e-6)
+        layer = HydraAttention(shape[3] * shape[4], shape[3], [HeadGroup(shape[3], kernel_size, dilation)])
+        layer.relative_position_bias[0].copy_(bias)
+        assert layer.scale == shape[4] ** -0.5
+        assert torch.equal(layer.attended(halves), out)  # In place, since no graph is kept.
+        given[0] = given[0].fill_(torch.nan)
+        assert op(given, kernel_size, dilation, "compiled").isnan().all()
+    with pytest.raises(UserError, match=r"it keeps no graph of torch.bfloat16; 'tiled' can"):
+        op(given, kernel_size, dilation, "compiled")
+
+
+@needs_kernel
 @settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_it_is_exact_at_any_size(data):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from plugins.blocks.hydra import HydraBlock
 from plugins.partitions.split import Split
 from registry import UserError
+from stylenat.networks import moments as moments_module
 from stylenat.networks.discriminator import FromWavelet, WaveletDiscriminator, minibatch_stddev
 from stylenat.networks.generator import Mapping, StyleGenerator, ToRGB, Upsample
 from stylenat.networks.layers import (
@@ -21,7 +22,7 @@ from stylenat.networks.layers import (
     given,
     leaky_relu,
 )
-from stylenat.networks.moments import moments
+from stylenat.networks.moments import gradients, modulated, moments
 from stylenat.networks.resampling import UpsampleImage
 from stylenat.networks.spectral_norm import SpectralNorm, SpectralNorms, _Divided
 
@@ -122,8 +123,11 @@ def test_every_style_reaches_the_image_by_its_own_block():
     assert (styles.grad.abs().amax(dim=2) > 0).all()
 
 
+@pytest.mark.parametrize("compiler", [True, False])
 @pytest.mark.parametrize("shape", [(2, 50, 3), (1, 40_000, 12), (3, 30_001, 7)])
-def test_moments_of_large_maps_keep_their_digits_where_the_mean_is_large(shape):
+def test_moments_of_large_maps_keep_their_digits_where_the_mean_is_large(shape, compiler, monkeypatch):
+    if not compiler:
+        monkeypatch.setattr(moments_module, "library", lambda: "no compiler")
     torch.manual_seed(0)
     x = torch.randn(shape) * torch.linspace(0.5, 2, shape[2]) + torch.linspace(-1000, 1000, shape[2])
     x[:, : shape[1] // 2] += 1  # Pieces with different means.
@@ -131,6 +135,63 @@ def test_moments_of_large_maps_keep_their_digits_where_the_mean_is_large(shape):
     exact = torch.var_mean(x.double(), dim=1, keepdim=True, correction=0)
     torch.testing.assert_close(variance.double(), exact[0], rtol=1e-5, atol=0)
     torch.testing.assert_close(mean.double(), exact[1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+@pytest.mark.parametrize("shape", [(2, 50, 3), (1, 3000, 20), (3, 2048, 64)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_maps_are_normalised_with_statistics_in_float32(shape, dtype, compiler, monkeypatch):
+    """A view of a larger batch, whose images lie apart, and one image for all of a batch."""
+    if not compiler:
+        monkeypatch.setattr(moments_module, "library", lambda: "no compiler")
+    torch.manual_seed(0)
+    batch, count, channels = shape
+    for x in (torch.randn(batch, count + 2, channels)[:, 1:-1], torch.randn(1, count, channels).expand(shape)):
+        x = (x + 5).to(dtype)
+        gamma, beta = torch.randn(batch, 1, 2 * channels).chunk(2, dim=-1)
+        variance, mean = moments(x)
+        assert variance.dtype == mean.dtype == torch.float32
+        slope = gamma * torch.rsqrt(variance + 1e-5)
+        out = torch.empty(batch, count + 1, channels, dtype=dtype)[:, :count]
+        assert modulated(x, mean, slope, beta, out) is out
+        exact = torch.nn.functional.instance_norm(x.double().transpose(1, 2)).transpose(1, 2) * gamma + beta
+        torch.testing.assert_close(out.double(), exact, rtol=2**-8 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+@pytest.mark.parametrize("shape", [(2, 50, 3), (3, 3001, 20)])
+def test_gradients_of_what_is_normalised_are_those_of_the_formula(shape, compiler, monkeypatch):
+    if not compiler:
+        monkeypatch.setattr(moments_module, "library", lambda: "no compiler")
+    torch.manual_seed(0)
+    x, grad = (torch.randn(shape[0], shape[1] + 1, shape[2])[:, 1:] for _ in range(2))
+    x, modulation = x * 3 + 100, torch.randn(shape[0], 1, 2 * shape[2])
+    exact = [t.double().requires_grad_() for t in (x, *modulation.chunk(2, dim=-1))]
+    variance, mean = torch.var_mean(exact[0], dim=1, keepdim=True, correction=0)
+    out = exact[1] * (exact[0] - mean) * torch.rsqrt(variance + 1e-5) + exact[2]
+    expected = torch.autograd.grad(out, exact, grad.double())
+    variance, mean = moments(x)
+    found = gradients(grad, x, modulation.chunk(2, dim=-1)[0], mean, torch.rsqrt(variance + 1e-5))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours - theirs).norm() < 1e-5 * theirs.norm()
+
+
+def test_what_is_not_a_number_stays_so_in_bfloat16():
+    x = torch.ones(1, 40, 17, dtype=torch.bfloat16)
+    x[0, 7, 3] = torch.nan
+    variance, mean = moments(x)
+    assert variance.isnan().nonzero().tolist() == mean.isnan().nonzero().tolist() == [[0, 0, 3]]
+    bits = torch.full((1, 1, 17), -1, dtype=torch.int32).view(torch.float32)  # The NaN that rounding would carry over.
+    out = modulated(x, bits, torch.ones_like(bits), torch.ones_like(bits), torch.empty_like(x))
+    assert out.isnan().all()
+
+
+def test_moments_are_the_same_bits_on_any_number_of_threads(all_threads):
+    x, found = torch.randn(2, 5000, 24), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(moments(x))
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
 def test_spectral_norm_divides_by_the_largest_singular_value_and_differentiates_it():
