@@ -7,6 +7,7 @@ GFLOP/s; its matrix products alone are 172 GFLOP an image.
 """
 
 import argparse
+import copy
 import resource
 import time
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from registry import load_experiment, load_plugins
 from stylenat.commands._command import CORE, experiments_folder
+from stylenat.precision import lower
 from stylenat.reused_memory import reuse_freed_memory
 from stylenat.training.settings import Training
 from stylenat.training.state import TrainingState
@@ -72,14 +74,26 @@ def main() -> None:
         table.add_row(what, f"{best:.2f} / {middle:.2f}", f"{rate:.0f} GFLOP/s", faster, flop, peak())
 
     generator = experiment.value("train.generator")().eval()
+    lowered = copy.deepcopy(generator)
+    lower(lowered, torch.device("cpu"))
     for batch in map(int, filter(None, arguments.batch.split(","))):
         latents = torch.randn(batch, generator.latent_dim)
         with torch.no_grad():
-            sides = {"reference": product(), "generator": lambda latents=latents: generator(latents)}
+            sides = {
+                "reference": product(),
+                "reference in bf16": product(torch.bfloat16),
+                "generator": lambda latents=latents: generator(latents),
+                "generator in bf16": lambda latents=latents: lowered(latents),
+            }
             times = alternating(sides, arguments.repeats)
-        rate = gflops(times["reference"])
-        seconds = [value / batch for value in times["generator"].repeats]
-        row(f"inference, batch {batch}", seconds, rate, PUBLISHED["inference"], f"{min(seconds) * rate / GFLOP:.2f}")
+        for suffix in ("", " in bf16"):
+            rate = gflops(times[f"reference{suffix}"])
+            seconds = [value / batch for value in times[f"generator{suffix}"].repeats]
+            floor = f"{min(seconds) * rate / GFLOP:.2f}"
+            row(f"inference, batch {batch}{suffix}", seconds, rate, None if suffix else PUBLISHED["inference"], floor)
+        with torch.no_grad():
+            exact, near = generator(latents), lowered(latents)
+            print(f"bf16: {(near - exact).abs().max() / exact.std():.3f} deviations of a pixel apart at most")
 
     if arguments.profile:
         with torch.no_grad(), torch.profiler.profile() as profile:

@@ -41,10 +41,10 @@ def alternating(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict
     return {name: Times(values) for name, values in seconds.items()}
 
 
-def product() -> Callable[[], object]:
-    """The reference: a [4096, 512] x [512, 2048] float32 product, ``FLOP`` operations, a few at once."""
-    a, b = torch.randn(4096, 512), torch.randn(512, 2048)
-    out = torch.empty(4096, 2048)
+def product(dtype: torch.dtype = torch.float32) -> Callable[[], object]:
+    """The reference: a [4096, 512] x [512, 2048] product, float32 by default, ``FLOP`` operations, a few at once."""
+    a, b = torch.randn(4096, 512).to(dtype), torch.randn(512, 2048).to(dtype)
+    out = torch.empty(4096, 2048, dtype=dtype)
 
     def call() -> None:
         for _ in range(5):

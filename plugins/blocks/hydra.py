@@ -9,7 +9,7 @@ from stylenat.attention.op import Backend
 from stylenat.interfaces import Partition
 from stylenat.networks.layers import AdaIN
 from stylenat.networks.mlp import mlp
-from stylenat.networks.pieces import Scratch, as_map, as_tokens, assembled, linear, part, plus, with_residual
+from stylenat.networks.pieces import Scratch, as_map, as_tokens, assembled, linear, part, plus_linear, with_residual
 from stylenat.networks.widths import Width
 
 
@@ -65,8 +65,8 @@ class HydraBlock(nn.Module):
         heads = projections.view(*x.shape[:3], 3, self.attention.num_heads, -1)
         attended, proj = self.attention.attended(heads).reshape(tokens.shape), self.attention.proj
         tokens = assembled(
-            lambda samples, some, out: plus(
-                linear(proj, part(attended, samples, some), out), part(tokens, samples, some)
+            lambda samples, some, out: plus_linear(
+                part(tokens, samples, some), proj, part(attended, samples, some), out
             ),
             tokens,
             tokens.shape,

@@ -125,11 +125,6 @@ def with_residual(f: Callable[[slice, slice, Tensor | None], Tensor], x: Tensor,
     return x
 
 
-def plus(new: Tensor, x: Tensor) -> Tensor:
-    """``new + x``; without a graph ``new`` itself is overwritten."""
-    return new.add_(x) if without_graph(x) else new + x
-
-
 def linear(layer: nn.Linear, x: Tensor, out: Tensor | None = None) -> Tensor:
     """``layer(x)``, into contiguous ``out`` [batch, tokens, channels] where that is given."""
     if out is None:
@@ -139,6 +134,18 @@ def linear(layer: nn.Linear, x: Tensor, out: Tensor | None = None) -> Tensor:
         torch.mm(x, layer.weight.t(), out=rows)
     else:
         torch.addmm(layer.bias, x, layer.weight.t(), out=rows)
+    return out
+
+
+def plus_linear(residual: Tensor, layer: nn.Linear, x: Tensor, out: Tensor | None = None) -> Tensor:
+    """``residual + layer(x)``, into contiguous ``out`` [batch, tokens, channels] where that is given."""
+    if out is None:
+        return residual + layer(x)
+    if layer.bias is None:
+        out.copy_(residual)
+    else:
+        torch.add(residual, layer.bias, out=out)
+    out.flatten(0, 1).addmm_(x.flatten(0, 1), layer.weight.t())
     return out
 
 
