@@ -45,6 +45,7 @@ NARROW = [
     "generator.style.min_heads = 2",
     "discriminator.wavelet.channels = [8, 8]",
     "generator.stylegan2.channel_base = 256",
+    "generator.stylegan3.channel_base = 256",
     "discriminator.stylegan2.channel_base = 256",
     "generator.r3gan.channels = [32, 32, 32]",
     "discriminator.r3gan.channels = [32, 32, 32]",
