@@ -204,3 +204,20 @@ def test_each_moved_module_is_gone_and_its_new_place_exists():
                 importlib.import_module(name)
         for name in new:
             importlib.import_module(name)
+
+
+def test_the_versions_of_formats_are_those_that_are_written():
+    section = (DOCS / "migration.md").read_text(encoding="utf-8").partition("## Versions of formats")[2]
+    rows = re.findall(r"^\| (.*?) \| .*? \| (\d) \|", section.partition("\n## ")[0], re.MULTILINE)
+    modules = {
+        "run folder": "training.run",
+        "checkpoint, imported weights": "checkpoint",
+        "data set": "data.lmdb_layout",
+        "result": "evaluation.protocol",
+        "ablation": "ablation.plan",
+        "export": "exported",
+        "samples": "evaluation.samples",
+        "statistics of real images": "evaluation.cache",
+    }
+    written = {what: importlib.import_module(f"stylenat.{name}").FORMAT_VERSION for what, name in modules.items()}
+    assert {what: int(number) for what, number in rows} == written | {"plugin API": API_VERSION}
