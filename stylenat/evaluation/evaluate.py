@@ -20,6 +20,7 @@ from stylenat.evaluation.unfinished import Unfinished
 from stylenat.interfaces import Dataset, Measured, Metric, Sampler
 from stylenat.random_streams import BLOCK
 from stylenat.ranks import known_to_all, world_size
+from stylenat.reused_memory import given_back
 
 ENOUGH = 10_000
 """Images below which distances between sets are biased enough to warn (arXiv 1911.07023)."""
@@ -230,14 +231,15 @@ def digest_of(network: nn.Module) -> str:
 def measured(metrics: Sequence[Metric], real: Collection, fake: Collection) -> list[dict[str, Measured] | str]:
     """Of each metric its values by name, or why there are none; what fails in one process fails in all."""
     attempts = []
-    for number, metric in enumerate(metrics):
-        problem = fake.failure(number)
-        if problem is None and getattr(metric, "uses_real", True):
-            problem = real.failure(number)
-        if problem is None:
-            attempts.append(attempted(lambda n=number, metric=metric: values(metric, real[n], fake[n])))
-        else:
-            attempts.append((None, problem))
+    with given_back():  # A metric's arrays are of other sizes than the networks' tensors.
+        for number, metric in enumerate(metrics):
+            problem = fake.failure(number)
+            if problem is None and getattr(metric, "uses_real", True):
+                problem = real.failure(number)
+            if problem is None:
+                attempts.append(attempted(lambda n=number, metric=metric: values(metric, real[n], fake[n])))
+            else:
+                attempts.append((None, problem))
     problems = known_to_all([problem for _, problem in attempts])
     found = [values for values, _ in attempts]
     return [one or {} if problem is None else problem for one, problem in zip(found, problems, strict=True)]
