@@ -14,6 +14,10 @@ long tasks(const void*) { return %d; }
 long scratch_floats(const void*, long) { return 0; }
 void write_floats() {}
 void write_bytes() {}
+void moments() {}
+void modulate() {}
+void gradient_sums() {}
+void gradient() {}
 }
 """
 
