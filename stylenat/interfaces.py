@@ -53,6 +53,9 @@ class Block(Protocol):
     """Kind ``block`` (bound as a class): one generator block, an ``nn.Module``.
 
     Constructed as ``block(site=AttentionSite, style_dim=int)``; all other parameters come from gin.
+
+    Optional method ``lower_precision()``: changes weights to bfloat16, so that without a graph the block takes and
+    returns maps of bfloat16 and float32 styles (``Generator``). If one block has none, autocast is used for all.
     """
 
     def __init__(self, *, site: AttentionSite, style_dim: int, **options: Any) -> None: ...

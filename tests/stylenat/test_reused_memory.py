@@ -1,4 +1,4 @@
-"""Freed memory is used again: the kernel clears no new pages for the next tensor of the same size."""
+"""Freed memory is used again: the kernel clears no new pages for the next block of the same size."""
 
 import os
 import platform
@@ -8,14 +8,17 @@ import sys
 import pytest
 
 SCRIPT = """
-import resource, torch
+import ctypes, resource
 from pathlib import Path
 from stylenat.reused_memory import given_back, reuse_freed_memory
 print(reuse_freed_memory())
-torch.set_num_threads(1)
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
 def touched():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.empty(64 * 2**20, dtype=torch.uint8).fill_(1)
+    block = ctypes.c_void_p(libc.malloc(64 * 2**20))
+    libc.memset(block, 1, ctypes.c_size_t(64 * 2**20))
+    libc.free(block)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / 2**20
 def held():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
@@ -31,7 +34,7 @@ print(min(touched() for _ in range(8)))
     platform.libc_ver()[0] != "glibc" or sys.platform != "linux", reason="it is about glibc's allocator"
 )
 @pytest.mark.parametrize("own", ["", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
-def test_the_next_tensor_takes_no_new_pages_unless_the_user_has_set_the_allocator(own):
+def test_the_next_block_takes_no_new_pages_unless_the_user_has_set_the_allocator(own):
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "THP_"))
     }
