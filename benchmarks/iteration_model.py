@@ -1,15 +1,20 @@
 """A model of the FFHQ-256 training iteration on a GPU: the products and the memory traffic of every operator.
 
-Nothing is measured. Each operator takes the longer of its products and its traffic, at those shares of the published
-rates that large operators reach; latency, optimizers and the average are left out. Attention takes the time that
-``triton_static.py`` models. Run it from the root:
+Nothing is measured. The operators are those that a GPU would be given: iterations run on the tests' pretended GPU, with
+2 and with 4 images, and each operator's share that grows with the images is continued. Each takes the longer of its
+products and its traffic, at those shares of the published rates that large operators reach; latency is left out.
+Attention takes the time that ``triton_static.py`` models. Run it from the root:
 
     python benchmarks/iteration_model.py
 """
 
 import argparse
+import sys
 from collections import Counter
 from dataclasses import dataclass
+from math import lcm
+from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -18,8 +23,16 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from registry import load_experiment, load_plugins
+from stylenat.attention.grouped import KERNELS
+from stylenat.attention.op import BACKENDS
+from stylenat.attention.shape import Shape
 from stylenat.commands._command import CORE, experiments_folder
-from stylenat.training.footprint import COUNTED, peak_of, without_data
+from stylenat.pixels import to_networks
+from stylenat.training.state import TrainingState
+from stylenat.training.step import iteration
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "common"))
+from pretended_gpu import pretended_gpu
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,8 @@ REACHED = 0.6, 0.75
 READ_AGAIN = {"modulated_norm": 1, "modulated_norm_backward": 2}
 """Operators whose kernels read maps twice: how many of their first arguments these are."""
 FREE = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"}
+COUNTED = 2, 4
+"""Images of the iterations that are counted."""
 
 
 class Costs(TorchDispatchMode):
@@ -78,59 +93,132 @@ class Costs(TorchDispatchMode):
             self.seconds[card]["attention"] += 1e-9 * pairs * rates.attention[name.endswith("backward")]
 
 
+class Kernels:
+    """In the place of a GPU's attention."""
+
+    def forward(self, groups, scale, qkv, biases, out, sums):
+        out.zero_()
+        sums.zero_()
+
+    def backward(self, groups, scale, qkv, biases, saved, grads, grad_biases):
+        for grad in (*grads, *grad_biases):
+            grad.zero_()
+
+
+class Fused(Shape):
+    name = "fused"
+
+    def unsupported(self, q, kernel_size, dilation, bias):
+        return None
+
+
+@dataclass(frozen=True)
+class NoImages:
+    resolution: int
+
+    def __len__(self) -> int:
+        return 30
+
+
 @dataclass
 class Modelled:
-    """An iteration of ``batch`` images, every step by its share.
+    """An iteration of so many images, every step by its share.
 
     Attributes:
-        seconds: by card and by what takes them; products: FLOP; moved: bytes.
+        counted: by the images of an iteration: seconds by card and by what takes them, FLOP of products, bytes moved.
         messages: bytes of gradients that each step of an iteration sends, and the iterations from one to the next.
     """
 
-    batch: int
-    seconds: dict[str, Counter[str]]
-    products: float = 0.0
-    moved: float = 0.0
+    counted: dict[int, tuple[dict[str, Counter[str]], float, float]]
     messages: tuple[tuple[int, int], ...] = ()
 
+    def _continued(self, of, images: int) -> float:
+        few, many = (of(*self.counted[n]) for n in COUNTED)
+        return few + (many - few) / (COUNTED[1] - COUNTED[0]) * (images - COUNTED[0])
 
-def modelled(gin: str, batch: int) -> Modelled:
-    experiment = load_experiment(
-        load_plugins(core=CORE), [gin], ["train.trackers = []"], search_path=[experiments_folder()]
-    )
-    found, messages = Modelled(batch, {name: Counter() for name in CARDS}), []
-    scale = batch / COUNTED
-    with without_data(experiment.get("train")(), "float32", False) as (state, one):
-        for step in state.settings.steps:
-            with Costs() as costs:
-                peak_of(state, step, *one)
-            share = scale / step.interval
-            found.products += share * costs.products
-            found.moved += share * costs.bytes
-            for card, seconds in costs.seconds.items():
-                found.seconds[card].update({name: share * value for name, value in seconds.items()})
-            for phase in step.phases:
-                groups = state.optimizers[phase.network].param_groups
-                messages.append((sum(4 * p.numel() for group in groups for p in group["params"]), step.interval))
-    found.messages = tuple(messages)
+    def seconds(self, card: str, what: str, images: int) -> float:
+        return self._continued(lambda seconds, products, moved: seconds[card][what], images)
+
+    def total(self, card: str, images: int) -> float:
+        return sum(self.seconds(card, what, images) for what in ("attention", "products", "memory"))
+
+    def products(self, images: int) -> float:
+        return self._continued(lambda seconds, products, moved: products, images)
+
+    def moved(self, images: int) -> float:
+        return self._continued(lambda seconds, products, moved: moved, images)
+
+
+def modelled(gin: str, plain_norm: bool = False) -> Modelled:
+    """Args: plain_norm: AdaIN by PyTorch's operators."""
+    registry = load_plugins(core=CORE)
+    refused = "not asked for" if plain_norm else None
+    found = Modelled({})
+    for images in COUNTED:
+        bindings = ["train.trackers = []", f"train.batch_size = {images}"]
+        settings = load_experiment(registry, [gin], bindings, search_path=[experiments_folder()]).get("train")()
+        with (
+            pretended_gpu(),
+            patch.dict(BACKENDS, {"fused": Fused()}, clear=True),
+            patch.dict(KERNELS, {"fused": Kernels()}),
+            patch("stylenat.networks.fused_norm.why_not", lambda index: refused),
+        ):
+            settings.dataset = NoImages(settings.generator().resolution)
+            state = TrainingState(settings, torch.device("cuda", 0))
+            found.counted[images] = mean_iteration(state)
+        found.messages = tuple(messages(state))
     return found
+
+
+def mean_iteration(state: TrainingState) -> tuple[dict[str, Counter[str]], float, float]:
+    """The mean of iterations over the period of the recipe's steps; each kind of iteration runs once."""
+    settings = state.settings
+    side = state.generator.resolution
+    images = to_networks(torch.zeros(settings.batch_size, 3, side, side, dtype=torch.uint8)).to("cuda")
+
+    def one(step: int) -> None:
+        state.step = step
+        iteration(state, iter([(images, None)] * len(settings.steps)))
+
+    one(1)  # Makes the optimizers' moments.
+    period = lcm(*(step.interval for step in settings.steps))
+    kinds: dict[tuple[bool, ...], list[int]] = {}
+    for at in range(1, period + 1):
+        kinds.setdefault(tuple(at % step.interval == 0 for step in settings.steps), []).append(at)
+    seconds: dict[str, Counter[str]] = {name: Counter() for name in CARDS}
+    products = moved = 0.0
+    for same in kinds.values():
+        share = len(same) / period
+        with Costs() as costs:
+            one(same[0])
+        products, moved = products + share * costs.products, moved + share * costs.bytes
+        for card, taken in costs.seconds.items():
+            seconds[card].update({name: share * value for name, value in taken.items()})
+    return seconds, products, moved
+
+
+def messages(state: TrainingState):
+    for step in state.settings.steps:
+        for phase in step.phases:
+            groups = state.optimizers[phase.network].param_groups
+            yield sum(4 * p.numel() for group in groups for p in group["params"]), step.interval
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gin", default="ffhq256.gin")
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--plain-norm", action="store_true", help="AdaIN by PyTorch's operators")
     arguments = parser.parse_args()
-    found = modelled(arguments.gin, arguments.batch)
-    work = f"{found.products / 1e12:.1f} TFLOP, {found.moved / 1e12:.2f} TB of traffic"
-    print(f"{arguments.gin}, batch {found.batch}: {work}")
+    found, batch = modelled(arguments.gin, arguments.plain_norm), arguments.batch
+    work = f"{found.products(batch) / 1e12:.1f} TFLOP, {found.moved(batch) / 1e12:.2f} TB of traffic"
+    print(f"{arguments.gin}, batch {batch}: {work}")
     print("| card | attention | products | memory | together, s | images/s |\n|---|---:|---:|---:|---:|---:|")
-    for card, seconds in found.seconds.items():
-        total = sum(seconds.values())
-        parts = " | ".join(f"{seconds[name]:.3f}" for name in ("attention", "products", "memory"))
-        print(f"| {card} | {parts} | {total:.3f} | {found.batch / total:.0f} |")
+    for card in CARDS:
+        total = found.total(card, batch)
+        parts = " | ".join(f"{found.seconds(card, name, batch):.3f}" for name in ("attention", "products", "memory"))
+        print(f"| {card} | {parts} | {total:.3f} | {batch / total:.0f} |")
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     main()

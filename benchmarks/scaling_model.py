@@ -12,7 +12,6 @@ those with gradients of half the size (bf16). Run it from the root:
 import argparse
 from dataclasses import dataclass
 
-import torch
 from iteration_model import CARDS, Modelled, modelled
 
 OPERATORS, SECONDS_EACH = 5153, 5e-6
@@ -57,7 +56,7 @@ FIXED = 1, 2, 4, 8, 16, 32
 
 def computing(found: Modelled, card: str, images: int) -> float:
     """Seconds of an iteration with so many images on a GPU."""
-    return max(images / found.batch * sum(found.seconds[card].values()), OPERATORS * SECONDS_EACH)
+    return max(found.total(card, images), OPERATORS * SECONDS_EACH)
 
 
 def sending(found: Modelled, card: str, layout: tuple[int, int, Link], size: float = 1.0) -> float:
@@ -82,7 +81,7 @@ def main() -> None:
     parser.add_argument("--gin", default="ffhq256.gin")
     parser.add_argument("--images", type=int, default=4, help="a GPU, in the first table")
     arguments = parser.parse_args()
-    found = modelled(arguments.gin, arguments.images)
+    found = modelled(arguments.gin)
     megabytes = sum(size / interval for size, interval in found.messages) / 1e6
     print(f"{arguments.gin}: a model, not a measurement; {megabytes:.0f} MB of gradients an iteration\n")
     print(f"{arguments.images} images on each GPU, images/s and the share of waiting for messages:\n")
@@ -115,5 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     main()
