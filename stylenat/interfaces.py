@@ -584,6 +584,8 @@ class Metric(Protocol):
     * ``higher_is_better``: True for all its values; ``uses_real``: False if ``compare`` uses only ``fake``.
     * ``names``: of its values if there are several, so that each is null if the metric fails.
     * ``check()``: raises UserError if it cannot be computed on this machine. The other metrics continue.
+    * ``check_generator(generator)``: raises UserError if it cannot be computed of this generator, such as one without
+      styles. Called before a run starts, and by a dry run; the network may be on PyTorch's ``meta`` device.
     * ``check_images(real, generated)``: raises UserError if it cannot be computed with these numbers of images
       (``real`` may be None, if it is not known). Called before a run starts, and by a dry run.
 

@@ -1,5 +1,6 @@
 """bfloat16 for sampling and evaluation (``--precision bf16``), whatever precision the training ran in."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def _instructions() -> bool:
 
 
 def _in_autocast(f: Callable[..., Any], kind: str) -> Callable[..., Any]:
+    @functools.wraps(f)  # Its parameters say what it takes (``sampling.takes_transform``).
     def called(*arguments: Any, **named: Any) -> Any:
         with torch.autocast(kind, torch.bfloat16):
             images = f(*arguments, **named)

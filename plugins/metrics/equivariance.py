@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plugins.metrics.moved import limited, rotation, shifted, translated, turned
 from registry import Share, UserError
@@ -32,16 +32,21 @@ class Errors:
         of_each = {name: comparison.protocol() for name, comparison in self.comparisons.items()}
         return {"name": self.name, "version": 1, **of_each}
 
+    def check_generator(self, generator: nn.Module) -> None:
+        """Raises UserError for one whose input cannot be moved."""
+        if not takes_transform(generator):
+            raise UserError(
+                "metrics of equivariance need a generator whose synthesis takes a transform of its input, such as "
+                "generator.stylegan3"
+            )
+
     @torch.no_grad()
     def along(self, sampler: Sampler, start: int, count: int) -> Tensor:
         """float32 [count, 2 comparisons] of the samples number ``start`` to ``start + count``."""
         if not hasattr(sampler, "styles"):
             raise UserError("metrics of equivariance measure a generator; these are only images")
-        if hasattr(sampler, "generator") and not takes_transform(sampler.generator):
-            raise UserError(
-                "metrics of equivariance need a generator whose synthesis takes a transform of its input, such as "
-                "generator.stylegan3"
-            )
+        if hasattr(sampler, "generator"):
+            self.check_generator(sampler.generator)
         styles = sampler.styles(sampler.latents(start, count), sampler.labels(start, count))
         images = sampler.pixels(styles)
         blocks = torch.arange(start, start + count) // BLOCK
@@ -114,6 +119,10 @@ class _Equivariance:
     higher_is_better = True
     uses_real = False
     needs: Errors
+
+    def check_generator(self, generator: nn.Module) -> None:
+        """Raises UserError for one whose input cannot be moved."""
+        self.needs.check_generator(generator)
 
     def protocol(self) -> dict[str, Any]:
         return {"version": 1, "highest": HIGHEST}

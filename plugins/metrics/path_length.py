@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plugins.features.lpips import Lpips
 from registry import CountOrZero, Positive, UserError
 from stylenat.evaluation.accumulators import Rows
 from stylenat.interfaces import Measured, Sampler
 from stylenat.random_streams import BLOCK, derived_seed
-from stylenat.sampling import is_style_based
+from stylenat.sampling import must_be_style_based
 
 
 class Steps:
@@ -30,6 +30,10 @@ class Steps:
     def check(self) -> None:
         """Raises UserError when LPIPS's weights are missing."""
         self.lpips.check()
+
+    def check_generator(self, generator: nn.Module) -> None:
+        """Raises UserError for one without styles."""
+        must_be_style_based(generator, "ppl")
 
     def take(self, path: Path, names: Mapping[str, Tensor]) -> bool:
         """Takes a file of weights with these tensors, if it is one of LPIPS's."""
@@ -55,8 +59,8 @@ class Steps:
         """float32 [count, 1] of the samples number ``start`` to ``start + count``."""
         if not hasattr(sampler, "styles"):
             raise UserError("ppl measures a generator; these are only images")
-        if hasattr(sampler, "generator") and not is_style_based(sampler.generator):
-            raise UserError("ppl measures a style-based generator; this one has no mapping and synthesis")
+        if hasattr(sampler, "generator"):
+            self.check_generator(sampler.generator)
         # Sample i walks from latent 2i towards latent 2i + 1.
         latents = sampler.latents(2 * start, 2 * count)
         at = _uniform(start, count).to(latents) if self.sampling == "full" else latents.new_zeros(count, 1)
@@ -104,6 +108,10 @@ class PerceptualPathLength:
     def check(self) -> None:
         """Raises UserError when LPIPS's weights are missing."""
         self.needs.check()
+
+    def check_generator(self, generator: nn.Module) -> None:
+        """Raises UserError for one without styles."""
+        self.needs.check_generator(generator)
 
     def protocol(self) -> dict[str, Any]:
         return {"version": 1, "discarded": "below the 1st, above the 99th percentile"}

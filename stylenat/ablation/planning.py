@@ -12,7 +12,7 @@ from stylenat import checkpoint
 from stylenat.ablation.plan import Broken, Job, Plan, Planned, manifest, run_name
 from stylenat.ablation.sameness import model_of
 from stylenat.ablation.variants import Ablation
-from stylenat.evaluation.evaluate import check_images
+from stylenat.evaluation.evaluate import check_images, fitting
 from stylenat.networks.neighborhoods import neighborhoods
 from stylenat.training.build import sized
 from stylenat.training.settings import Training
@@ -79,7 +79,8 @@ def planned(
                 own.append(_job(experiment, folder, variant.name, seed))
             training: Training = experiment.get("train")()
             networks = sized(training)
-            for metric in training.metrics:
+            # What is left out of a variant is said in the output of its runs.
+            for metric in fitting(training.metrics, networks["generator"].network, lambda line: None):
                 if hasattr(metric, "check"):
                     metric.check()
             check_images(training.metrics, training.dataset, training.evaluation_samples)

@@ -19,7 +19,7 @@ from stylenat.commands._generator import to_precision
 from stylenat.data.identity import differences, identity
 from stylenat.evaluation.baselines import baselines
 from stylenat.evaluation.cache import StatisticsCache, statistics_folder
-from stylenat.evaluation.evaluate import Evaluation, Evaluator, check_images, usable, warnings_for
+from stylenat.evaluation.evaluate import Evaluation, Evaluator, check_images, fitting, usable, warnings_for
 from stylenat.evaluation.extractors import provide
 from stylenat.evaluation.one_class import mean_over_classes, of_class
 from stylenat.evaluation.progress import ProgressLine
@@ -70,7 +70,9 @@ def evaluate_run(
     threads = experiment.value("train.threads")
     if threads is not None:
         torch.set_num_threads(threads)
-    metrics = experiment.value("train.metrics")
+    # All of the checkpoint is read now: training may go on meanwhile, and drop it.
+    trackers, own = _trackers(experiment, folder), _weights(arguments, experiment, folder)
+    metrics = fitting(experiment.value("train.metrics"), own.generator, _say)
     sources = [metric.needs for metric in metrics if hasattr(metric, "needs")]
     provide(sources, arguments.extractor_weights, arguments.download)
     metrics = usable(metrics, _say)
@@ -80,8 +82,6 @@ def evaluate_run(
     if device.type == "cpu":
         reuse_freed_memory()
     use_tf32(experiment.value("train.tf32"))
-    # All of the checkpoint is read now: training may go on meanwhile, and drop it.
-    trackers, own = _trackers(experiment, folder), _weights(arguments, experiment, folder)
     dataset = _dataset(registry, experiment, arguments.data, own.generator.resolution)
     facts = facts_of(experiment, registry.plugin_files)
     must_agree(facts | {"weights": own.sha256})

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from stylenat.trained import Opened
 
 PRECISIONS = ("float32", "bf16")
+FILES = {
+    f".{suffix}"
+    for suffix in "csv gif gz html jpeg jpg json jsonl lmdb md mov mp4 npy npz onnx pdf pkl png pt pt2 pth safetensors "
+    "svg tar tex webm webp zip".split()
+}
+"""What names of files end in; a name such as ``samples.v2`` is a folder's."""
 MOST, MOST_AT_ONCE = 1_000_000, 4096
 """Images a command, and in one batch: memory that runs out on a CPU ends the process without a word."""
 
@@ -118,9 +124,16 @@ def parsed_seeds(text: str, option: str = "--seeds") -> list[int]:
     return list(seeds)
 
 
+def must_name_folder(path: Path, option: str = "--out") -> None:
+    """Raises UserError for a new folder that is named like a file: whoever asks for ``mix.png`` expects a picture."""
+    if path.suffix.lower() in FILES and not path.is_dir():
+        raise UserError(f"{option} {path}: a folder is made, not a {path.suffix} file; name it without {path.suffix}")
+
+
 def new_folder(path: Path) -> Path:
-    """An output folder that is to be written. Raises UserError where it exists and is not an empty folder, or nothing
-    can be written there."""
+    """An output folder that is to be written. Raises UserError where it exists and is not an empty folder, it is named
+    like a file, or nothing can be written there."""
+    must_name_folder(path)
     if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists and is not an empty folder; choose another --out")
     must_be_writable(path)

@@ -72,8 +72,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from registry import UserError
+    from stylenat.commands._generator import must_name_folder
     from stylenat.commands._plugins import loaded_plugins
 
+    if arguments.out is not None:
+        must_name_folder(arguments.out)
     for name in ("jobs", "threads"):
         value = getattr(arguments, name)
         if value is not None and value < 1:

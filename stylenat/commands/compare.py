@@ -75,9 +75,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from registry import UserError
+    from stylenat.commands._generator import must_name_folder
     from stylenat.commands._plugins import loaded_plugins
     from stylenat.comparison.find import found_runs, run_folders
 
+    if arguments.out is not None:
+        must_name_folder(arguments.out)
     if arguments.runs and arguments.experiment:
         raise UserError("name runs or --experiment, not both")
     runs = run_folders(arguments.runs, arguments.experiment)

@@ -10,7 +10,7 @@ from pathlib import Path
 from registry import UserError
 from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command, experiments_folder, one_of_several
-from stylenat.commands._generator import add_precision
+from stylenat.commands._generator import add_precision, check_batch_argument, check_truncation_argument
 from stylenat.files import open_in_folder
 
 EXAMPLES = """examples:
@@ -157,6 +157,8 @@ def _check_writable(out: Path) -> None:
     """Raises UserError where results could not be appended, before hours are spent on them."""
     if not out.parent.is_dir():
         raise UserError(f"there is no folder {out.parent} to write {out.name} to")
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; name a file with --out, such as {out / 'metrics.jsonl'}")
     try:
         if os.path.lexists(out):
             os.close(open_in_folder(out, os.O_WRONLY | os.O_APPEND))
@@ -175,8 +177,8 @@ def bindings_of(arguments: argparse.Namespace) -> list[str]:
         value = getattr(arguments, name)
         if value is not None and value < 2:
             raise UserError(f"--{name.replace('_', '-')} must be at least 2; got {value}")
-    if arguments.batch is not None and arguments.batch < 1:
-        raise UserError(f"--batch must be at least 1; got {arguments.batch}")
+    check_batch_argument(arguments.batch)
+    check_truncation_argument(arguments.truncation_psi)
     bindings = list(arguments.bind)
     if arguments.samples is not None:
         bindings.append(f"train.evaluation_samples = {arguments.samples}")

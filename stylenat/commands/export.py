@@ -13,7 +13,7 @@ from registry import UserError
 from registry.wording import printable
 from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command
-from stylenat.commands._generator import check_batch_argument, must_be_writable, new_folder_at
+from stylenat.commands._generator import check_batch_argument, must_be_writable, must_name_folder, new_folder_at
 
 if TYPE_CHECKING:
     from stylenat.exporting import Graph
@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out: Path = arguments.out
     if os.path.lexists(out):
         raise UserError(f"{out} exists; choose another folder")
+    must_name_folder(out, "OUT")
     must_be_writable(out, "OUT")
     check_batch_argument(arguments.batch)
     if arguments.batch is not None and arguments.format == "safetensors":

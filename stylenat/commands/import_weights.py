@@ -55,8 +55,10 @@ def import_weights(arguments: argparse.Namespace) -> int:
     """Imports, and prints what became of the keys. Raises UserError for what does not fit the experiment."""
     from registry import load_experiment
     from registry.wording import printable
+    from stylenat.commands._generator import must_name_folder
     from stylenat.commands._plugins import loaded_plugins
 
+    must_name_folder(arguments.out)
     registry = loaded_plugins(arguments.plugin)
     experiment = load_experiment(registry, arguments.gin, arguments.bind, search_path=[experiments_folder()])
 

@@ -77,7 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.out.suffix:
         from stylenat import video
 
-        new_file(arguments.out, video.SUFFIXES)
+        if arguments.out.suffix.lower() not in video.SUFFIXES:
+            raise UserError(
+                f"--out {arguments.out} must end in {', '.join(video.SUFFIXES)}, or be a name without a suffix for a "
+                "folder of PNGs"
+            )
+        new_file(arguments.out)
         video.check(arguments.out)
     else:
         new_folder(arguments.out)

@@ -16,6 +16,7 @@ from stylenat.commands._generator import (
     check_batch_argument,
     check_truncation_argument,
     must_be_writable,
+    must_name_folder,
     new_file,
     opened_on_device,
     parsed_seeds,
@@ -95,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.save_styles is not None:
         new_file(arguments.save_styles, [".npy"], "--save-styles")
     if arguments.out is not None:
+        must_name_folder(arguments.out)
         must_be_writable(arguments.out)
     opened, device = opened_on_device(arguments, "sample", argv)
     return _throughput(opened, device) if arguments.throughput else _draw(arguments, opened, device, seeds)
@@ -104,12 +106,16 @@ def _draw(arguments: argparse.Namespace, opened: "Opened", device: "torch.device
     from stylenat import weights
     from stylenat.evaluation.progress import ProgressLine
     from stylenat.evaluation.sample_files import write_array, write_lmdb
-    from stylenat.evaluation.samples import GRID, SampleFolder
+    from stylenat.evaluation.samples import ARRAY, GRID, SampleFolder
     from stylenat.pixels import NotFinite
     from stylenat.sampling import GivenStyles, Sampler, must_be_style_based
     from stylenat.styles_file import read_styles, save_styles
     from stylenat.training.memory import out_of_memory_is_one_line, smaller_batch
 
+    if arguments.truncation_cutoff is not None and arguments.truncation_psi is None and opened.truncation_psi == 1:
+        raise UserError(
+            "--truncation-cutoff has no effect: the run does not truncate; add --truncation-psi, such as 0.5"
+        )
     generator, batch = opened.generator, arguments.batch or opened.batch
 
     def sampler(batch: int) -> Sampler:
@@ -124,7 +130,9 @@ def _draw(arguments: argparse.Namespace, opened: "Opened", device: "torch.device
         styles, stem = read_styles(arguments.styles, generator), "style"
         seeds = list(range(len(styles)))
         sha256 = weights.checksum(arguments.styles)
-        origin = {"weights_sha256": opened.sha256, "styles_sha256": sha256}
+        # The seed and the truncation have no part in them.
+        of_styles = ("weights_sha256", "precision")
+        origin = {name: origin[name] for name in of_styles if name in origin} | {"styles_sha256": sha256}
     as_files = arguments.format in ("png", "webp")
     out = SampleFolder(arguments.out, origin, arguments.format if as_files else "png", stem)
 
@@ -148,7 +156,7 @@ def _draw(arguments: argparse.Namespace, opened: "Opened", device: "torch.device
                 out.write(source, missing, progress)
                 out.write_grid(seeds[:GRID], generator.resolution)
             else:
-                single = arguments.out / f"samples.{arguments.format}"
+                single = arguments.out / (ARRAY if arguments.format == "npy" else f"samples.{arguments.format}")
                 if arguments.format == "npy":
                     write_array(single, source, missing, generator.resolution, progress)
                     out.write_note()

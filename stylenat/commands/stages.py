@@ -1,6 +1,8 @@
 """``tools/stages.py``: trains experiments that continue each other, one after the other."""
 
 import argparse
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +11,9 @@ from registry import Experiment, UserError, load_experiment
 from registry.wording import printable
 from stylenat.commands import run
 from stylenat.commands._arguments import Parser
-from stylenat.commands._command import command, experiments_folder
+from stylenat.commands._command import USER_ERROR, command, experiments_folder
 from stylenat.commands._plugins import loaded_plugins
-from stylenat.training.run import PREEMPTED
+from stylenat.training.run import PREEMPTED, recognise
 
 EXAMPLES = """examples:
   python tools/stages.py --gin gin/stylegan_xl_faces8.gin --gin gin/stylegan_xl_faces16.gin \\
@@ -49,17 +51,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if arguments.max_hours is not None and not 0 < arguments.max_hours < 10**6:
         raise UserError(f"--max-hours must be above 0 and below 1e6; got {arguments.max_hours:g}")
-    folders = [folder_of(stage) for stage in stages_of(arguments, argv)]
+    files, stages = arguments.gin, stages_of(arguments, argv)
     shared = [word for bind in arguments.bind for word in ("--bind", bind)]
     shared += [word for plugin in arguments.plugin for word in ("--plugin", plugin)]
-    for number, (file, folder) in enumerate(zip(arguments.gin, folders, strict=True), 1):
-        print(printable(f"stage {number} of {len(folders)}: {file} in {folder}"), flush=True)
-        options = ["--gin", file, "--run-dir", str(folder), *shared]
+    commands = [["--gin", file, "--run-dir", str(folder_of(s)), *shared] for file, s in zip(files, stages, strict=True)]
+    for file, stage, options in zip(files, stages, commands, strict=True):
+        _check_folder(file, stage, options)
+    for number, (file, stage, options) in enumerate(zip(files, stages, commands, strict=True), 1):
+        folder = folder_of(stage)
+        print(printable(f"stage {number} of {len(stages)}: {file} in {folder}"), flush=True)
+        hours: list[str] = []
         if arguments.max_hours is not None:
             left = arguments.max_hours - (time.monotonic() - began) / 3600
-            options += ["--max-hours", str(max(left, 1e-6))]
+            hours = ["--max-hours", str(max(left, 1e-6))]
         # Under torchrun a run that was stopped ends with 0 as well.
-        if (code := run.main(options)) or (folder / PREEMPTED).exists():
+        code = run.main([*options, *hours])
+        if code == USER_ERROR:  # Its line may name options that this command does not have.
+            said = f"stage {number} by itself, with all options of tools/run.py: {_command(options)}"
+            print(printable(said), file=sys.stderr)
+        if code or (folder / PREEMPTED).exists():
             return code
     return 0
 
@@ -78,3 +88,18 @@ def stages_of(arguments: argparse.Namespace, argv: Sequence[str] | None) -> list
 
 def folder_of(stage: Experiment) -> Path:
     return Path("runs") / stage.name
+
+
+def _command(options: Sequence[str]) -> str:
+    return shlex.join(["python", "tools/run.py", *options])
+
+
+def _check_folder(file: str, stage: Experiment, options: Sequence[str]) -> None:
+    """Raises UserError where the stage's folder holds something else, with advice for this command."""
+    alone = _command([*options, "--resume-with-changes"])
+    recognise(
+        folder_of(stage),
+        stage.differences,
+        elsewhere=f"rename that folder to train {file} anew",
+        onward=f"continue in it with `{alone}`, then give this command again",
+    )

@@ -67,7 +67,7 @@ def print_explanation(entry: Listed) -> None:
 
 def print_dry_run(experiment: Experiment, memory: bool = False) -> None:
     """Builds the experiment without memory for its weights, and shows sizes, attention and data; if asked, memory."""
-    from stylenat.evaluation.evaluate import check_images
+    from stylenat.evaluation.evaluate import check_images, fitting
     from stylenat.networks.batch_norm import coupling
     from stylenat.networks.notes import notes
     from stylenat.training.build import indivisible, sized
@@ -84,12 +84,17 @@ def print_dry_run(experiment: Experiment, memory: bool = False) -> None:
         sizes.add_row(name, f"{size.parameters:,}", f"{size.macs / 1e9:,.2f}")
 
     console = Console(width=WIDTH)
+
+    def note(line: str) -> None:
+        console.print(printable(f"note: {line}"), soft_wrap=True, markup=False, highlight=False)
+
+    fitting(settings.metrics, generator, note)
     console.print(sizes)
     for name, size in networks.items():
         if text := coupling(size.network):
             console.print(f"batch norm of the {name} {text}", highlight=False)
     for line in notes(*(size.network for size in networks.values())):
-        console.print(printable(f"note: {line}"), soft_wrap=True, markup=False, highlight=False)
+        note(line)
     if hasattr(generator, "sites"):  # Other generators have no attention, or none that they describe.
         console.print(_attention_table(generator))
     console.print(printable(f"data: {settings.dataset.describe()}"), soft_wrap=True, markup=False)

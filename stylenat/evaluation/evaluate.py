@@ -58,6 +58,29 @@ class MissingWeights(UserError):
     """Raised by a metric's ``check()``: what its extractor needs is not here; the other metrics go on."""
 
 
+def fitting(metrics: Sequence[Metric], generator: nn.Module, say: Callable[[str], None]) -> list[Metric]:
+    """The metrics that this generator can have; ``say`` is called with a line for each that is left out.
+
+    Asked before a training, and before weights of extractors are.
+
+    Raises:
+        UserError: there are metrics, and it can have none of them.
+    """
+    left, reasons = [], []
+    for metric in metrics:
+        try:
+            if hasattr(metric, "check_generator"):
+                metric.check_generator(generator)
+            left.append(metric)
+        except UserError as error:
+            reasons.append((", ".join(getattr(metric, "names", (metric.name,))), error))
+    if reasons and not left:
+        raise reasons[0][1]
+    for names, error in reasons:
+        say(f"{names} left out: {error}")
+    return left
+
+
 def usable(metrics: Sequence[Metric], say: Callable[[str], None]) -> list[Metric]:
     """The metrics that can be measured here; ``say`` is called with a line for each that is left out.
 

@@ -14,10 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from registry import UserError
-from stylenat.files import disk_full, read_bounded, whole_file
+from stylenat.files import disk_full, partial, read_bounded, whole_file
 from stylenat.grids import image_grid, save_image, save_png
 
 NOTE, NOTE_BYTES, FORMAT_VERSION = "samples.json", 2**16, 1
+ARRAY = "samples.npy"
+"""All images in one file, instead of a file for each."""
 GRID = 64
 """Images in the grid, the first ones."""
 WRITERS = 4
@@ -53,7 +55,7 @@ class SampleFolder:
         noted = _noted(folder)
         if noted is None and any(folder.glob(f"{stem}-*.{kind}")):
             raise UserError(f"{folder} has images but no {NOTE}, so their origin is unknown; choose another --out")
-        if noted is None and folder.is_dir() and any(folder.iterdir()):
+        if noted is None and folder.is_dir() and set(folder.iterdir()) - self._begun():
             raise UserError(
                 f"{folder} is not empty and has no {NOTE}, so it holds something else; choose another --out"
             )
@@ -61,6 +63,10 @@ class SampleFolder:
         other = [name for name in names if noted.get(name) != self._note.get(name)]
         if other:
             raise UserError(f"{folder} has images of another {' and '.join(other)} ({NOTE}); choose another --out")
+
+    def _begun(self) -> set[Path]:
+        """What a command that was killed before its note was complete leaves; the next one writes it anew."""
+        return {partial(self.folder / name) for name in (NOTE, ARRAY)}
 
     def path(self, index: int) -> Path:
         return self.folder / f"{self.stem}-{index:06d}.{self.kind}"

@@ -17,7 +17,7 @@ from stylenat import checkpoint, ranks, weights
 from stylenat.data.identity import differences, identity
 from stylenat.evaluation.baselines import baselines
 from stylenat.evaluation.cache import StatisticsCache, statistics_folder
-from stylenat.evaluation.evaluate import Evaluator, check_images, usable, warnings_for
+from stylenat.evaluation.evaluate import Evaluator, check_images, fitting, usable, warnings_for
 from stylenat.evaluation.table import metrics_table
 from stylenat.files import disk_full
 from stylenat.interfaces import Tracker
@@ -83,8 +83,12 @@ def run_experiment(
         reuse_freed_memory()
     check_compilation(settings, device)
     use_tf32(settings.tf32)
-    settings.metrics = usable(settings.metrics, lambda line: console.print(printable(line)))
     state = TrainingState(settings, device)
+
+    def say(line: str) -> None:
+        console.print(printable(line), markup=False)
+
+    settings.metrics = usable(fitting(settings.metrics, state.generator, say), say)
     prepare_in_turn(settings.dataset)
     state.find_classes()
     state.dataset = identity(settings.dataset)

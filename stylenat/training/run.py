@@ -135,12 +135,23 @@ def revision(package: Path = Path(__file__).parents[1]) -> dict[str, str | None]
     }
 
 
-def recognise(directory: Path, differences: Callable[[str], list[str]], with_changes: bool = False) -> list[str] | None:
+ELSEWHERE = "choose another --run-dir"
+ONWARD = "continue in this one with --resume-with-changes (--resume CHECKPOINT continues from there in another folder)"
+
+
+def recognise(
+    directory: Path,
+    differences: Callable[[str], list[str]],
+    with_changes: bool = False,
+    elsewhere: str = ELSEWHERE,
+    onward: str = ONWARD,
+) -> list[str] | None:
     """Whether the folder is a run's already; nothing is written.
 
     Args:
         differences: called with the folder's config text; returns lines that say what differs.
         with_changes: the user wants to go on there although the experiment differs.
+        elsewhere, onward: how to get another folder, and how to go on in this one: advice for the errors.
 
     Returns:
         What differs, none for this very experiment; None where there is no run yet.
@@ -153,18 +164,15 @@ def recognise(directory: Path, differences: Callable[[str], list[str]], with_cha
         try:
             lines = differences(read_bounded(config, CONFIG_BYTES).decode())
         except (OSError, ValueError) as error:
-            raise UserError(f"{config} cannot be read ({error}); choose another --run-dir") from error
+            raise UserError(f"{config} cannot be read ({error}); {elsewhere}") from error
         if lines and not with_changes:
             shown = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
-            raise UserError(
-                f"{directory} holds another experiment ({shown}); choose another --run-dir, or continue in this one "
-                "with --resume-with-changes (--resume CHECKPOINT continues from there in another folder)"
-            )
+            raise UserError(f"{directory} holds another experiment ({shown}); {elsewhere}, or {onward}")
         return lines
     # A process that was killed as it began leaves an empty folder, or the beginning of a config.
     begun = {partial(config)}
     if directory.exists() and (not directory.is_dir() or set(directory.iterdir()) - begun):
-        raise UserError(f"{directory} exists and is not a run folder; choose another --run-dir")
+        raise UserError(f"{directory} exists and is not a run folder; {elsewhere}")
     return None
 
 

@@ -129,6 +129,23 @@ def test_a_run_that_asks_for_missing_weights_trains_with_the_metrics_that_are_le
     assert {result.name for result in read_results(Path("run/metrics.jsonl"))} == {"spectrum"}
 
 
+def test_metrics_that_the_generator_cannot_have_are_left_out_or_refused_before_the_training(tiny, capsys):
+    """Before weights are asked for that would not help."""
+    both = "train.metrics = [@metric.equivariance_rotation(), @metric.spectrum()]"
+    assert run([*tiny, "--bind", both, "--run-dir", "run"]) == 0
+    assert "eqr left out: metrics of equivariance need" in capsys.readouterr().out.replace("\n", " ")
+    assert {result.name for result in read_results(Path("run/metrics.jsonl"))} == {"spectrum"}
+    for metric, gin, text in [
+        ("equivariance_translation", "quickstart.gin", "need a generator whose synthesis takes a transform"),
+        ("ppl", "r3gan_quickstart.gin", "ppl needs a generator with styles; R3Generator has none"),
+    ]:
+        arguments = ["--gin", gin, "--bind", f"train.metrics = [@metric.{metric}()]", "--run-dir", "other"]
+        for more in ([], ["--dry-run"]):
+            assert run([*arguments, *more]) == 2
+            assert text in capsys.readouterr().err
+    assert not Path("other").exists()
+
+
 def lmdb_of(side, path):
     from plugins.datasets.lfw_faces import LfwFaces
 
@@ -145,7 +162,10 @@ def lmdb_of(side, path):
         (["RUN", "--samples", "1"], "--samples must be at least 2"),
         (["RUN", "--real-samples", "0"], "--real-samples must be at least 2"),
         (["RUN", "--real-samples", "1000"], "has 100 images, not 1000"),
-        (["RUN", "--truncation-psi", "nan"], "train.truncation_psi"),
+        (["RUN", "--truncation-psi", "nan"], "--truncation-psi must be finite"),
+        (["RUN", "--batch", "100000000"], "--batch must be 1 to 4096; got 100000000"),
+        (["RUN", "--out", "."], ". is a folder; name a file with --out, such as metrics.jsonl"),
+        (["RUN", "--gin", "metrics/equivariance50k.gin"], "need a generator whose synthesis takes a transform"),
         (["RUN", "--gin", "metrics/fdi50k.gin"], "there is no gin file"),
         (["RUN", "--bind", "train.metrics = []"], "there is nothing to measure"),
         (["RUN", "--gin", "metrics/fid50k.gin", "--samples", "4"], "sha256 6726825d"),
@@ -223,7 +243,8 @@ def test_the_same_command_goes_on_after_a_kill_and_writes_what_it_would_have_wri
 
 @pytest.mark.parametrize("name", [path.name for path in sorted((experiments_folder() / "metrics").glob("*.gin"))])
 def test_the_shipped_metrics_are_part_of_an_experiment_that_includes_them(name, tiny, capsys):
-    Path("mine.gin").write_text(f"include 'quickstart.gin'\ninclude 'metrics/{name}'\n")
+    base = "stylegan3_quickstart.gin" if name == "equivariance50k.gin" else "quickstart.gin"
+    Path("mine.gin").write_text(f"include '{base}'\ninclude 'metrics/{name}'\n")
     assert run(["--gin", "mine.gin", "--dry-run"]) == 0
 
 

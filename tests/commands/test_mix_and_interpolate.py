@@ -200,7 +200,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(here, capsys):
         (["--out", "walk.gif", "--layers", "6"], "styles 0 to 5"),
         (["--out", "walk.gif", "--layers", "0", "--space", "z"], "leave out --space z"),
         (["--out", "walk.gif", "--class", "0"], "has no classes"),
-        (["--out", "walk.avi"], "must end in .mp4, .webm, .gif"),
+        (["--out", "walk.avi"], "must end in .mp4, .webm, .gif, or be a name without a suffix for a folder"),
         (["--out", "there.gif"], "there.gif exists"),
         (["--out", "nowhere/walk.gif"], "there is no folder nowhere"),
         (["--out", "full"], "full exists and is not an empty folder"),
@@ -213,6 +213,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(here, capsys):
         (["--out", "mix", "--rows", "0-99", "--columns", "0-99"], "make 10000 images"),
         (["--out", "mix", "--layers", "2-6"], "styles 0 to 5"),
         (["--out", "mix", "--truncation-psi", "inf"], "must be finite"),
+        (["--out", "mix.png"], "--out mix.png: a folder is made, not a .png file; name it without .png"),
         (["--out", "full"], "full exists and is not an empty folder"),
     ]:
         assert mix([here, *argv]) == 2, argv

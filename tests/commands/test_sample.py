@@ -20,6 +20,7 @@ from stylenat.commands.sample import main as sample
 from stylenat.commands.sample import parsed_seeds
 from stylenat.evaluation import sample_files, samples
 from stylenat.evaluation.samples import SampleFolder
+from stylenat.files import partial
 from stylenat.networks.generator import StyleGenerator
 from stylenat.sampling import Sampler
 from stylenat.trained import opened
@@ -169,6 +170,22 @@ def test_images_in_bfloat16_are_near_and_of_another_origin(folder, capsys, monke
     assert "exact has images of another precision (samples.json)" in line_of(capsys)
 
 
+def test_images_of_styles_in_bfloat16_are_of_another_origin(folder, capsys):
+    assert sample(["run", "--seeds", "0-1", "--save-styles", "w.npy", "--out", "out"]) == 0
+    assert sample(["run", "--styles", "w.npy", "--out", "again", "--precision", "bf16"]) == 0
+    assert json.loads(Path("again/samples.json").read_text())["precision"] == "bfloat16"
+    assert sample(["run", "--styles", "w.npy", "--out", "again"]) == 2
+    assert "again has images of another precision (samples.json)" in line_of(capsys)
+
+
+def test_a_cutoff_without_truncation_is_refused(folder, capsys):
+    config = Path("run/config.gin")
+    config.write_text(config.read_text().replace("truncation_psi = 0.7", "truncation_psi = 1.0"))
+    assert sample(["run", "--seeds", "0", "--truncation-cutoff", "2", "--out", "out"]) == 2
+    assert "--truncation-cutoff has no effect: the run does not truncate" in line_of(capsys)
+    assert sample(["run", "--seeds", "0", "--truncation-cutoff", "2", "--truncation-psi", "1", "--out", "out"]) == 0
+
+
 def test_a_cutoff_truncates_the_first_styles_only(folder):
     opened_run = opened(folder)
     none, all_of_them = opened_run.sampler(1.0), opened_run.sampler(0.5)
@@ -235,6 +252,14 @@ def test_an_lmdb_of_samples_goes_on_where_it_was_stopped(folder, monkeypatch):
     assert sample([*argv, "whole"]) == 0
     for name in ("out", "whole"):
         assert evaluate(["run", "--data", f"{name}/samples.lmdb"]) == 0
+
+
+@pytest.mark.parametrize(("kind", "left"), [("npy", "samples.npy"), ("png", "samples.json")])
+def test_what_a_killed_command_left_is_no_obstacle(folder, kind, left):
+    Path("out").mkdir()
+    partial(Path("out", left)).write_bytes(b"half")
+    assert sample(["run", "--seeds", "0-1", "--format", kind, "--out", "out"]) == 0
+    assert not list(Path("out").glob(".*"))
 
 
 @pytest.mark.parametrize("kind", ["png", "npy", "lmdb"])
@@ -350,13 +375,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, capsys):
         (["run", "--truncation-psi", "nan"], "must be finite"),
         (["run", "--truncation-cutoff", "7"], "cutoff is 7; the generator has 6 styles"),
         (["run", "--out", "file"], "--out file: file is not a folder"),
+        (["run", "--out", "a.png"], "--out a.png: a folder is made, not a .png file; name it without .png"),
+        (["run", "--out", "a.lmdb", "--format", "lmdb"], "a folder is made, not a .lmdb file"),
     ]:
         assert sample([argv[0], "--out", "out", *argv[1:]]) == 2
         assert message in line_of(capsys)
     if not torch.cuda.is_available():
         assert sample(["run", "--device", "cuda", "--out", "out"]) == 2
         assert "--device is 'cuda', but PyTorch sees no GPU" in line_of(capsys)
-    assert not Path("out").exists() and Path("file").read_text() == "mine"
+    assert not Path("out").exists() and not list(Path().glob("a.*")) and Path("file").read_text() == "mine"
 
 
 def test_seeds_are_each_asked_for_once():

@@ -1,9 +1,11 @@
 """``tools/stages.py``: several experiments in their order, by one command."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
+from stylenat.commands.run import main as run
 from stylenat.commands.stages import main
 
 
@@ -44,3 +46,25 @@ def test_hours_hold_for_all_stages_together(binds, capsys):
     assert main([*write("a.gin"), *write("b.gin"), *binds, "--max-hours", "1e-5"]) == 75
     assert Path("runs/a").is_dir() and not Path("runs/b").exists()
     assert main([*write("a.gin"), *binds, "--max-hours", "-1"]) == 2
+
+
+def test_a_changed_stage_is_refused_before_the_first_begins_with_advice_that_can_be_followed(binds, capsys):
+    a, b = write("a.gin"), write("b.gin", "train.seed = 1")
+    assert main([*b, *binds]) == 0
+    longer = [word.replace("iterations = 4", "iterations = 5") for word in (*a, *b, *binds)]
+    assert main(longer) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "runs/b holds another experiment" in line and "rename that folder to train b.gin anew" in line
+    assert not Path("runs/a").exists()
+    advised = shlex.split(line.partition("`")[2].partition("`")[0])
+    assert advised[:2] == ["python", "tools/run.py"] and run(advised[2:]) == 0
+    assert main([*longer[2:]]) == 0  # The stage is finished.
+
+
+def test_a_stage_that_is_refused_says_how_it_is_run_by_itself(binds, capsys):
+    lines = ["train.dataset = @dataset.lmdb()", "dataset.lmdb.path = 'nowhere.lmdb'", "dataset.lmdb.resolution = 16"]
+    assert main([*write("a.gin", *lines), *binds]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "stage 1 by itself, with all options of tools/run.py: python tools/run.py --gin a.gin --run-dir runs/a" in said
+    )

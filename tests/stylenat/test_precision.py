@@ -15,7 +15,7 @@ from stylenat.commands._command import CORE, experiments_folder
 from stylenat.draws import conditions
 from stylenat.networks.generator import StyleGenerator
 from stylenat.precision import lower
-from stylenat.sampling import sampled_in
+from stylenat.sampling import sampled_in, takes_transform
 
 CPU = torch.device("cpu")
 
@@ -91,6 +91,7 @@ def test_other_systems_and_conditional_generators_have_it_too(name):
     lowered = copy.deepcopy(exact)
     lower(lowered, CPU)
     z = torch.randn(4, exact.latent_dim)
+    assert takes_transform(lowered) is takes_transform(exact) is (name in ("stylegan3", "stylegan_xl"))
     labels = torch.eye(exact.num_classes)[:4] if getattr(exact, "num_classes", 0) else None
     draws = {key: draw(4, torch.Generator()) for key, draw in getattr(exact, "draws", {}).items()}
     with torch.no_grad():
