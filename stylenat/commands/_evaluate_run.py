@@ -78,7 +78,7 @@ def evaluate_run(
     metrics = usable(metrics, _say)
     if not metrics:
         raise UserError("there is nothing to measure: bind train.metrics, for instance with --gin metrics/offline.gin")
-    device = pick_device(experiment.value("train.device"))
+    device = pick_device(experiment.value("train.device"), "--device" if arguments.device else "train.device")
     if device.type == "cpu":
         reuse_freed_memory()
     use_tf32(experiment.value("train.tf32"))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stylenat.trained import Opened
 
 PRECISIONS = ("float32", "bf16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 FILES = {
     f".{suffix}"
     for suffix in "csv gif gz html jpeg jpg json jsonl lmdb md mov mp4 npy npz onnx pdf pkl png pt pt2 pth safetensors "
@@ -31,9 +32,7 @@ MOST, MOST_AT_ONCE = 1_000_000, 4096
 def add_run(parser: argparse.ArgumentParser) -> None:
     """RUN, --device, --plugin and --average."""
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, one of its checkpoints, or imported weights")
-    parser.add_argument(
-        "--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="(default: %(default)s)"
-    )
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: %(default)s)")
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="MODULE_OR_FILE.py", help="one more plugin; repeatable"
     )

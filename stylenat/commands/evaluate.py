@@ -10,7 +10,7 @@ from pathlib import Path
 from registry import UserError
 from stylenat.commands._arguments import Parser
 from stylenat.commands._command import command, experiments_folder, one_of_several
-from stylenat.commands._generator import add_precision, check_batch_argument, check_truncation_argument
+from stylenat.commands._generator import DEVICES, add_precision, check_batch_argument, check_truncation_argument
 from stylenat.files import open_in_folder
 
 EXAMPLES = """examples:
@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--samples", type=int, metavar="N", help="number of generated images (default: the run's)")
     parser.add_argument("--real-samples", type=int, metavar="N", help="only the first N real images (default: all)")
     parser.add_argument("--truncation-psi", type=float, metavar="PSI", help="1: no truncation")
+    parser.add_argument("--device", choices=DEVICES, help="(default: the run's train.device)")
     add_precision(parser)
     parser.add_argument(
         "--batch",
@@ -184,4 +185,6 @@ def bindings_of(arguments: argparse.Namespace) -> list[str]:
         bindings.append(f"train.evaluation_samples = {arguments.samples}")
     if arguments.truncation_psi is not None:
         bindings.append(f"train.truncation_psi = {arguments.truncation_psi!r}")
+    if arguments.device is not None:
+        bindings.append(f"train.device = {arguments.device!r}")
     return bindings

@@ -195,6 +195,16 @@ def test_bad_input_is_one_line_and_exit_code_2(folder, arguments, message, capsy
     assert (folder / "run" / "metrics.jsonl").read_text() == before
 
 
+def test_the_device_is_an_option_and_does_not_change_the_protocol(folder, capsys):
+    for option in ([], ["--device", "cpu"]):
+        assert main([str(folder / "run"), *option, "--samples", "4", "--out", "found.jsonl"]) == 0
+    results = [(one.name, one.value, one.protocol) for one in read_results(Path("found.jsonl"))]
+    assert results[: len(results) // 2] == results[len(results) // 2 :]
+    if not torch.cuda.is_available():
+        assert main([str(folder / "run"), "--device", "cuda"]) == 2
+        assert "--device is 'cuda', but PyTorch sees no GPU" in capsys.readouterr().err
+
+
 def test_damaged_and_foreign_generators_are_one_line(folder, capsys):
     place = checkpoint.found(folder / "run" / "checkpoints")[-1]
     config = (folder / "run" / "config.gin").read_text()
