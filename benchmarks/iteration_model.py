@@ -149,10 +149,8 @@ class Modelled:
         return self._continued(lambda seconds, products, moved: moved, images)
 
 
-def modelled(gin: str, plain_norm: bool = False) -> Modelled:
-    """Args: plain_norm: AdaIN by PyTorch's operators."""
+def modelled(gin: str) -> Modelled:
     registry = load_plugins(core=CORE)
-    refused = "not asked for" if plain_norm else None
     found = Modelled({})
     for images in COUNTED:
         bindings = ["train.trackers = []", f"train.batch_size = {images}"]
@@ -161,7 +159,7 @@ def modelled(gin: str, plain_norm: bool = False) -> Modelled:
             pretended_gpu(),
             patch.dict(BACKENDS, {"fused": Fused()}, clear=True),
             patch.dict(KERNELS, {"fused": Kernels()}),
-            patch("stylenat.networks.fused_norm.why_not", lambda index: refused),
+            patch("stylenat.networks.fused_norm.why_not", lambda index: None),
         ):
             settings.dataset = NoImages(settings.generator().resolution)
             state = TrainingState(settings, torch.device("cuda", 0))
@@ -208,9 +206,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gin", default="ffhq256.gin")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--plain-norm", action="store_true", help="AdaIN by PyTorch's operators")
     arguments = parser.parse_args()
-    found, batch = modelled(arguments.gin, arguments.plain_norm), arguments.batch
+    found, batch = modelled(arguments.gin), arguments.batch
     work = f"{found.products(batch) / 1e12:.1f} TFLOP, {found.moved(batch) / 1e12:.2f} TB of traffic"
     print(f"{arguments.gin}, batch {batch}: {work}")
     print("| card | attention | products | memory | together, s | images/s |\n|---|---:|---:|---:|---:|---:|")

@@ -18,6 +18,8 @@ SMALLEST_HEAD = 16
 """FlexAttention's compiled kernels take no narrower heads."""
 OLDEST_GPU = (7, 0)
 """The compute capability below which PyTorch's compiler makes no Triton kernels."""
+SWITCHES = "TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE"
+"""With 1 in the environment, PyTorch runs uncompiled what it is asked to compile, and does not say so."""
 COMPILATIONS = 2**20
 """Replaces Dynamo's limit of 8 shapes a function. A run has one shape for each map side, dilation, batch and mode."""
 
@@ -77,8 +79,8 @@ class Flex:
 @cache
 def no_compiler(device: torch.device) -> str | None:
     """Why ``torch.compile`` can make no Triton kernels for a CUDA device, with the remedy; None where it can."""
-    if any(os.environ.get(name) == "1" for name in ("TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE")):
-        return "TORCH_COMPILE_DISABLE or TORCHDYNAMO_DISABLE disables torch.compile; unset it"
+    if any(os.environ.get(name) == "1" for name in SWITCHES):
+        return f"{' or '.join(SWITCHES)} disables torch.compile; unset it"
     if find_spec("triton") is None:
         return "it is compiled by Triton, which is not installed (PyTorch's CUDA wheels for Linux contain it)"
     major, minor = torch.cuda.get_device_capability(device)

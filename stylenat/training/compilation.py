@@ -15,6 +15,7 @@ from torch import nn
 
 from registry import UserError
 from registry.wording import reason
+from stylenat.attention.flex import SWITCHES
 from stylenat.training.settings import Training
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -35,6 +36,12 @@ def check_compilation(settings: Training, device: torch.device) -> None:
     """Raises UserError where this machine cannot compile, or cannot capture graphs, as the settings ask."""
     if settings.cuda_graphs and device.type != "cuda":
         raise UserError(f"train.cuda_graphs is for CUDA, and the run is on {device}; bind train.cuda_graphs = False")
+    for switch in SWITCHES if settings.compile is not None else ():
+        if os.environ.get(switch) == "1":
+            raise UserError(
+                f"train.compile is {settings.compile!r}, but {switch}=1 in the environment switches compilation off; "
+                "unset it, or bind train.compile = None"
+            )
     if settings.compile != "inductor":
         return
     # Inductor takes $CXX for a CPU; Triton builds its launchers with $CC. Both include Python's headers.

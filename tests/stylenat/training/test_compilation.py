@@ -109,6 +109,11 @@ def test_what_cannot_be_compiled_here_is_refused_in_one_line(experiment, monkeyp
         with pytest.raises(UserError, match="needs a compiler on this machine and Python's headers, and CXX = "):
             compilation.check_compilation(experiment(compile="inductor"), CPU)
     compilation.check_compilation(experiment(compile="aot_eager"), CPU)
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
+    compilation.check_compilation(experiment(compile=None), CPU)
+    with pytest.raises(UserError, match="TORCH_COMPILE_DISABLE=1 in the environment switches compilation off"):
+        compilation.check_compilation(experiment(compile="aot_eager"), CPU)
+    monkeypatch.delenv("TORCH_COMPILE_DISABLE")
     monkeypatch.setenv("CXX", "g++ -O0")
     compilation.check_compilation(experiment(compile="inductor"), CPU)
 
