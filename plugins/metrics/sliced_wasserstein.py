@@ -1,6 +1,5 @@
 """Metric ``swd``: sliced Wasserstein distance between local patches (Progressive GAN, section 5)."""
 
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import torch
@@ -16,6 +15,7 @@ AT_ONCE = 32
 """Directions whose projections are in memory at once: 2 MB each for 8192 images."""
 PATCH = 7
 """Side of a patch: no pyramid level can be smaller."""
+CHANNELS = 3 * PATCH**2
 Side = Annotated[int, Bounds(PATCH)]
 
 
@@ -62,21 +62,14 @@ class _Patches:
         """
         if (projections, seed) not in self._quantiles:
             random = torch.Generator().manual_seed(seed)
+            # No name holds a level's descriptors while the next level's are made.
             self._quantiles[projections, seed] = [
                 _quantiles(
-                    descriptors, F.normalize(torch.randn(descriptors.shape[1], projections, generator=random), dim=0)
+                    _descriptors(level), F.normalize(torch.randn(CHANNELS, projections, generator=random), dim=0)
                 )
-                for descriptors in self._descriptors()
+                for level in self._levels
             ]
         return self._quantiles[projections, seed]
-
-    def _descriptors(self) -> Iterator[Tensor]:
-        """One [patches, 147] a level, each colour normalised to mean 0 and deviation 1 as published."""
-        for level in self._levels:
-            patches = level.all().to(level.device).float().view(-1, 3, 49)
-            mean = patches.mean(dim=(0, 2), keepdim=True)
-            deviation = patches.std(dim=(0, 2), keepdim=True).clamp_min(1e-3)
-            yield patches.sub_(mean).div_(deviation).flatten(1)  # In place: of 8192 images they are 308 MB a level.
 
 
 class SlicedWasserstein:
@@ -109,6 +102,14 @@ class SlicedWasserstein:
         both = (patches.quantiles(self.projections, self.seed) for patches in (real, fake))
         distances = [(ours - theirs).abs().mean() for ours, theirs in zip(*both, strict=True)]
         return 1000 * float(torch.stack(distances).mean())
+
+
+def _descriptors(level: Rows) -> Tensor:
+    """[patches, 147], each colour normalised to mean 0 and deviation 1 as published."""
+    patches = level.all().to(level.device).float().view(-1, 3, PATCH**2)
+    mean = patches.mean(dim=(0, 2), keepdim=True)
+    deviation = patches.std(dim=(0, 2), keepdim=True).clamp_min(1e-3)
+    return patches.sub_(mean).div_(deviation).flatten(1)  # In place: of 8192 images they are 308 MB.
 
 
 def _quantiles(samples: Tensor, directions: Tensor) -> Tensor:
