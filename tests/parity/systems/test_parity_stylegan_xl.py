@@ -224,7 +224,7 @@ def recipe_weights(shapes):
     "name, configuration, classes",
     [
         pytest.param("xl_small_256_full_recipe", "small_256", 0, marks=pytest.mark.slow),  # 27 s.
-        ("xl_imagenet_16_full_recipe", "imagenet_16", 1000),
+        pytest.param("xl_imagenet_16_full_recipe", "imagenet_16", 1000, marks=pytest.mark.slow),  # 7 s.
     ],
 )
 def test_parity_of_full_size_generators(data, measure, all_threads, name, configuration, classes):
