@@ -14,7 +14,6 @@ from collections import Counter
 from dataclasses import dataclass
 from math import lcm
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -23,9 +22,6 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from registry import load_experiment, load_plugins
-from stylenat.attention.grouped import KERNELS
-from stylenat.attention.op import BACKENDS
-from stylenat.attention.shape import Shape
 from stylenat.commands._command import CORE, experiments_folder
 from stylenat.pixels import to_networks
 from stylenat.training.state import TrainingState
@@ -33,6 +29,7 @@ from stylenat.training.step import iteration
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "common"))
 from pretended_gpu import pretended_gpu
+from pretended_gpu.kernels import pretended_kernels
 
 
 @dataclass(frozen=True)
@@ -93,25 +90,6 @@ class Costs(TorchDispatchMode):
             self.seconds[card]["attention"] += 1e-9 * pairs * rates.attention[name.endswith("backward")]
 
 
-class Kernels:
-    """In the place of a GPU's attention."""
-
-    def forward(self, groups, scale, qkv, biases, out, sums):
-        out.zero_()
-        sums.zero_()
-
-    def backward(self, groups, scale, qkv, biases, saved, grads, grad_biases):
-        for grad in (*grads, *grad_biases):
-            grad.zero_()
-
-
-class Fused(Shape):
-    name = "fused"
-
-    def unsupported(self, q, kernel_size, dilation, bias):
-        return None
-
-
 @dataclass(frozen=True)
 class NoImages:
     resolution: int
@@ -155,12 +133,7 @@ def modelled(gin: str) -> Modelled:
     for images in COUNTED:
         bindings = ["train.trackers = []", f"train.batch_size = {images}"]
         settings = load_experiment(registry, [gin], bindings, search_path=[experiments_folder()]).get("train")()
-        with (
-            pretended_gpu(),
-            patch.dict(BACKENDS, {"fused": Fused()}, clear=True),
-            patch.dict(KERNELS, {"fused": Kernels()}),
-            patch("stylenat.networks.fused_norm.why_not", lambda index: None),
-        ):
+        with pretended_gpu(), pretended_kernels():
             settings.dataset = NoImages(settings.generator().resolution)
             state = TrainingState(settings, torch.device("cuda", 0))
             found.counted[images] = mean_iteration(state)

@@ -1,16 +1,13 @@
 """How many operations a training iteration gives to a GPU: below a few images the host's time for them is the limit."""
 
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from pretended_gpu import pretended_gpu
+from pretended_gpu.kernels import pretended_kernels
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from registry import load_experiment, load_plugins
-from stylenat.attention.grouped import KERNELS
-from stylenat.attention.op import BACKENDS
-from stylenat.attention.shape import Shape
 from stylenat.commands._command import ASIDE, CORE
 from stylenat.pixels import to_networks
 from stylenat.training.state import TrainingState
@@ -27,25 +24,6 @@ NARROW = [
     "generator.style.min_heads = 2",
 ]
 SIDE = 256
-
-
-class Kernels:
-    """In the place of a GPU's: one operation forward and one backward, for all groups of a layer."""
-
-    def forward(self, groups, scale, qkv, biases, out, sums):
-        out.zero_()
-        sums.zero_()
-
-    def backward(self, groups, scale, qkv, biases, saved, grads, grad_biases):
-        for grad in (*grads, *grad_biases):
-            grad.zero_()
-
-
-class Fused(Shape):
-    name = "fused"
-
-    def unsupported(self, q, kernel_size, dilation, bias):
-        return None
 
 
 class Images:
@@ -69,12 +47,7 @@ def test_an_iteration_of_ffhq256_gives_the_gpu_few_operations():
     settings = load_experiment(registry, ["ffhq256.gin"], NARROW, search_path=[GIN]).get("train")()
     settings.dataset = Images()
     images = to_networks(torch.zeros(4, 3, SIDE, SIDE, dtype=torch.uint8))
-    with (
-        pretended_gpu(),
-        patch.dict(BACKENDS, {"fused": Fused()}, clear=True),
-        patch.dict(KERNELS, {"fused": Kernels()}),
-        patch("stylenat.networks.fused_norm.why_not", lambda index: None),
-    ):
+    with pretended_gpu(), pretended_kernels():
         state = TrainingState(settings, torch.device("cuda", 0))
         for state.step in (1, 2):  # The first makes the optimizers' moments; the penalty of each 16th is in neither.
             with Count() as count:
